@@ -1,0 +1,40 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both build .venv first.
+PYTHON ?= $(shell command -v python3.12 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow notebooks lint format clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+		{ echo "kaem-ppl needs Python 3.12 or newer; $(PYTHON) is older. Set PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed  ## train a KAEM on real digits and leave the results in runs/digits
+	$(RUN) -m kaem_ppl.demo
+
+test: $(VENV)/.installed  ## the fast tests
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed  ## the long statistical checks
+	$(RUN) -m pytest -m slow
+
+notebooks: $(VENV)/.installed  ## execute every notebook from scratch
+	$(RUN) tests/run_notebooks.py
+
+lint: $(VENV)/.installed  ## check style and imports
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(VENV)/.installed  ## rewrite the code in the house style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+clean:  ## remove the environment, caches and runs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache runs
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

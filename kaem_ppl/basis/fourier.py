@@ -1,0 +1,45 @@
+"""Trigonometric functions."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+
+from .base import Basis
+
+
+@dataclass(frozen=True)
+class Fourier(Basis):
+    """Cosines and sines: cos(2 pi tau g z) and sin(2 pi tau g z), g = 0..num_frequencies.
+
+    Args:
+        num_frequencies: the highest multiple G of the fundamental frequency tau, at least 1; 2 (G + 1) functions.
+        width: tau, the fundamental frequency in cycles per unit of z; half a cycle over the domain by default.
+        trainable_width: whether tau is learnt.
+        coef_scale: standard deviation of the initial coefficients.
+    """
+
+    num_frequencies: int = 20
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.num_frequencies < 1:
+            raise ValueError(f"num_frequencies={self.num_frequencies} for Fourier: expected at least 1.")
+
+    @property
+    def num_features(self):
+        """Cosines, then sines."""
+        return 2 * (self.num_frequencies + 1)
+
+    def default_width(self, domain):
+        """Half a cycle over the domain: the slowest cosine runs from 1 at one end to -1 at the other."""
+        return 0.5 / (domain[1] - domain[0])
+
+    def __call__(self, z, grid, width):
+        # Whole cycles are taken off the phase before the multiplication by g, so that float32 keeps its digits.
+        cycles = (z * width)[..., None]
+        cycles = cycles - jnp.round(cycles)
+        multiples = jnp.asarray(np.arange(self.num_frequencies + 1), cycles.dtype)
+        phase = multiples * cycles
+        phase = 2 * jnp.pi * (phase - jnp.round(phase))
+        return jnp.concatenate([jnp.cos(phase), jnp.sin(phase)], axis=-1)

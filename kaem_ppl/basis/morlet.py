@@ -1,0 +1,36 @@
+"""Morlet wavelets."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from .base import GridBasis, relative_spacing
+
+
+@dataclass(frozen=True)
+class Morlet(GridBasis):
+    """Wavelets shifted to the grid points: exp(-s^2 / 2) cos(5 s), s = (z - g) / tau.
+
+    On a refitted grid tau, the wavelet's scale, is scaled by the local spacing over its mean.
+
+    Args:
+        num_grid: number of wavelets.
+        width: tau, in units of z; twice the grid spacing by default.
+        trainable_width: whether tau is learnt.
+        coef_scale: standard deviation of the initial coefficients.
+    """
+
+    num_grid: int = 20
+
+    @property
+    def num_panels(self):
+        """A wavelet oscillates about once per grid interval, so it wants more panels than a bump."""
+        return max(20, 2 * self.num_grid)
+
+    def default_width(self, domain):
+        """Twice the spacing of the uniform grid, so that one oscillation spans about 2.5 intervals."""
+        return 2 * (domain[1] - domain[0]) / (self.num_grid - 1)
+
+    def __call__(self, z, grid, width):
+        s = (z[..., None] - grid) / (width[..., None] * relative_spacing(grid))
+        return jnp.exp(-0.5 * jnp.square(s)) * jnp.cos(5 * s)

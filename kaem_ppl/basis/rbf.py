@@ -1,0 +1,25 @@
+"""Gaussian radial basis functions."""
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from .base import GridBasis, grid_spacing
+
+
+@dataclass(frozen=True)
+class RBF(GridBasis):
+    """Gaussian bumps at the grid points: exp(-((z - g) / (tau h))^2 / 2), h the grid spacing.
+
+    Args:
+        num_grid: number of grid points.
+        width: tau, in units of the grid spacing; 1 by default.
+        trainable_width: whether tau is learnt.
+        coef_scale: standard deviation of the initial coefficients.
+    """
+
+    num_grid: int = 20
+
+    def __call__(self, z, grid, width):
+        s = (z[..., None] - grid) / (width[..., None] * grid_spacing(grid))
+        return jnp.exp(-0.5 * jnp.square(s))

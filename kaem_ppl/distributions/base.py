@@ -1,0 +1,326 @@
+"""What every tilted density shares: all that follows from an energy over a reference and one table of masses."""
+
+import functools
+from abc import abstractmethod
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution
+from numpyro.distributions.util import validate_sample
+from numpyro.util import is_prng_key, not_jax_tracer
+
+from .. import reference as ref
+from ..quadrature import FROM_LEGENDRE, KRONROD, contract, panel_nodes, safe_log
+from ..table import Table, quantile, tails
+from ..univariate import UnivariateKAN, check_bank
+
+
+class TiltedDistribution(Distribution):
+    """A univariate density exp(r(z)) pi_0(z), pi_0 a reference and r constant on either side of the energy's domain.
+
+    A member states r (`_log_ratio`) and how its masses are tabulated (`_tabulate`).
+
+    What depends on the parameters only, the table and the normalisers, is computed once for a distribution whose
+    parameters are known, also where it is used inside a traced function: a Markov chain under a fixed prior does not
+    integrate at every step.
+    """
+
+    arg_constraints = {}
+    pytree_data_fields = ("energy", "reference")
+    energy: UnivariateKAN
+    reference: Distribution
+
+    def __init__(self, energy, reference, batch_shape, *, validate_args=None):
+        self.energy, self.reference = energy, reference
+        super().__init__(batch_shape, (), validate_args=validate_args)
+
+    @abstractmethod
+    def _log_ratio(self, value: Array) -> Array:
+        """log density - log pi_0 at points of a shape that broadcasts with `batch_shape`."""
+
+    @abstractmethod
+    def _tabulate(self) -> Table:
+        """The table of masses, of batch shape `batch_shape`."""
+
+    @property
+    def has_rsample(self) -> bool:
+        """Draws are differentiable in every parameter."""
+        return True
+
+    @property
+    def support(self):
+        """The reference's own support."""
+        return self.reference.support
+
+    @validate_sample
+    def log_prob(self, value: ArrayLike) -> Array:
+        """Log-density, shape of `value` broadcast with `batch_shape`; -inf outside the support."""
+        value = jnp.asarray(value)
+        low, high = ref.support_bounds(self.reference)
+        inside = (value >= low) & (value <= high)
+        value = jnp.where(inside, value, self._middle)
+        return jnp.where(inside, self._log_ratio(value) + self.reference.log_prob(value), -jnp.inf)
+
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Exact draws by inverse transform, shape sample_shape + batch_shape; differentiable in the parameters."""
+        assert is_prng_key(key), f"key={key!r}: expected a JAX random key."
+        dtype = self._table.lower.dtype
+        u = jax.random.uniform(key, self.shape(sample_shape), dtype, minval=jnp.finfo(dtype).tiny)
+        return self.quantile(u, 1 - u)
+
+    def cdf(self, value: ArrayLike) -> Array:
+        """P(z <= value), shape of `value` broadcast with `batch_shape`."""
+        return self.tails(value)[0]
+
+    def icdf(self, q: ArrayLike) -> Array:
+        """The point with probability q in [0, 1] below it, shape of q broadcast with `batch_shape`; NaN for any other q."""
+        q = jnp.asarray(q, self._table.lower.dtype)
+        return jnp.where((q >= 0) & (q <= 1), self.quantile(q, 1 - q), jnp.nan)
+
+    def tails(self, value: ArrayLike) -> tuple[Array, Array]:
+        """P(z <= value) and P(z > value), the smaller of them accurate relative to itself, shapes as `cdf`."""
+        return _tails(self, self._table, value)
+
+    def quantile(self, lower: ArrayLike, upper: ArrayLike) -> Array:
+        """The point with mass `lower` below it and `upper` = 1 - lower above it.
+
+        Giving both keeps the digits of a small upper mass, which 1 - lower has lost.
+
+        Args:
+            lower: mass below, in [0, 1], of a shape that broadcasts with `batch_shape`.
+            upper: mass above.
+
+        Returns:
+            Points, of the broadcast shape; the ends of the support at 0 and 1. Differentiable by the implicit function
+            theorem.
+        """
+        return _quantile(self, self._table, lower, upper)
+
+    @property
+    def mean(self) -> Array:
+        """Mean, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
+        return _mean(self, self._table)
+
+    @property
+    def variance(self) -> Array:
+        """Variance, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
+        return _variance(self, self._table)
+
+    def entropy(self) -> Array:
+        """Differential entropy in nats, shape `batch_shape`."""
+        return _entropy(self, self._table)
+
+    @property
+    def _table(self) -> Table:
+        return self._remember("table", _tabulate)
+
+    def _remember(self, name, compute):
+        """compute(self), kept where no parameter is being traced."""
+        memory = self.__dict__.setdefault("_memory", {})
+        if name not in memory:
+            if not all(not_jax_tracer(leaf) for leaf in jax.tree.leaves(self)):
+                return compute(self)
+            with jax.ensure_compile_time_eval():
+                memory[name] = compute(self)
+        return memory[name]
+
+    @property
+    def _interval(self) -> tuple[Array, Array]:
+        """Where domain and support overlap, each end of a shape that broadcasts with `batch_shape`."""
+        low, high = ref.support_bounds(self.reference)
+        a, b = self._domain
+        return jnp.maximum(a, low).astype(a.dtype), jnp.minimum(b, high).astype(b.dtype)
+
+    @property
+    def _domain(self) -> tuple[Array, Array]:
+        return self.energy.domain[..., 0], self.energy.domain[..., 1]
+
+    @property
+    def _middle(self) -> Array:
+        """A point where everything is finite, to stand in where a branch does not apply."""
+        low, high = self._interval
+        return 0.5 * (low + high)
+
+    def _by_function(self, x: Array) -> Array:
+        """Shape sample_shape + batch_shape to batch_shape + (S,)."""
+        return jnp.moveaxis(x.reshape(-1, *self.batch_shape), 0, -1)
+
+    def _by_sample(self, x: Array, shape: tuple[int, ...]) -> Array:
+        """The inverse of `_by_function`."""
+        return jnp.moveaxis(x, -1, 0).reshape(shape)
+
+
+# Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.
+
+
+@jax.jit
+def _tabulate(self):
+    return self._tabulate()
+
+
+@jax.jit
+def _tails(self, table, value):
+    value = jnp.asarray(value, table.lower.dtype)
+    value = jnp.broadcast_to(value, lax.broadcast_shapes(value.shape, self.batch_shape))
+    low, high = self._interval
+    inner = self._by_function(jnp.clip(value, low, high))
+    below, above = (self._by_sample(x, value.shape) for x in tails(table, inner))
+
+    # Beyond the interval the mass is the reference's own, times a constant.
+    support_low, support_high = ref.support_bounds(self.reference)
+    in_left, in_right = (value < low) & (value > support_low), (value > high) & (value < support_high)
+    left = jnp.exp(table.left_factor + ref.log_lower_tail(self.reference, jnp.where(in_left, value, self._middle)))
+    right = jnp.exp(table.right_factor + ref.log_upper_tail(self.reference, jnp.where(in_right, value, self._middle)))
+    left, right = jnp.where(in_left, left, 0.0), jnp.where(in_right, right, 0.0)
+    below = jnp.where(value < low, left, jnp.where(value > high, 1 - right, below))
+    above = jnp.where(value > high, right, jnp.where(value < low, 1 - left, above))
+    return below, above
+
+
+@jax.jit
+def _quantile(self, table, lower, upper):
+    dtype = table.lower.dtype
+    lower, upper = jnp.asarray(lower, dtype), jnp.asarray(upper, dtype)
+    shape = lax.broadcast_shapes(lower.shape, upper.shape, self.batch_shape)
+    lower, upper = jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape)
+    low, high = self._interval
+    inner = self._by_sample(quantile(table, self._by_function(lower), self._by_function(upper)), shape)
+    inner = jnp.clip(inner, low, high)
+
+    in_left = (lower < table.lower[..., 0]) & (lower > 0)
+    in_right = (upper < table.upper[..., -1]) & (upper > 0)
+
+    def reference_mass(mass, applies, log_factor):
+        log_mass = jnp.log(jnp.where(applies, mass, 1.0)) - log_factor
+        return jnp.exp(jnp.clip(jnp.where(applies, log_mass, -1.0), jnp.log(jnp.finfo(dtype).tiny), 0.0))
+
+    below = jnp.minimum(self.reference.icdf(reference_mass(lower, in_left, table.left_factor)), low)
+    above = jnp.maximum(ref.upper_quantile(self.reference, reference_mass(upper, in_right, table.right_factor)), high)
+    z = jnp.where(in_left, below, jnp.where(in_right, above, inner))
+    support_low, support_high = ref.support_bounds(self.reference)
+    return jnp.where(lower <= 0, support_low, jnp.where(upper <= 0, support_high, z)).astype(dtype)
+
+
+@jax.jit
+def _mean(self, table):
+    return _where_defined(self, lambda: self.reference.mean, _expectation(self, table, lambda z: z))
+
+
+@jax.jit
+def _variance(self, table):
+    mean = _expectation(self, table, lambda z: z)
+    spread = _expectation(self, table, lambda z: jnp.square(z - mean))
+    return _where_defined(self, lambda: self.reference.variance, spread)
+
+
+@jax.jit
+def _entropy(self, table):
+    return -_expectation(self, table, lambda z: self._log_ratio(z) + self.reference.log_prob(z))
+
+
+def _where_defined(self, reference_moment, value):
+    """NaN where a tail of the reference is part of the density and the reference has no such moment."""
+    try:
+        defined = jnp.isfinite(reference_moment())
+    except NotImplementedError:
+        return value
+    (low, high), (support_low, support_high) = self._interval, ref.support_bounds(self.reference)
+    return jnp.where(defined | ((low <= support_low) & (high >= support_high)), value, jnp.nan)
+
+
+def _expectation(self, table, function):
+    """E[function(z)]: Kronrod sums on the table's panels, and the reference's tails through its quantiles."""
+    low, high = self._interval
+    nodes = jnp.clip(jnp.moveaxis(panel_nodes(table.edges), -1, 0), low, high)
+    values = jnp.moveaxis(function(nodes), 0, -1).reshape(table.density.shape)
+    weights = contract("...nd,jd->...nj", table.density, jnp.asarray(FROM_LEGENDRE * KRONROD[:, None], values.dtype))
+    mass = jnp.maximum(jnp.diff(table.lower), -jnp.diff(table.upper))
+    inner = jnp.sum(mass[..., None] * weights * jnp.where(mass[..., None] > 0, values, 0.0), axis=(-2, -1))
+
+    left, right = table.lower[..., 0], table.upper[..., -1]
+    upper_quantile = functools.partial(ref.upper_quantile, self.reference)
+    below = ref.tail_expectation(self.reference.icdf, safe_log(left) - table.left_factor, function)
+    above = ref.tail_expectation(upper_quantile, safe_log(right) - table.right_factor, function)
+    return inner + left * below + right * above
+
+
+def log_reference(reference: Distribution, z: Array) -> Array:
+    """log pi_0 at points shared by the reference's batch, shape (M,), or its own, shape batch_shape + (M,).
+
+    Returns:
+        Shape (M,) for a reference without a batch, else batch_shape + (M,).
+    """
+    if not reference.batch_shape:
+        return reference.log_prob(z)
+    if z.ndim == 1:
+        z = z.reshape(-1, *(1,) * len(reference.batch_shape))
+    else:
+        z = jnp.moveaxis(z, -1, 0)
+    return jnp.moveaxis(reference.log_prob(z), 0, -1)
+
+
+def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
+    """Edges of the first panels on the interval, shape (N + 1,) or the interval's batch shape + (N + 1,).
+
+    Equal panels, or equal parts of the intervals between breakpoints; more and more narrow ones towards an end of the
+    support where the reference may be singular, or flat to every order as a log-normal is at 0.
+    """
+    low, high = jnp.broadcast_arrays(*jax.lax.stop_gradient(self._interval))
+    number = self.energy.basis.num_panels * (2 if low.dtype == jnp.float64 else 1)
+    if breakpoints is None:
+        edges = jnp.linspace(low, high, number + 1, axis=-1)
+    else:
+        breakpoints = jax.lax.stop_gradient(breakpoints)
+        intervals = breakpoints.shape[-1] - 1
+        parts = -(-number // intervals)
+        fractions = jnp.arange(parts, dtype=low.dtype) / parts
+        inside = breakpoints[..., :-1, None] + jnp.diff(breakpoints)[..., None] * fractions
+        edges = jnp.concatenate([inside.reshape(*breakpoints.shape[:-1], -1), breakpoints[..., -1:]], axis=-1)
+        edges = jnp.clip(edges, low[..., None], high[..., None])
+    narrowing = (high - low)[..., None] / number * 2.0 ** -jnp.arange(1, 9, dtype=low.dtype)
+    rough_low, rough_high = ref.is_rough_at_ends(self.reference)
+    for rough, towards in ((rough_low, low[..., None] + narrowing), (rough_high, high[..., None] - narrowing)):
+        if rough:
+            shape = lax.broadcast_shapes(edges.shape[:-1], towards.shape[:-1])
+            both = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (edges, towards)]
+            edges = jnp.sort(jnp.concatenate(both, axis=-1), axis=-1)
+    low, high = self._interval
+    return edges.at[..., 0].set(low).at[..., -1].set(high)
+
+
+def check_arguments(energy, reference, batch_shape: tuple[int, ...], check_values: bool) -> tuple[int, ...]:
+    """Refuse what no tilted density can be built on, and return its batch shape.
+
+    Args:
+        energy: should be a `UnivariateKAN`.
+        reference: should be a univariate NumPyro distribution with `cdf` and `icdf`.
+        batch_shape: shape of the densities that the energy describes.
+        check_values: whether to look at the numbers too, where they are known.
+
+    Raises:
+        TypeError: where either has the wrong type.
+        ValueError: where shapes disagree, values can't be used, or domain and support do not overlap.
+    """
+    if not isinstance(energy, UnivariateKAN):
+        raise TypeError(f"energy={type(energy).__name__}: expected a UnivariateKAN, made by UnivariateKAN.init(...).")
+    ref.check_reference(reference)
+    check_bank(energy, check_values)
+    try:
+        shape = lax.broadcast_shapes(batch_shape, reference.batch_shape)
+    except ValueError:
+        raise ValueError(
+            f"reference has batch shape {reference.batch_shape}: expected one that broadcasts with {batch_shape}, the "
+            "shape of the densities."
+        ) from None
+    low, high = ref.support_bounds(reference)
+    if check_values and all(not_jax_tracer(x) for x in (low, high, energy.domain)):
+        with jax.ensure_compile_time_eval():
+            a, b = jnp.min(energy.domain[..., 0]), jnp.max(energy.domain[..., 1])
+            if not jnp.all((low < b) & (high > a)):
+                raise ValueError(
+                    f"domain=({a:g}, {b:g}) does not overlap the reference's support [{jnp.max(low)}, {jnp.min(high)}]: "
+                    "move one of them."
+                )
+    return shape

@@ -1,0 +1,85 @@
+"""A bank of one-dimensional densities, each an energy over a reference."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from numpyro.distributions import Distribution
+
+from .. import reference as ref
+from ..quadrature import log_total, over_panels, relative_error
+from ..table import Table, tabulate
+from ..univariate import UnivariateKAN
+from .base import TiltedDistribution, check_arguments, log_reference, seed_panels
+
+
+class KANTilted(TiltedDistribution):
+    """The density p(z) = exp(f(z)) pi_0(z) / Z, f a learnt univariate function, pi_0 a reference distribution.
+
+    f is constant outside its domain [a, b], so the density lives on the reference's whole support and its tails are the
+    reference's, scaled. Z and the distribution function come from Gauss-Kronrod panels on the domain, draws from the
+    inverse of that function (arXiv 2506.14167, sec. 3).
+
+    Args:
+        energy: f, a bank of functions.
+        reference: pi_0, any univariate NumPyro distribution with `cdf` and `icdf`; its batch shape broadcasts with the
+            bank's. The flat reference on the domain is `Uniform(a, b)`.
+        validate_args: whether to look at the numbers, as NumPyro does; its default is NumPyro's.
+
+    Raises:
+        TypeError: where the energy is not a `UnivariateKAN` or the reference not a NumPyro distribution.
+        ValueError: where shapes disagree, an energy is not finite, a grid is not increasing, the reference is
+            multivariate, discrete or lacks `cdf` or `icdf`, or domain and support do not overlap.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist, kaem_ppl as kp
+        >>> energy = kp.UnivariateKAN.init(jax.random.key(0), (8,), basis=kp.RBF(20), domain=(-3, 3))
+        >>> prior = kp.KANTilted(energy, dist.Normal(0, 1))
+        >>> prior.sample(jax.random.key(1), (100,)).shape
+        (100, 8)
+    """
+
+    def __init__(self, energy: UnivariateKAN, reference: Distribution, *, validate_args: bool | None = None):
+        check_values = self._validate_args if validate_args is None else validate_args
+        bank = energy.batch_shape if isinstance(energy, UnivariateKAN) else ()
+        batch_shape = check_arguments(energy, reference, bank, check_values)
+        super().__init__(energy, reference, batch_shape, validate_args=validate_args)
+
+    @property
+    def log_normalizer(self) -> Array:
+        """log Z, shape `batch_shape`; differentiable."""
+        return self._remember("log_normalizer", _log_normalizer)[0]
+
+    @property
+    def log_normalizer_error(self) -> Array:
+        """Error estimate of log Z, shape `batch_shape`: the relative error of Z by the embedded Gauss rule."""
+        return self._remember("log_normalizer", _log_normalizer)[1]
+
+    def _log_ratio(self, value):
+        return self.energy(value) - self.log_normalizer
+
+    def _log_density(self, z):
+        return self.energy.outer(z) + log_reference(self.reference, z)
+
+    def _outside(self):
+        """Energies at the two ends of the interval, and logarithms of the reference's masses beyond them."""
+        interval = self._interval
+        energies = tuple(jnp.broadcast_to(self.energy(x), self.batch_shape) for x in interval)
+        return energies, ref.log_outside(self.reference, *interval)
+
+    def _over_panels(self, reduce):
+        energies, outside = self._outside()
+        log_tails = jnp.logaddexp(*(e + o for e, o in zip(energies, outside, strict=True)))
+        seeds = seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
+        return over_panels(self._log_density, seeds, log_tails, lambda panels, size: reduce(panels, size, log_tails))
+
+    def _tabulate(self) -> Table:
+        energies, outside = self._outside()
+        return self._over_panels(lambda panels, size, _: tabulate(panels, energies, outside, size))
+
+
+@jax.jit
+def _log_normalizer(self):
+    def integrate(panels, size, log_tails):
+        return log_total(panels, log_tails), jax.lax.stop_gradient(relative_error(panels, log_tails))
+
+    return self._over_panels(integrate)

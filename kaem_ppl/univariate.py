@@ -1,0 +1,287 @@
+"""Banks of univariate Kolmogorov-Arnold functions."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro.util import not_jax_tracer
+
+from .basis import Basis
+from .quadrature import contract
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["coef", "base_weight", "spline_weight", "grid", "width", "domain"],
+    meta_fields=["basis", "activation"],
+)
+@dataclass(frozen=True, eq=False)
+class UnivariateKAN:
+    """A bank of functions f(z) = w_base act(z) + w_spline sum_g c_g B_g(z; grid, tau), evaluated at clip(z, a, b).
+
+    The residual form of Liu et al. 2024 (arXiv 2404.19756, eq. 2.10). A pytree: every array is a leaf, the basis and the
+    activation are static. Make one with `UnivariateKAN.init`; change a field with `dataclasses.replace`.
+
+    Attributes:
+        coef: c, shape batch_shape + (F,).
+        base_weight: w_base, shape batch_shape.
+        spline_weight: w_spline, shape batch_shape.
+        grid: grid points, shape (G,) shared by the bank or batch_shape + (G,); G = 0 for a basis without a grid.
+        width: tau, shape () shared by the bank or batch_shape.
+        domain: (a, b), shape (2,) shared by the bank or batch_shape + (2,).
+        basis: the family of B_g.
+        activation: act, an elementwise function.
+
+    Example:
+        >>> import jax, kaem_ppl as kp
+        >>> f = kp.UnivariateKAN.init(jax.random.key(0), (8,), basis=kp.RBF(20), domain=(-3, 3))
+        >>> f(jax.numpy.zeros((5, 8))).shape
+        (5, 8)
+    """
+
+    coef: Array
+    base_weight: Array
+    spline_weight: Array
+    grid: Array
+    width: Array
+    domain: Array
+    basis: Basis
+    activation: Callable[[Array], Array] = jax.nn.silu
+
+    @classmethod
+    def init(
+        cls,
+        key: Array,
+        batch_shape: tuple[int, ...] = (),
+        *,
+        basis: Basis,
+        domain: tuple[float, float],
+        activation: Callable[[Array], Array] = jax.nn.silu,
+    ) -> "UnivariateKAN":
+        """A bank with random coefficients on a uniform grid, close to the zero function.
+
+        Args:
+            key: a JAX random key.
+            batch_shape: shape of the bank.
+            basis: the family of functions, for example `RBF(20)`.
+            domain: (a, b), finite and increasing.
+            activation: act, an elementwise function.
+
+        Raises:
+            ValueError: where the domain is not two finite increasing numbers.
+            TypeError: where the basis is not a `Basis`.
+        """
+        if not isinstance(basis, Basis):
+            raise TypeError(f"basis={basis!r}: expected an instance such as RBF(20).")
+        domain = check_domain(domain)
+        dtype = jnp.result_type(float)
+        bounds = jnp.asarray(domain, dtype)
+        width = basis.default_width(domain) if basis.width is None else basis.width
+        spline_key, base_key = jax.random.split(key)
+        return cls(
+            coef=basis.init_coef(spline_key, tuple(batch_shape), dtype),
+            base_weight=basis.coef_scale * jax.random.normal(base_key, tuple(batch_shape), dtype),
+            spline_weight=jnp.ones(tuple(batch_shape), dtype),
+            grid=basis.init_grid(bounds),
+            width=jnp.asarray(width, dtype),
+            domain=bounds,
+            basis=basis,
+            activation=activation,
+        )
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the bank."""
+        return jnp.shape(self.coef)[:-1]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the whole bank has one grid, one width and one domain, so that features serve all of it."""
+        return jnp.ndim(self.grid) == 1 and jnp.ndim(self.width) == 0 and jnp.ndim(self.domain) == 1
+
+    def __call__(self, z: ArrayLike) -> Array:
+        """f(z), elementwise over the bank.
+
+        Args:
+            z: points, of a shape that broadcasts with `batch_shape`.
+
+        Returns:
+            Values, of the broadcast shape.
+        """
+        z = self._clip(jnp.asarray(z), self.domain)
+        features = self.basis(z, self.grid, self.width)
+        spline = jnp.sum(self.coef * features, axis=-1)
+        return self.base_weight * self.activation(z) + self.spline_weight * spline
+
+    def outer(self, z: ArrayLike) -> Array:
+        """f at many points of each function, as one contraction.
+
+        Args:
+            z: points, shape (M,) for points shared by the bank, or any shape (..., M) whose leading part broadcasts with
+                `batch_shape`.
+
+        Returns:
+            Values, shape batch_shape + (M,), the leading parts broadcast.
+        """
+        per_point = partial(jnp.expand_dims, axis=-2)
+        grid, domain = (x if jnp.ndim(x) == 1 else per_point(x) for x in (self.grid, self.domain))
+        width = self.width if jnp.ndim(self.width) == 0 else self.width[..., None]
+        z = self._clip(jnp.asarray(z), domain)
+        features = self.basis(z, grid, width)
+        spline = contract("...mf,...f->...m", features, self.coef)
+        return self.base_weight[..., None] * self.activation(z) + self.spline_weight[..., None] * spline
+
+    def components(self, z: ArrayLike) -> Array:
+        """f of every function along the last batch axis at the same points.
+
+        Args:
+            z: points, of a shape that broadcasts with batch_shape[:-1].
+
+        Returns:
+            Values, shape (..., K) with K = batch_shape[-1].
+        """
+        z = jnp.asarray(z)
+        if not self.is_shared:
+            return self(z[..., None])
+        z = self._clip(z, self.domain)
+        spline = contract("...f,...kf->...k", self.basis(z, self.grid, self.width), self.coef)
+        return self.base_weight * self.activation(z)[..., None] + self.spline_weight * spline
+
+    def refit(
+        self, samples: ArrayLike, *, domain: tuple[float, float] | None = None, tolerance: float = 1e-3
+    ) -> "UnivariateKAN":
+        """Move each grid to where the samples are, as far as the function stays what it was.
+
+        New grid points are a convex mix of the samples' quantiles and a uniform grid (Liu et al. 2024, sec. 2.4), new
+        coefficients follow by least squares. Of several mixes each function takes the one nearest to the quantiles that
+        changes it by at most `tolerance` of its range over the samples' range; the present grid is among them where the
+        domain stays. A basis without a grid keeps its functions unless the domain changes. Traceable.
+
+        Args:
+            samples: draws, shape (num_samples, ...) + batch_shape.
+            domain: the new domain; None keeps the present one. Outside the old domain the old function is constant.
+            tolerance: largest change, relative to the range of the function, at least 0.
+
+        Returns:
+            A bank of the same shape whose grids have the shape batch_shape + (G,).
+
+        Raises:
+            ValueError: where the shape of the samples does not end in `batch_shape`, or an argument is out of range.
+        """
+        samples = jnp.asarray(samples, self.coef.dtype)
+        lead = samples.ndim - len(self.batch_shape)
+        if lead < 1 or samples.shape[lead:] != self.batch_shape:
+            raise ValueError(f"samples of shape {samples.shape}: expected (num_samples, ...) + {self.batch_shape}.")
+        if tolerance < 0:
+            raise ValueError(f"tolerance={tolerance}: expected at least 0.")
+        num_grid = self.grid.shape[-1]
+        if num_grid == 0 and domain is None:
+            return self
+        new_domain = self.domain if domain is None else jnp.asarray(check_domain(domain), self.coef.dtype)
+        a, b = (jnp.broadcast_to(new_domain[..., i], self.batch_shape) for i in (0, 1))
+        samples = jnp.moveaxis(samples.reshape(-1, *self.batch_shape), 0, -1)
+        samples = jnp.clip(samples, a[..., None], b[..., None])
+
+        quantiles = jnp.moveaxis(jnp.quantile(samples, jnp.linspace(0, 1, max(num_grid, 2)), axis=-1), 0, -1)
+        low, high = quantiles[..., 0], quantiles[..., -1]
+        if num_grid:
+            # The ends stay at the domain's, so that the grid covers all of it.
+            quantiles = quantiles.at[..., 0].set(a).at[..., -1].set(b)
+            uniform = jnp.linspace(a, b, num_grid, axis=-1)
+            candidates = [w * uniform + (1 - w) * quantiles for w in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)]
+            if domain is None:
+                candidates.append(jnp.broadcast_to(self.grid, uniform.shape))
+        else:
+            candidates = [self.grid]
+
+        # The fit counts the samples' range most, and the rest of the domain enough to keep the function there too.
+        num_points = 4 * self.basis.num_features
+        points = jnp.concatenate([jnp.linspace(x, y, num_points, axis=-1) for x, y in ((low, high), (a, b))], axis=-1)
+        importance = jnp.repeat(jnp.array([1.0, 0.1], points.dtype), num_points)
+        target = self.outer(points) - self.base_weight[..., None] * self.activation(points)
+        target = target / jnp.where(self.spline_weight == 0, 1, self.spline_weight)[..., None]
+        width = self.width if jnp.ndim(self.width) == 0 else self.width[..., None]
+        scale = jnp.ptp(target[..., :num_points], axis=-1)
+
+        grids, coefs, changes = [], [], []
+        for grid in candidates:
+            features = self.basis(points, grid if grid.ndim == 1 else grid[..., None, :], width)
+            coef = _least_squares(features * importance[:, None], target * importance)
+            fitted = contract("...mf,...f->...m", features, coef)
+            grids.append(grid)
+            coefs.append(coef)
+            changes.append(jnp.max(jnp.abs(fitted - target)[..., :num_points], axis=-1))
+        change = jnp.stack(changes)
+        close_enough = change <= tolerance * scale
+        # The first candidate within the tolerance, or the closest where there is none.
+        choice = jnp.where(jnp.any(close_enough, axis=0), jnp.argmax(close_enough, axis=0), jnp.argmin(change, axis=0))
+        pick = lambda options: jnp.take_along_axis(jnp.stack(options), choice[None, ..., None], axis=0)[0]  # noqa: E731
+        return dataclasses.replace(
+            self, grid=pick(grids) if num_grid else self.grid, coef=pick(coefs), domain=new_domain
+        )
+
+    @staticmethod
+    def _clip(z: Array, domain: Array) -> Array:
+        return jnp.clip(z, domain[..., 0], domain[..., 1])
+
+
+def _least_squares(features: Array, targets: Array) -> Array:
+    """Coefficients of the least-squares fit, features (..., M, F) and targets (..., M) to (..., F)."""
+    batch_shape = targets.shape[:-1]
+    features = jnp.broadcast_to(features, batch_shape + features.shape[-2:])
+    solve = jax.vmap(lambda a, y: jnp.linalg.lstsq(a, y)[0])
+    flat = solve(features.reshape(-1, *features.shape[-2:]), targets.reshape(-1, targets.shape[-1]))
+    return flat.reshape(*batch_shape, -1)
+
+
+def check_domain(domain) -> tuple[float, float]:
+    """The domain as two floats; ValueError where it is not two finite increasing numbers."""
+    try:
+        a, b = (float(x) for x in domain)
+    except (TypeError, ValueError):
+        raise ValueError(f"domain={domain!r}: expected two numbers (a, b).") from None
+    if not (math.isfinite(a) and math.isfinite(b) and a < b):
+        raise ValueError(f"domain={domain!r}: expected finite numbers with a < b.")
+    return a, b
+
+
+def check_bank(energy: UnivariateKAN, check_values: bool = True) -> None:
+    """Refuse a bank whose shapes disagree or, where its values are known and `check_values`, whose numbers can't be used.
+
+    Raises:
+        ValueError: naming the field, what it holds, and what was expected.
+    """
+    batch_shape, basis = energy.batch_shape, energy.basis
+    expected = {
+        "coef": {(*batch_shape, basis.num_features)},
+        "base_weight": {batch_shape},
+        "spline_weight": {batch_shape},
+        "grid": {energy.grid.shape[-1:], batch_shape + energy.grid.shape[-1:]},
+        "width": {(), batch_shape},
+        "domain": {(2,), (*batch_shape, 2)},
+    }
+    for name, shapes in expected.items():
+        shape = jnp.shape(getattr(energy, name))
+        if shape not in shapes:
+            wanted = " or ".join(str(s) for s in sorted(shapes, key=len))
+            raise ValueError(f"energy.{name} has shape {shape}: expected {wanted} for {basis}.")
+    if not check_values:
+        return
+    for name in expected:
+        value = getattr(energy, name)
+        if not_jax_tracer(value) and not np.all(np.isfinite(value)):
+            raise ValueError(f"energy.{name} holds values that are not finite: expected finite numbers throughout.")
+    for name in ("grid", "domain"):
+        value = getattr(energy, name)
+        if not_jax_tracer(value) and not np.all(np.diff(value, axis=-1) > 0):
+            raise ValueError(f"energy.{name} is not increasing: expected strictly increasing values, got {value}.")
+    constraint = basis.width_constraint
+    if constraint is not None and not_jax_tracer(energy.width) and not np.all(constraint(energy.width)):
+        raise ValueError(f"energy.width={energy.width}: expected {constraint} for {basis}.")

@@ -1,0 +1,278 @@
+import csv
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import optax
+import pytest
+from flax import linen as nn
+from numpyro.contrib.module import flax_module
+from numpyro.distributions import constraints
+from numpyro.infer import Predictive
+
+from kaem_ppl.inference import ImportanceMLE, NonFiniteLossError, fit
+
+# Without resampling, which takes long to compile.
+QUICK = {"strategy": ImportanceMLE(50, ess_threshold=0), "num_epochs": 2, "progress_bar": False}
+
+
+def ppca(x=None, size=None):
+    weight = numpyro.param("weight", jnp.array([0.5, 0.1, -0.2, 0.3]))
+    offset = numpyro.param("offset", jnp.zeros(4))
+    noise = numpyro.param("noise", 0.6, constraint=constraints.positive)
+    with numpyro.plate("data", size if x is None else len(x)):
+        z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.sample("x", dist.Normal(z[..., None] * weight + offset, noise).to_event(1), obs=x)
+
+
+def ppca_data(num_data):
+    z_key, noise_key = jax.random.split(jax.random.key(0))
+    z = jax.random.normal(z_key, (num_data, 1))
+    return z * jnp.array([1.0, -0.5, 0.7, 0.2]) + 1 + 0.8 * jax.random.normal(noise_key, (num_data, 4))
+
+
+@dataclass(frozen=True)
+class CountVisits:
+    """Remember how often each datum came by, and learn nothing."""
+
+    def init(self, key, plate_model, params, data):
+        return jnp.zeros(len(data))
+
+    def loss(self, key, plate_model, params, state, batch):
+        state = state + 1
+        return jnp.square(params["noise"]), ({"most_visits": state.max(), "datum": batch[:, 0].sum()}, state)
+
+
+def test_reaches_the_maximum_likelihood():
+    # Oracle: Tipping and Bishop (1999), the maximum of probabilistic principal component analysis from eigenvalues. The
+    # tolerance of 0.01 nats per datum is the noise of Adam's last steps; no parameters can exceed the maximum, but for
+    # rounding.
+    x = ppca_data(300)
+    result = fit(
+        jax.random.key(1),
+        ppca,
+        x,
+        strategy=ImportanceMLE(500),
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.05, 200 * 3)),
+        num_epochs=200,
+        batch_size=100,
+        progress_bar=False,
+    )
+    eigenvalues = np.sort(np.linalg.eigvalsh(np.cov(x.T, bias=True)))[::-1]
+    noise_variance = eigenvalues[1:].mean()
+    maximum = -0.5 * (4 * np.log(2 * np.pi) + np.log(eigenvalues[0]) + 3 * np.log(noise_variance) + 4)
+    weight, offset, noise = (result.params[name] for name in ("weight", "offset", "noise"))
+    covariance = jnp.outer(weight, weight) + noise**2 * jnp.eye(4)
+    reached = dist.MultivariateNormal(offset, covariance).log_prob(x).mean()
+    assert maximum - 0.01 < reached < maximum + 1e-4
+    # The history's own estimate, over 50 epochs of 300 data and 500 draws, lies low by the logarithm's bias at most.
+    assert abs(result.history["log_evidence"][-50:].mean() - maximum) < 0.05
+
+
+def test_own_draws_reach_the_maximum_likelihood():
+    # Oracle: x = a c z + noise of 0.5 has variance (a c)^2 + 0.25; the maximum over a on a grid.
+    def model(c, x):
+        slope = numpyro.param("slope", 0.5, constraint=constraints.positive)
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(0, 1))
+            numpyro.sample("x", dist.Normal(slope * c * z, 0.5), obs=x)
+
+    c = jnp.linspace(0.5, 2, 40)
+    x = 1.3 * c * jax.random.normal(jax.random.key(2), (40,)) + 0.5 * jax.random.normal(jax.random.key(3), (40,))
+    result = fit(
+        jax.random.key(4),
+        model,
+        {"c": c, "x": x},
+        strategy=ImportanceMLE(300),
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.05, 150)),
+        num_epochs=150,
+        progress_bar=False,
+    )
+
+    def log_likelihood(slope):
+        return dist.Normal(0, jnp.sqrt((slope * c) ** 2 + 0.25)).log_prob(x).mean()
+
+    maximum = jax.vmap(log_likelihood)(jnp.linspace(0.1, 3, 1000)).max()
+    assert maximum - 0.005 < log_likelihood(result.params["slope"]) < maximum + 1e-4
+
+
+def test_params_keep_their_constraints_and_serve_predictive():
+    class Decoder(nn.Module):
+        @nn.compact
+        def __call__(self, z):
+            return nn.Dense(4)(nn.tanh(nn.Dense(3)(z)))
+
+    def model(x=None, size=None):
+        mixture = numpyro.param("mixture", jnp.array([0.3, 0.7]), constraint=constraints.simplex)
+        noise = numpyro.param("noise", 0.5, constraint=constraints.interval(0.4, 0.6))
+        decode = flax_module("decoder", Decoder(), input_shape=(1, 2))
+        with numpyro.plate("data", size if x is None else len(x)):
+            z = numpyro.sample("z", dist.Normal(0, mixture).to_event(1))
+            numpyro.sample("x", dist.Normal(decode(z), noise).to_event(1), obs=x)
+
+    result = fit(jax.random.key(0), model, ppca_data(20), optimizer=optax.adam(0.1), **QUICK)
+    assert 0.4 < result.params["noise"] < 0.6
+    np.testing.assert_allclose(result.params["mixture"].sum(), 1, rtol=1e-6)
+    assert set(result.params) == {"mixture", "noise", "decoder$params"}
+    drawn = Predictive(model, params=result.params, num_samples=1)(jax.random.key(1), size=10)
+    assert drawn["x"].shape == (1, 10, 4)
+
+
+def test_initial_params_are_where_training_starts():
+    given = {"noise": jnp.array(0.9), "offset": jnp.ones(4)}
+    arguments = QUICK | {"strategy": CountVisits(), "optimizer": optax.sgd(0.0)}
+    result = fit(jax.random.key(0), ppca, ppca_data(20), params=given, **arguments)
+    np.testing.assert_allclose(result.params["noise"], 0.9, rtol=1e-6)
+    np.testing.assert_array_equal(result.params["offset"], jnp.ones(4))
+    np.testing.assert_allclose(result.params["weight"], [0.5, 0.1, -0.2, 0.3])
+    # The caller's arrays survive the donation of buffers.
+    assert given["offset"].sum() == 4
+
+
+def test_traces_do_not_grow_with_epochs():
+    def count(num_epochs):
+        traces = []
+
+        def model(x):
+            traces.append(None)
+            ppca(x)
+
+        fit(jax.random.key(0), model, ppca_data(20), **(QUICK | {"num_epochs": num_epochs, "batch_size": 8}))
+        return len(traces)
+
+    assert count(1) == count(6)
+
+
+@pytest.mark.parametrize(("num_data", "batch_size", "visits"), [(6, 2, [1, 2, 3]), (6, 6, [1, 2, 3])])
+def test_each_datum_comes_once_an_epoch(num_data, batch_size, visits):
+    # Oracle: counting. A state kept per datum also shows that rows return to where they came from.
+    data = jnp.broadcast_to(2.0 ** jnp.arange(num_data)[:, None], (num_data, 4))
+    history = fit(
+        jax.random.key(0),
+        ppca,
+        data,
+        strategy=CountVisits(),
+        num_epochs=3,
+        batch_size=batch_size,
+        progress_bar=False,
+    ).history
+    np.testing.assert_array_equal(history["most_visits"], visits)
+    np.testing.assert_array_equal(history["datum"], 3 * [(2**num_data - 1) * batch_size / num_data])
+
+
+def test_a_short_last_batch_is_filled_with_distinct_data():
+    # Oracle: counting. Seven data in batches of four make two batches, so one datum comes twice; the sum over a batch
+    # of distinct powers of two has exactly four bits.
+    data = jnp.broadcast_to(2.0 ** jnp.arange(7)[:, None], (7, 4))
+
+    @dataclass(frozen=True)
+    class CountBits(CountVisits):
+        def loss(self, key, plate_model, params, state, batch):
+            bits = jax.lax.population_count(batch[:, 0].sum().astype(int))
+            return jnp.square(params["noise"]), ({"bits": bits.astype(float)}, state)
+
+    history = fit(
+        jax.random.key(0), ppca, data, strategy=CountBits(), num_epochs=5, batch_size=4, progress_bar=False
+    ).history
+    np.testing.assert_array_equal(history["bits"], 5 * [4])
+
+
+def test_history(tmp_path):
+    history = fit(jax.random.key(0), ppca, ppca_data(20), **(QUICK | {"num_epochs": 3})).history
+    assert list(history) == ["epoch", "effective_sample_size", "log_evidence", "loss"]
+    assert all(type(column) is np.ndarray and column.shape == (3,) for column in history.values())
+    history.write_csv(tmp_path / "history.csv")
+    with open(tmp_path / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert [np.float32(row["loss"]) for row in rows] == history["loss"].tolist()
+
+
+@dataclass(frozen=True)
+class FailAt:
+    """A parabola in `noise` that turns into NaN once a datum has been seen `visits` times."""
+
+    visits: int
+
+    def init(self, key, plate_model, params, data):
+        return jnp.zeros(len(data))
+
+    def loss(self, key, plate_model, params, state, batch):
+        value = jnp.square(params["noise"] - 5)
+        return jnp.where(state.max() >= self.visits, jnp.nan, value), ({}, state + 1)
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_non_finite_loss_names_the_epoch_and_keeps_good_params(epoch):
+    # Oracle: the same training stopped before it fails. The last parameters known to have a finite loss are those of
+    # the last finite step, one update behind those an epoch returns.
+    x, arguments = ppca_data(20), {"optimizer": optax.adam(0.1), "progress_bar": False, "batch_size": 5}
+    with pytest.raises(NonFiniteLossError, match=f"in epoch {epoch} of 5") as caught:
+        fit(jax.random.key(0), ppca, x, strategy=FailAt(epoch - 1), num_epochs=5, **arguments)
+    error = caught.value
+    assert error.epoch == epoch
+    np.testing.assert_array_equal(error.history.get("epoch", []), range(1, epoch))
+    if epoch == 1:
+        np.testing.assert_allclose(error.params["noise"], 0.6, rtol=1e-6)
+        return
+    good = fit(jax.random.key(0), ppca, x, strategy=FailAt(epoch - 1), num_epochs=epoch - 1, **arguments).params
+    assert 0.6 < error.params["noise"] < good["noise"]
+    np.testing.assert_allclose(error.params["noise"], good["noise"], rtol=0.15)
+
+
+def test_diverging_parameters_are_not_the_good_ones():
+    # A step of 1e30 leaves finite parameters whose loss is not; the good ones are those before it.
+    x = ppca_data(20)
+    with pytest.raises(NonFiniteLossError) as caught:
+        fit(jax.random.key(0), ppca, x, **(QUICK | {"optimizer": optax.sgd(1e30), "num_epochs": 3}))
+    np.testing.assert_allclose(caught.value.params["noise"], 0.6, rtol=1e-6)
+    np.testing.assert_allclose(caught.value.params["offset"], 0)
+
+
+def without_params(x):
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.sample("x", dist.Normal(z, 1), obs=x[:, 0])
+
+
+def with_mutable_state(x):
+    class Normalised(nn.Module):
+        @nn.compact
+        def __call__(self, z):
+            return nn.BatchNorm(use_running_average=False)(nn.Dense(4)(z))
+
+    decode = flax_module("decoder", Normalised(), input_shape=(1, 2), mutable=["batch_stats"])
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
+        numpyro.sample("x", dist.Normal(decode(z), 1).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"batch_size": 21}, ValueError, "`batch_size` must be between 1 and the 20 data, got 21"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be between 1 and the 20 data, got 0"),
+        ({"num_epochs": 0}, ValueError, "`num_epochs`"),
+        ({"optimizer": 0.1}, TypeError, "`optimizer` must be an Optax"),
+        ({"params": {"wait": 1.0}}, ValueError, r"`params` names \['wait'\], but the model's parameters are"),
+        ({"plate": "rows"}, ValueError, r"the model's plates are \['data'\]"),
+        ({"model": without_params}, ValueError, "no `numpyro.param` site"),
+        ({"model": with_mutable_state}, ValueError, r"mutable state in \['decoder\$state'\]"),
+    ],
+)
+def test_refuses(arguments, error, message):
+    arguments = {"key": jax.random.key(0), "model": ppca, "data": ppca_data(20), **QUICK, **arguments}
+    with pytest.raises(error, match=message):
+        fit(**arguments)
+
+
+@pytest.mark.parametrize(("progress_bar", "shown"), [(False, ""), (True, "3/3")])
+def test_progress_bar_only_on_request(capfd, progress_bar, shown):
+    fit(jax.random.key(0), ppca, ppca_data(20), strategy=CountVisits(), num_epochs=3, progress_bar=progress_bar)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert shown in captured.err
+    assert bool(captured.err) == progress_bar
