@@ -6,6 +6,9 @@ from .basis import BSpline as BSpline
 from .basis import Chebyshev as Chebyshev
 from .basis import Fourier as Fourier
 from .basis import Morlet as Morlet
-from .univariate import UnivariateKAN as UnivariateKAN
 from .distributions import KANTilted as KANTilted
 from .distributions import KANTiltedMixture as KANTiltedMixture
+from .primitives import kan_generator as kan_generator
+from .primitives import kan_prior as kan_prior
+from .reparam import InverseTransformReparam as InverseTransformReparam
+from .univariate import UnivariateKAN as UnivariateKAN

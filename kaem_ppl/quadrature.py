@@ -1,5 +1,6 @@
 """Composite Gauss-Kronrod quadrature on panels that shrink to where a log-density needs them."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -32,7 +33,9 @@ DEGREE = len(NODES) - 1
 # Legendre coefficients of a polynomial of degree 14 to its values at the nodes, and back.
 FROM_LEGENDRE = legendre.legvander(NODES, DEGREE)
 TO_LEGENDRE = np.linalg.inv(FROM_LEGENDRE)
+_SUMS = np.stack([KRONROD, KRONROD - GAUSS, *TO_LEGENDRE[-2:]], axis=1)
 
+P = TypeVar("P")
 T = TypeVar("T")
 
 # Matrix products keep every digit of the working precision on every device.
@@ -40,49 +43,103 @@ contract = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 class Panels(NamedTuple):
-    """A density, known up to a factor, at the quadrature nodes of its panels: exp(peak) * shape.
+    """What quadrature needs of a density, known up to a factor, on its panels.
 
     Attributes:
         edges: shape (N + 1,) or batch_shape + (N + 1,), increasing; a panel may have no width.
         peak: log-density at the panel's highest node, shape batch_shape + (N,); -inf for a panel of no width.
-        shape: density over its highest value in the panel, shape batch_shape + (N, 15), in [0, 1].
-        step: largest change of the log-density between neighbouring nodes, shape batch_shape + (N,).
+        sums: of the density over its peak: Kronrod sum, Kronrod less Gauss sum, last two Legendre coefficients, shape
+            batch_shape + (N, 4).
+        step: largest change of the log-density between nearby nodes, shape batch_shape + (N,).
     """
 
     edges: Array
     peak: Array
-    shape: Array
+    sums: Array
     step: Array
 
-    def log_mass(self, weights: np.ndarray = KRONROD) -> Array:
-        """Logarithm of each panel's integral by a rule on the fifteen nodes, shape batch_shape + (N,)."""
-        half = 0.5 * jnp.diff(self.edges)
-        return self.peak + safe_log(half * contract("...j,j->...", self.shape, jnp.asarray(weights, self.shape.dtype)))
+    def log_mass(self) -> Array:
+        """Logarithm of each panel's integral, shape batch_shape + (N,)."""
+        return self.peak + safe_log(0.5 * jnp.diff(self.edges) * self.sums[..., 0])
 
 
 def panel_nodes(edges: Array) -> Array:
-    """Kronrod nodes of every panel, shape (..., N * 15)."""
+    """Kronrod nodes of every panel, shape (..., N, 15)."""
     half = 0.5 * jnp.diff(edges)[..., None]
-    nodes = (edges[..., :-1, None] + half) + half * jnp.asarray(NODES, edges.dtype)
-    return nodes.reshape(*edges.shape[:-1], -1)
+    return (edges[..., :-1, None] + half) + half * jnp.asarray(NODES, edges.dtype)
 
 
-def evaluate(log_density: Callable[[Array], Array], edges: Array) -> Panels:
-    """A density at the nodes of its panels.
+def evaluate(log_density: Callable[[Array], Array], edges: Array) -> tuple[Panels, Array]:
+    """A density at all nodes of its panels at once.
 
     Args:
         log_density: maps points of shape (..., M) to values of shape batch_shape + (M,).
         edges: shape (N + 1,) or batch_shape + (N + 1,).
+
+    Returns:
+        The panels; and the density over its peak at the nodes, shape batch_shape + (N, 15), in [0, 1].
     """
-    # A panel without width is evaluated in the middle of the whole, where the density is finite, and counts for nothing.
+    used, nodes = _usable_nodes(edges)
+    if edges.ndim == 1:
+        values = log_density(nodes.reshape(-1))
+        values = values.reshape(*values.shape[:-1], *nodes.shape)
+    else:
+        values = jax.lax.map(lambda points: _in_pieces(log_density, points), jnp.moveaxis(nodes, -1, 0))
+        values = jnp.moveaxis(values, 0, -1)
+    # Without a barrier XLA's CPU compiler evaluates values and exponentials anew for each of their uses.
+    values = jax.lax.optimization_barrier(values)
+    peak = jax.lax.stop_gradient(jnp.max(values, axis=-1))
+    shape = jax.lax.optimization_barrier(jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None]))
+    sums = contract("...j,jc->...c", shape, jnp.asarray(_SUMS, shape.dtype))
+    every_other = jax.lax.stop_gradient(values[..., ::2])
+    step = jnp.max(jnp.abs(jnp.diff(every_other, axis=-1)), axis=-1)
+    return Panels(edges, jnp.where(used, peak, -jnp.inf), sums, step), shape
+
+
+def summarize(log_density: Callable[[Array], Array], edges: Array) -> Panels:
+    """A density on its panels, a node at a time: nothing larger than a number per panel is kept.
+
+    Args:
+        log_density: maps points of shape (..., M) to values of shape batch_shape + (M,).
+        edges: shape batch_shape + (N + 1,).
+    """
+    used, nodes = _usable_nodes(edges)
+
+    def add(panels, node):
+        previous, peak, sums, step = panels
+        points, weights = node
+        value = _in_pieces(log_density, points)
+        highest = jax.lax.stop_gradient(jnp.maximum(peak, value))
+        finite = jnp.where(jnp.isfinite(highest), highest, 0.0)
+        sums = sums * jnp.exp(peak - finite)[..., None] + weights * jnp.exp(value - finite)[..., None]
+        change = jnp.where(jnp.isnan(previous), 0.0, jnp.abs(value - previous))
+        return jax.lax.stop_gradient((value, highest)) + (sums, jax.lax.stop_gradient(jnp.maximum(step, change))), None
+
+    shape = jax.eval_shape(log_density, nodes[..., 0])
+    zeros = jnp.zeros(shape.shape, shape.dtype)
+    empty = (zeros + jnp.nan, zeros - jnp.inf, jnp.zeros((*shape.shape, _SUMS.shape[1]), shape.dtype), zeros)
+    each = (jnp.moveaxis(nodes, -1, 0), jnp.asarray(_SUMS, shape.dtype))
+    (_, peak, sums, step), _ = jax.lax.scan(jax.checkpoint(add), empty, each)
+    return Panels(edges, jnp.where(used, peak, -jnp.inf), sums, step)
+
+
+def _in_pieces(log_density, points):
+    """log_density(points), a few points of each function at a time: features of every function's own points are many."""
+    *batch_shape, number = points.shape
+    fits = [n for n in range(1, number + 1) if number % n == 0 and n * math.prod(batch_shape) <= 2**15]
+    size = max(fits, default=1)
+    if size == number:
+        return log_density(points)
+    pieces = jnp.moveaxis(points.reshape(*batch_shape, number // size, size), -2, 0)
+    values = jnp.moveaxis(jax.lax.map(jax.checkpoint(log_density), pieces), 0, -2)
+    return values.reshape(*values.shape[:-2], number)
+
+
+def _usable_nodes(edges):
+    """Which panels have a width, and nodes; those of the others in the middle of the whole, where the density is finite."""
     used = jnp.diff(edges) > 0
     middle = 0.5 * (edges[..., :1] + edges[..., -1:])
-    values = log_density(jnp.where(jnp.repeat(used, len(NODES), axis=-1), panel_nodes(edges), middle))
-    values = values.reshape(*values.shape[:-1], edges.shape[-1] - 1, len(NODES))
-    peak = jax.lax.stop_gradient(jnp.max(values, axis=-1))
-    shape = jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None])
-    step = jax.lax.stop_gradient(jnp.max(jnp.abs(jnp.diff(values, axis=-1)), axis=-1))
-    return Panels(edges, jnp.where(used, peak, -jnp.inf), shape, step)
+    return used, jnp.where(used[..., None], panel_nodes(edges), middle[..., None])
 
 
 def resolved(panels: Panels, log_tails: Array) -> Array:
@@ -103,8 +160,6 @@ def refine(log_density: Callable[[Array], Array], seeds: Array, log_tails: Array
     """Edges of panels that resolve each density, twice as many as the seeds' panels.
 
     Panels without mass are merged and unresolved ones are divided, until all are resolved or a dozen rounds have passed.
-    The positions of inner edges are constants to differentiation, for no integral depends on them; the outer edges are
-    those of the seeds.
 
     Args:
         log_density: maps points of shape (..., M) to values of shape batch_shape + (M,).
@@ -123,7 +178,7 @@ def refine(log_density: Callable[[Array], Array], seeds: Array, log_tails: Array
         rounds: int
 
     def assess(edges, asleep, level, rounds):
-        panels = evaluate(lambda z: jax.lax.stop_gradient(log_density(z)), edges)
+        panels = summarize(log_density, edges)
         return State(edges, asleep, *_excess(panels, log_tails, asleep, level)[::-1], rounds)
 
     def unfinished(state):
@@ -132,38 +187,97 @@ def refine(log_density: Callable[[Array], Array], seeds: Array, log_tails: Array
     def divide(state):
         return assess(*_divide(state.edges, state.excess), state.level, state.rounds + 1)
 
-    log_tails = jax.lax.stop_gradient(log_tails)
     number, batch_shape = seeds.shape[-1] - 1, log_tails.shape
-    edges = jnp.broadcast_to(pad_end(jax.lax.stop_gradient(seeds), number), (*batch_shape, 2 * number + 1))
+    edges = jnp.broadcast_to(pad_end(seeds, number), (*batch_shape, 2 * number + 1))
     asleep = jnp.zeros((*batch_shape, 2 * number), bool)
     level = jnp.full((*batch_shape, 1), -jnp.inf, log_tails.dtype)
-    edges = jax.lax.while_loop(unfinished, divide, assess(edges, asleep, level, 0)).edges
-    return edges.at[..., 0].set(seeds[..., 0]).at[..., -1].set(seeds[..., -1])
+    return jax.lax.while_loop(unfinished, divide, assess(edges, asleep, level, 0)).edges
 
 
-def over_panels(
-    log_density: Callable[[Array], Array], seeds: Array, log_tails: Array, reduce: Callable[[Panels, int], T]
-) -> T:
-    """Reduce a batch of densities on panels that resolve them: on the seeds where they do, else on each one's own panels.
-
-    On the seeds every function is evaluated at the same points, and that is one matrix product.
+def select_panels(
+    log_density: Callable[[Array], Array], seeds: Array, log_tails: Array, panels: Panels
+) -> tuple[Array, Array]:
+    """Which panels resolve a batch of densities. Constants all: pass a density of constants (`stop_gradient`).
 
     Args:
         log_density: maps points of shape (..., M) to values of shape batch_shape + (M,).
         seeds: first panels' edges, shape (N + 1,) or batch_shape + (N + 1,).
         log_tails: logarithm of the mass outside the panels, on the scale of the density, shape batch_shape.
-        reduce: maps the panels, and the largest number that there can be of them, to arrays whose shapes do not depend
-            on how many there are.
+        panels: the densities on the seeds.
+
+    Returns:
+        0 where the seeds resolve every density, else 1 where the seeds divided by four do, else 2; and edges of panels of
+        each density's own, shape batch_shape + (2 N + 1,), which resolve it in the last case. Functions that share their
+        points are evaluated by one matrix product; points of each one's own cost about a hundred times as much.
     """
-    size = 2 * (seeds.shape[-1] - 1)
-    panels = evaluate(log_density, seeds)
+    seeds, log_tails, panels = jax.lax.stop_gradient((seeds, log_tails, panels))
+
+    def finer_serves(seeds):
+        return jnp.all(resolved(summarize(log_density, divide_seeds(seeds, log_tails.ndim)), log_tails))
+
+    def own(seeds):
+        return refine(log_density, seeds, log_tails)
+
+    def unused(seeds):
+        edges = pad_end(seeds, seeds.shape[-1] - 1)
+        return jnp.broadcast_to(edges, (*log_tails.shape, edges.shape[-1]))
+
+    serves = jnp.all(resolved(panels, log_tails))
+    finer = jax.lax.cond(serves, lambda _: True, finer_serves, seeds)
+    level = jnp.where(serves, 0, jnp.where(finer, 1, 2))
+    return level, jax.lax.cond(level == 2, own, unused, seeds)
+
+
+def over_panels(
+    log_density: Callable[[P, Array], Array],
+    parameters: P,
+    seeds: Array,
+    log_tails: Array,
+    reduce: Callable[..., T],
+    measure: Callable = evaluate,
+) -> T:
+    """Reduce a batch of densities on panels that resolve them: see `select_panels`.
+
+    Differentiable in the parameters, the outer edges of the seeds, and whatever `reduce` uses. Positions of inner edges
+    are constants, for no integral depends on them.
+
+    Args:
+        log_density: maps the parameters and points of shape (..., M) to values of shape batch_shape + (M,).
+        parameters: a pytree.
+        seeds: first panels' edges, shape (N + 1,) or batch_shape + (N + 1,).
+        log_tails: logarithm of the mass outside the panels, on the scale of the density, shape batch_shape.
+        reduce: maps what `measure` returns, on up to 4 N panels, to arrays of shapes that do not depend on their number.
+        measure: `evaluate`, or `summarize` where the nodes' values are not needed.
+    """
+    panels, shape = evaluate(partial(log_density, parameters), seeds)
+    constant = partial(log_density, jax.lax.stop_gradient(parameters))
+    level, own_edges = select_panels(constant, seeds, log_tails, panels)
+    # Computed in any case: XLA runs a branch on the CPU with less parallelism than straight code.
+    coarse = reduce(panels if measure is summarize else (panels, shape))
 
     # Recomputed in the backward pass: features at every function's own nodes are too many to keep.
     @jax.checkpoint
-    def refined(seeds):
-        return reduce(evaluate(log_density, refine(log_density, seeds, log_tails)), size)
+    def on_finer_seeds(parameters, seeds, own_edges):
+        return reduce(measure(partial(log_density, parameters), divide_seeds(seeds, log_tails.ndim)))
 
-    return jax.lax.cond(jnp.all(resolved(panels, log_tails)), lambda _: reduce(panels, size), refined, seeds)
+    @jax.checkpoint
+    def on_own_panels(parameters, seeds, own_edges):
+        return reduce(measure(partial(log_density, parameters), with_ends_of(seeds, own_edges)))
+
+    branches = (lambda *_: coarse, on_finer_seeds, on_own_panels)
+    return jax.lax.switch(level, branches, parameters, seeds, own_edges)
+
+
+def with_ends_of(seeds: Array, edges: Array) -> Array:
+    """The edges, ending where the seeds end, so that a derivative in the ends finds its way."""
+    return edges.at[..., 0].set(seeds[..., 0]).at[..., -1].set(seeds[..., -1])
+
+
+def divide_seeds(seeds: Array, batch_ndim: int) -> Array:
+    """Each panel in four, shape (1, ..., 1, 4 N + 1) for shared seeds: functions keep sharing points, a node at a time."""
+    parts = seeds[..., :-1, None] + jnp.diff(seeds)[..., None] * jnp.arange(4, dtype=seeds.dtype) / 4
+    edges = jnp.concatenate([parts.reshape(*seeds.shape[:-1], -1), seeds[..., -1:]], axis=-1)
+    return edges if edges.ndim > 1 else edges.reshape((1,) * batch_ndim + edges.shape)
 
 
 def log_total(panels: Panels, log_tails: Array) -> Array:
@@ -174,8 +288,8 @@ def log_total(panels: Panels, log_tails: Array) -> Array:
 def relative_error(panels: Panels, log_tails: Array) -> Array:
     """Error estimate of the integral, relative to it: QUADPACK's, by the embedded Gauss rule, plus rounding.
 
-    Each panel contributes d * min(1, (200 |K - G| / d)^1.5), d the integral of the density's distance from its mean
-    (Piessens et al. 1983, sec. 2.2.4.1); rounding counts as 8 units of the largest energy that matters.
+    A panel of mass m contributes m min(1, (200 |K - G| / m)^1.5) (after Piessens et al. 1983, sec. 2.2.4.1); rounding
+    counts as 8 units of the largest energy that matters.
 
     Args:
         panels: the density at its nodes.
@@ -184,17 +298,18 @@ def relative_error(panels: Panels, log_tails: Array) -> Array:
     Returns:
         Shape batch_shape.
     """
-    kronrod, gauss = (jnp.asarray(w, panels.shape.dtype) for w in (KRONROD, GAUSS))
-    log_mass = panels.log_mass()
     total = log_total(panels, log_tails)[..., None]
-    scale = jnp.exp(panels.peak + safe_log(0.5 * jnp.diff(panels.edges)) - total)
-    mean = 0.5 * contract("...j,j->...", panels.shape, kronrod)
-    distance = scale * contract("...j,j->...", jnp.abs(panels.shape - mean[..., None]), kronrod)
-    difference = scale * jnp.abs(contract("...j,j->...", panels.shape, kronrod - gauss))
-    ratio = 200 * difference / jnp.where(distance > 0, distance, 1.0)
-    truncation = jnp.sum(distance * jnp.minimum(1.0, ratio**1.5), axis=-1)
-    largest = jnp.max(jnp.where(log_mass > total - 20, jnp.abs(panels.peak), 0.0), axis=-1)
-    return truncation + 8 * jnp.finfo(panels.shape.dtype).eps * (1 + largest)
+    log_mass = panels.log_mass()
+    mass = jnp.exp(log_mass - total)
+    ratio = 200 * jnp.abs(panels.sums[..., 1]) / jnp.where(mass > 0, panels.sums[..., 0], 1.0)
+    truncation = jnp.sum(mass * jnp.minimum(1.0, ratio**1.5), axis=-1)
+    return truncation + 8 * jnp.finfo(mass.dtype).eps * (1 + _largest_energy(panels, log_mass, total)[..., 0])
+
+
+def _largest_energy(panels, log_mass, total):
+    """The largest log-density on panels whose mass matters, shape batch_shape + (1,)."""
+    matters = log_mass > total - 20
+    return jnp.max(jnp.where(matters, jnp.abs(panels.peak), 0.0), axis=-1, keepdims=True)
 
 
 def pad_end(x: Array, number: int) -> Array:
@@ -213,22 +328,21 @@ def _excess(panels: Panels, log_tails: Array, asleep=False, level=-jnp.inf) -> t
 
     Positive where the last Legendre coefficients of the density, on the scale of the total mass, exceed the tolerance.
     A peak may hide between two nodes, so the mass of a panel whose coefficients do not decay is bounded by raising its
-    largest value by the largest step between neighbouring nodes.
+    largest value by the largest step between nearby nodes.
 
     Also returns the largest total mass so far: what was negligible against it may matter against a smaller one.
     """
-    edges, peak, shape, step = panels
-    dtype, number = shape.dtype, shape.shape[-2]
+    edges, peak, sums, step = panels
+    dtype, number = sums.dtype, sums.shape[-2]
     log_mass = panels.log_mass()
     total = log_total(panels, log_tails)[..., None]
 
     # Rounding of the energies themselves cannot be resolved away.
     eps = jnp.finfo(dtype).eps
-    largest = jnp.max(jnp.where(log_mass > total - 20, jnp.abs(peak), 0.0), axis=-1, keepdims=True)
-    tolerance = jnp.log(jnp.maximum(1e-11, 4 * eps * jnp.maximum(largest, 1.0)) / number)
+    rounding = 4 * eps * jnp.maximum(_largest_energy(panels, log_mass, total), 1.0)
+    tolerance = jnp.log(jnp.maximum(1e-11, rounding) / number)
 
-    last = contract("...j,jc->...c", shape, jnp.asarray(TO_LEGENDRE.T[:, -2:], dtype))
-    decay = jnp.sum(jnp.abs(last), axis=-1) / DEGREE
+    decay = jnp.sum(jnp.abs(sums[..., 2:]), axis=-1) / DEGREE
     bound = peak + safe_log(0.5 * jnp.diff(edges)) - total + jnp.where(decay > 1e-3, step, 0.0)
     # A total that was overestimated, by a node on a narrow peak, wakes what fell asleep against it.
     level = jnp.maximum(level, total)

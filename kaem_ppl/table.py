@@ -32,11 +32,14 @@ class Table(NamedTuple):
     right_factor: Array
 
 
-def tabulate(panels: Panels, factors: tuple[Array, Array], outside: tuple[Array, Array], size: int) -> Table:
+def tabulate(
+    panels: Panels, shape: Array, factors: tuple[Array, Array], outside: tuple[Array, Array], size: int
+) -> Table:
     """Normalise a density on its panels, with its two tails, and pad the table to `size` panels.
 
     Args:
         panels: the density, up to a factor.
+        shape: the density over its peak at the nodes, shape batch_shape + (N, 15).
         factors: logarithms of the density over the reference's, left and right of the panels, up to the same factor,
             shape batch_shape each.
         outside: logarithms of the reference's masses there, of shapes that broadcast with batch_shape.
@@ -48,12 +51,10 @@ def tabulate(panels: Panels, factors: tuple[Array, Array], outside: tuple[Array,
     parts = jnp.concatenate([left, log_mass, right], axis=-1)
     log_normalizer = jax.nn.logsumexp(parts, axis=-1)
     masses = jnp.exp(parts - log_normalizer[..., None])
-    # A parallel running sum is not monotone to the last digit.
-    lower = jax.lax.cummax(jnp.cumsum(masses[..., :-1], axis=-1), axis=log_mass.ndim - 1)
-    upper = jnp.flip(jnp.cumsum(jnp.flip(masses[..., 1:], axis=-1), axis=-1), axis=-1)
-    upper = jax.lax.cummax(upper, axis=log_mass.ndim - 1, reverse=True)
+    lower = _rising(jnp.cumsum(masses[..., :-1], axis=-1))
+    upper = jnp.flip(_rising(jnp.cumsum(jnp.flip(masses[..., 1:], axis=-1), axis=-1)), axis=-1)
 
-    coefficients = contract("...nj,dj->...nd", panels.shape, jnp.asarray(TO_LEGENDRE, panels.shape.dtype))
+    coefficients = contract("...nj,dj->...nd", shape, jnp.asarray(TO_LEGENDRE, shape.dtype))
     # The constant term times the panel's length, 2, is the mass. An empty panel is never inverted: any density does.
     mass = 2 * coefficients[..., :1]
     coefficients = coefficients / jnp.where(mass > 0, mass, 1.0)
@@ -65,6 +66,13 @@ def tabulate(panels: Panels, factors: tuple[Array, Array], outside: tuple[Array,
     return Table(*(pad_end(x, spare) for x in (edges, lower, upper)), jnp.pad(coefficients, padding), *factors)
 
 
+def _rising(sums):
+    """A parallel running sum is not monotone to the last digit: make it so, and leave its derivative alone."""
+    values = jax.lax.stop_gradient(sums)
+    return sums + (jax.lax.cummax(values, axis=sums.ndim - 1) - values)
+
+
+@jax.custom_jvp
 def tails(table: Table, z: Array) -> tuple[Array, Array]:
     """Mass below and above points that lie on the panels.
 
@@ -75,16 +83,18 @@ def tails(table: Table, z: Array) -> tuple[Array, Array]:
     Returns:
         Two arrays of the shape of z; the smaller of the two is accurate relative to itself.
     """
-    edges = table.edges
-    panel = _count(edges[..., 1:-1], jax.lax.stop_gradient(z))
-    left, right, lower, upper = _ends(table, panel)
-    width = right - left
-    t = jnp.where(width > 0, 2 * (z - left) / jnp.where(width > 0, width, 1.0) - 1, 0.0)
-    part, _ = _cumulative(_rows(table.density, panel), jnp.clip(t, -1, 1))
-    mass = _take(jnp.diff(table.lower), panel)
-    # The panel's mass from whichever running sum is the more accurate.
-    mass = jnp.where(lower < upper, mass, _take(-jnp.diff(table.upper), panel))
+    left, right, lower, upper, mass, rows = _panels(table, table, _panel_of_point(table, z))
+    integrals, _ = _legendre(_local(left, right, z))
+    part = jnp.sum(rows * integrals, axis=-1)
     return lower + mass * part, upper + mass * (1 - part)
+
+
+@tails.defjvp
+def _tails_jvp(primals, tangents):
+    table, z = primals
+    d_table, dz = tangents
+    below, above, density, d_below, d_above = _differentiate(table, d_table, z)
+    return (below, above), (d_below + density * dz, d_above - density * dz)
 
 
 @jax.custom_jvp
@@ -101,61 +111,75 @@ def quantile(table: Table, lower: Array, upper: Array) -> Array:
     Returns:
         Points, shape (..., S).
     """
-    return _solve(table, lower, upper)[0]
+    return _solve(table, lower, upper)
 
 
 @quantile.defjvp
 def _quantile_jvp(primals, tangents):
-    table, lower, upper = primals
+    table, _, _ = primals
     d_table, d_lower, d_upper = tangents
     z = quantile(*primals)
-    (below, above), (d_below, d_above) = jax.jvp(lambda table: tails(table, z), (table,), (d_table,))
+    below, above, density, d_below, d_above = _differentiate(table, d_table, z)
     residual = jnp.where(below < above, d_lower - d_below, d_above - d_upper)
-    p = density(table, z)
-    tiny = jnp.finfo(z.dtype).tiny
-    return z, residual / jnp.maximum(p, tiny)
+    return z, residual / jnp.maximum(density, jnp.finfo(z.dtype).tiny)
 
 
-def density(table: Table, z: Array) -> Array:
-    """The polynomial density at points on the panels, shape (..., S)."""
-    panel = _count(table.edges[..., 1:-1], jax.lax.stop_gradient(z))
-    left, right, lower, upper = _ends(table, panel)
+def _differentiate(table, d_table, z):
+    """Masses below and above fixed points, the density there, and what a change of the table makes of the masses.
+
+    Written out, for differentiating through the recurrence of the polynomials compiles for minutes.
+    """
+    panel = _panel_of_point(table, z)
+    left, right, lower, upper, mass, rows = _panels(table, table, panel)
+    d_left, d_right, d_lower, d_upper, d_mass, d_rows = _panels(table, d_table, panel)
     width = jnp.where(right > left, right - left, 1.0)
-    _, p = _cumulative(_rows(table.density, panel), jnp.clip(2 * (z - left) / width - 1, -1, 1))
-    mass = jnp.where(lower < upper, _take(jnp.diff(table.lower), panel), _take(-jnp.diff(table.upper), panel))
-    return 2 * mass * p / width
+    t = _local(left, right, z)
+    integrals, polynomials = _legendre(t)
+    part, value = (jnp.sum(rows * x, axis=-1) for x in (integrals, polynomials))
+    d_t = -(2 * d_left + (t + 1) * (d_right - d_left)) / width
+    d_part = jnp.sum(d_rows * integrals, axis=-1) + value * d_t
+    d_below = d_lower + d_mass * part + mass * d_part
+    d_above = d_upper + d_mass * (1 - part) - mass * d_part
+    return lower + mass * part, upper + mass * (1 - part), 2 * mass * value / width, d_below, d_above
+
+
+def _panel_of_point(table, z):
+    return jax.lax.stop_gradient(_count(table.edges[..., 1:-1], z))
+
+
+def _local(left, right, z):
+    """Points in their panels' coordinate on [-1, 1]."""
+    width = jnp.where(right > left, right - left, 1.0)
+    return jnp.clip(2 * (z - left) / width - 1, -1, 1)
 
 
 def _solve(table, lower, upper):
     """Invert the polynomial of the right panel by Newton steps kept inside a shrinking bracket."""
     panel = _count(_order(table.lower[..., 1:-1], table.upper[..., 1:-1]), _order(lower, upper))
-    left, right, below, above = _ends(table, panel)
-    mass = jnp.where(below < above, _take(jnp.diff(table.lower), panel), _take(-jnp.diff(table.upper), panel))
+    left, right, below, above, mass, rows = _panels(table, table, panel)
     mass = jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)
-    above_right = _take(table.upper[..., 1:], panel)
-    target = jnp.where(lower < upper, (lower - below) / mass, 1 - (upper - above_right) / mass)
-    target = jnp.clip(target, 0, 1)
-    rows = _rows(table.density, panel)
+    target = jnp.clip(jnp.where(lower < upper, (lower - below) / mass, 1 - (upper - above) / mass), 0, 1)
+    tolerance = 4 * jnp.finfo(target.dtype).eps
 
     def step(state):
         t, low, high, _, rounds = state
-        part, p = _cumulative(rows, t)
+        part, density = _cumulative(rows, t)
         error = part - target
         low, high = jnp.where(error < 0, t, low), jnp.where(error < 0, high, t)
-        newton = t - error / jnp.where(p > 0, p, 1.0)
-        inside = (p > 0) & (newton >= low) & (newton <= high)
+        newton = t - error / jnp.where(density > 0, density, 1.0)
+        inside = (density > 0) & (newton >= low) & (newton <= high)
         new = jnp.where(inside, newton, 0.5 * (low + high))
-        return new, low, high, jnp.max(jnp.abs(new - t)), rounds + 1
+        moving = jnp.any((jnp.abs(error) > tolerance) & (jnp.abs(new - t) > tolerance))
+        return new, low, high, moving, rounds + 1
 
-    eps = jnp.finfo(target.dtype).eps
-
-    def moving(state):
-        return (state[3] > 8 * eps) & (state[4] < 60)
-
+    # Start where a density linear in t would put the point.
+    slope = jnp.clip(2 * rows[..., 1], -0.99, 0.99)
+    constant = 1 - 0.5 * slope - 2 * target
+    start = -2 * constant / (1 + jnp.sqrt(jnp.maximum(1 - 2 * slope * constant, 0)))
     ones = jnp.ones_like(target)
-    start = 2 * target - 1
-    t, *_ = jax.lax.while_loop(moving, step, (start, -ones, ones, jnp.asarray(jnp.inf, target.dtype), 0))
-    return left + 0.5 * (right - left) * (t + 1), panel
+    state = (jnp.clip(start, -1, 1), -ones, ones, True, 0)
+    t, *_ = jax.lax.while_loop(lambda state: state[3] & (state[4] < 60), step, state)
+    return left + 0.5 * (right - left) * (t + 1)
 
 
 def _cumulative(rows, t):
@@ -174,6 +198,24 @@ def _cumulative(rows, t):
     return integral, value
 
 
+def _legendre(t):
+    """Integrals from -1 to t of the Legendre polynomials up to degree 14, and their values, shape (..., 15) each.
+
+    A loop, for XLA compiles the stacked recurrence in time exponential in the degree.
+    """
+
+    def climb(pair, n):
+        before, current = pair
+        return (current, ((2 * n + 1) * t * current - n * before) / (n + 1)), current
+
+    orders = jnp.arange(DEGREE + 1, dtype=t.dtype) + 1
+    _, values = jax.lax.scan(climb, (jnp.ones_like(t), t), orders)
+    values = jnp.concatenate([jnp.ones_like(t)[None], values])
+    differences = jnp.moveaxis(values[2:] - values[:-2], 0, -1) / (2 * orders[:-1] + 1)
+    integrals = jnp.concatenate([t[..., None] + 1, differences], axis=-1)
+    return integrals, jnp.moveaxis(values[:-1], 0, -1)
+
+
 def _order(lower, upper):
     """A number that grows with the quantile and keeps the relative precision of the smaller tail."""
     return jnp.where(lower < upper, -1 / lower, 1 / upper)
@@ -181,22 +223,25 @@ def _order(lower, upper):
 
 @partial(jnp.vectorize, signature="(n),(s)->(s)")
 def _count(inner, x):
-    """How many inner edges each point has passed: the index of its panel."""
-    return jnp.searchsorted(inner, x, side="right", method="scan_unrolled")
+    """How many inner edges each point has passed: the index of its panel.
+
+    A loop: XLA would copy an unrolled search into each of its uses, and compile for minutes.
+    """
+    return jnp.searchsorted(inner, x, side="right", method="scan")
 
 
-def _ends(table, panel):
-    """Edges of each panel and the masses below its left and above its left edge."""
+def _panels(table, of, panel):
+    """Of a table or its tangent: both edges, masses left and right of the panel, its own mass, and its coefficients."""
+    take = partial(jnp.take_along_axis, indices=panel, axis=-1)
+    # The panel's own mass from whichever running sum is the more accurate.
+    from_below = take(table.lower[..., :-1]) < take(table.upper[..., 1:])
+    mass = jnp.where(from_below, take(jnp.diff(of.lower)), take(-jnp.diff(of.upper)))
+    rows = jnp.take_along_axis(of.density, panel[..., None], axis=-2)
     return (
-        _take(table.edges[..., :-1], panel),
-        _take(table.edges[..., 1:], panel),
-        _take(table.lower[..., :-1], panel),
-        _take(table.upper[..., :-1], panel),
+        take(of.edges[..., :-1]),
+        take(of.edges[..., 1:]),
+        take(of.lower[..., :-1]),
+        take(of.upper[..., 1:]),
+        mass,
+        rows,
     )
-
-
-_take = partial(jnp.take_along_axis, axis=-1)
-
-
-def _rows(density, panel):
-    return jnp.take_along_axis(density, panel[..., None], axis=-2)

@@ -134,9 +134,10 @@ class UnivariateKAN:
         grid, domain = (x if jnp.ndim(x) == 1 else per_point(x) for x in (self.grid, self.domain))
         width = self.width if jnp.ndim(self.width) == 0 else self.width[..., None]
         z = self._clip(jnp.asarray(z), domain)
-        features = self.basis(z, grid, width)
-        spline = contract("...mf,...f->...m", features, self.coef)
-        return self.base_weight[..., None] * self.activation(z) + self.spline_weight[..., None] * spline
+        # The activation is one more basis function: one product gives the whole of f.
+        features = jnp.concatenate([self.basis(z, grid, width), self.activation(z)[..., None]], axis=-1)
+        weights = jnp.concatenate([self.spline_weight[..., None] * self.coef, self.base_weight[..., None]], axis=-1)
+        return contract("...mf,...f->...m", features, weights)
 
     def components(self, z: ArrayLike) -> Array:
         """f of every function along the last batch axis at the same points.
@@ -283,5 +284,5 @@ def check_bank(energy: UnivariateKAN, check_values: bool = True) -> None:
         if not_jax_tracer(value) and not np.all(np.diff(value, axis=-1) > 0):
             raise ValueError(f"energy.{name} is not increasing: expected strictly increasing values, got {value}.")
     constraint = basis.width_constraint
-    if constraint is not None and not_jax_tracer(energy.width) and not np.all(constraint(energy.width)):
+    if constraint is not None and not_jax_tracer(energy.width) and not np.all(constraint(np.asarray(energy.width))):
         raise ValueError(f"energy.width={energy.width}: expected {constraint} for {basis}.")

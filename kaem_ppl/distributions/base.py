@@ -233,8 +233,8 @@ def _where_defined(self, reference_moment, value):
 def _expectation(self, table, function):
     """E[function(z)]: Kronrod sums on the table's panels, and the reference's tails through its quantiles."""
     low, high = self._interval
-    nodes = jnp.clip(jnp.moveaxis(panel_nodes(table.edges), -1, 0), low, high)
-    values = jnp.moveaxis(function(nodes), 0, -1).reshape(table.density.shape)
+    nodes = jnp.clip(jnp.moveaxis(panel_nodes(table.edges), (-2, -1), (0, 1)), low, high)
+    values = jnp.moveaxis(function(nodes), (0, 1), (-2, -1))
     weights = contract("...nd,jd->...nj", table.density, jnp.asarray(FROM_LEGENDRE * KRONROD[:, None], values.dtype))
     mass = jnp.maximum(jnp.diff(table.lower), -jnp.diff(table.upper))
     inner = jnp.sum(mass[..., None] * weights * jnp.where(mass[..., None] > 0, values, 0.0), axis=(-2, -1))
@@ -244,6 +244,11 @@ def _expectation(self, table, function):
     below = ref.tail_expectation(self.reference.icdf, safe_log(left) - table.left_factor, function)
     above = ref.tail_expectation(upper_quantile, safe_log(right) - table.right_factor, function)
     return inner + left * below + right * above
+
+
+def add_tails(factors: tuple[Array, Array], outside: tuple[Array, Array]) -> Array:
+    """Logarithm of the mass of both tails, from the density's factor over the reference and the reference's own mass."""
+    return jnp.logaddexp(*(factor + mass for factor, mass in zip(factors, outside, strict=True)))
 
 
 def log_reference(reference: Distribution, z: Array) -> Array:

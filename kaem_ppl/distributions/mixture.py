@@ -1,5 +1,7 @@
 """Mixtures of tilted densities, collapsed into one table."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +11,22 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.util import not_jax_tracer
 
 from .. import reference as ref
-from ..quadrature import Panels, contract, evaluate, log_total, over_panels, refine, relative_error, resolved
+from ..quadrature import (
+    Panels,
+    divide_seeds,
+    evaluate,
+    log_total,
+    over_panels,
+    pad_end,
+    refine,
+    relative_error,
+    select_panels,
+    summarize,
+    with_ends_of,
+)
 from ..table import Table, tabulate
 from ..univariate import UnivariateKAN
-from .base import TiltedDistribution, check_arguments, log_reference, seed_panels
+from .base import TiltedDistribution, add_tails, check_arguments, log_reference, seed_panels
 
 
 class KANTiltedMixture(TiltedDistribution):
@@ -87,7 +101,7 @@ class KANTiltedMixture(TiltedDistribution):
 
     def _component_tails(self):
         energies, outside = self._outside()
-        return jnp.logaddexp(*(e + jnp.asarray(o)[..., None] for e, o in zip(energies, outside, strict=True)))
+        return add_tails(energies, tuple(jnp.asarray(mass)[..., None] for mass in outside))
 
     def _component_log_density(self, z):
         """exp(f_k) pi_0 in logarithms at points shared by components, (M,) or batch_shape + (1, M), or their own."""
@@ -107,44 +121,84 @@ class KANTiltedMixture(TiltedDistribution):
         """One table of the collapsed density; where components need their own panels, the sum is resolved on its own."""
         (left, right), outside = self._outside()
         seeds, log_tails = self._seeds(), self._component_tails()
-        component_seeds = seeds if seeds.ndim == 1 else seeds[..., None, :]
-        size = 2 * (seeds.shape[-1] - 1)
-        panels = evaluate(self._component_log_density, component_seeds)
+        size = 4 * (seeds.shape[-1] - 1)
+        component_seeds = _by_component(seeds, log_tails)
+        panels, shapes = evaluate(self._component_log_density, component_seeds)
 
-        def table(panels, log_weights):
-            factors = tuple(jax.nn.logsumexp(log_weights + x, axis=-1) for x in (left, right))
-            return tabulate(panels, factors, outside, size)
+        def outer_factors(log_weights):
+            return tuple(jax.nn.logsumexp(log_weights + energy, axis=-1) for energy in (left, right))
 
-        def collapsed(seeds):
-            log_weights = self._log_weights(log_total(panels, log_tails))
-            level = log_weights[..., None] + panels.peak
-            peak = jax.lax.stop_gradient(jnp.max(level, axis=-2))
-            relative = jnp.exp(level - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :])
-            shape = contract("...kn,...knj->...nj", relative, panels.shape)
-            return table(Panels(seeds, peak, shape, jnp.max(panels.step, axis=-2)), log_weights)
+        # A sum of resolved densities is resolved: add the components up at the nodes.
+        log_weights = self._log_weights(log_total(panels, log_tails))
+        level = log_weights[..., None] + panels.peak
+        peak = jax.lax.stop_gradient(jnp.max(level, axis=-2))
+        relative = jnp.exp(level - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :])[..., None]
+        sums, shape = (jnp.sum(relative * x, axis=-3) for x in (panels.sums, shapes))
+        collapsed = Panels(seeds, peak, sums, jnp.max(panels.step, axis=-2))
+        coarse = tabulate(collapsed, shape, outer_factors(log_weights), outside, size)
+
+        constant, fixed_tails = jax.lax.stop_gradient((self, log_tails))
+        component_log_density = constant._component_log_density
+        level, component_edges = select_panels(component_log_density, component_seeds, fixed_tails, panels)
+
+        def own_edges(seeds):
+            """Panels of the sum's own, where components have their own."""
+            own = log_total(summarize(component_log_density, component_edges), fixed_tails)
+            log_weights = constant._log_weights(own)
+            tails = add_tails(jax.lax.stop_gradient(outer_factors(log_weights)), outside)
+            return refine(partial(_collapse, constant, log_weights), seeds, jax.lax.stop_gradient(tails))
+
+        def unused(seeds):
+            edges = pad_end(seeds, seeds.shape[-1] - 1)
+            return jnp.broadcast_to(edges, (*self.batch_shape, edges.shape[-1]))
+
+        edges = jax.lax.cond(level == 2, own_edges, unused, jax.lax.stop_gradient(seeds))
+
+        def on_panels(self, component_edges, edges):
+            own = log_total(summarize(self._component_log_density, component_edges), log_tails)
+            log_weights = self._log_weights(own)
+            measured = evaluate(partial(_collapse, self, log_weights), edges)
+            return tabulate(*measured, outer_factors(log_weights), outside, size)
 
         @jax.checkpoint
-        def refined(seeds):
-            log_weights = self._log_weights(_log_normalizer(self)[0])
+        def on_finer_seeds(self, seeds, component_edges, edges):
+            finer = divide_seeds(component_seeds, log_tails.ndim), divide_seeds(seeds, log_tails.ndim - 1)
+            return on_panels(self, *finer)
 
-            def log_density(z):
-                z = z if z.ndim == 1 else z[..., None, :]
-                return jax.nn.logsumexp(log_weights[..., None] + self._component_log_density(z), axis=-2)
+        @jax.checkpoint
+        def on_own_panels(self, seeds, component_edges, edges):
+            ends = _by_component(seeds, log_tails)
+            return on_panels(self, with_ends_of(ends, component_edges), with_ends_of(seeds, edges))
 
-            tails = jnp.logaddexp(
-                *(jax.nn.logsumexp(log_weights + x, axis=-1) + o for x, o in zip((left, right), outside))
-            )
-            return table(evaluate(log_density, refine(log_density, seeds, tails)), log_weights)
+        branches = (lambda *_: coarse, on_finer_seeds, on_own_panels)
+        return jax.lax.switch(level, branches, self, seeds, component_edges, edges)
 
-        return jax.lax.cond(jnp.all(resolved(panels, log_tails)), collapsed, refined, seeds)
+
+def _collapse(self, log_weights, z):
+    """Log-density of the sum at points of shape (M,) or (..., M), the leading part broadcasting with the batch shape."""
+    z = z if z.ndim == 1 else z[..., None, :]
+    return jax.nn.logsumexp(log_weights[..., None] + self._component_log_density(z), axis=-2)
 
 
 @jax.jit
 def _log_normalizer(self):
     log_tails, seeds = self._component_tails(), self._seeds()
 
-    def integrate(panels, size):
+    def integrate(panels):
         return log_total(panels, log_tails), jax.lax.stop_gradient(relative_error(panels, log_tails))
 
-    seeds = seeds if seeds.ndim == 1 else jnp.broadcast_to(seeds[..., None, :], (*log_tails.shape, seeds.shape[-1]))
-    return over_panels(self._component_log_density, seeds, log_tails, integrate)
+    return over_panels(
+        KANTiltedMixture._component_log_density,
+        self,
+        _by_component(seeds, log_tails),
+        log_tails,
+        integrate,
+        measure=summarize,
+    )
+
+
+def _by_component(seeds, log_tails):
+    """Seeds of each component: shared by all where the latents share them."""
+    if seeds.ndim == 1:
+        return seeds
+    return jnp.broadcast_to(seeds[..., None, :], (*log_tails.shape, seeds.shape[-1]))

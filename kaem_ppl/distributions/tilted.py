@@ -6,10 +6,10 @@ from jax import Array
 from numpyro.distributions import Distribution
 
 from .. import reference as ref
-from ..quadrature import log_total, over_panels, relative_error
+from ..quadrature import log_total, over_panels, relative_error, summarize
 from ..table import Table, tabulate
 from ..univariate import UnivariateKAN
-from .base import TiltedDistribution, check_arguments, log_reference, seed_panels
+from .base import TiltedDistribution, add_tails, check_arguments, log_reference, seed_panels
 
 
 class KANTilted(TiltedDistribution):
@@ -66,20 +66,27 @@ class KANTilted(TiltedDistribution):
         energies = tuple(jnp.broadcast_to(self.energy(x), self.batch_shape) for x in interval)
         return energies, ref.log_outside(self.reference, *interval)
 
-    def _over_panels(self, reduce):
-        energies, outside = self._outside()
-        log_tails = jnp.logaddexp(*(e + o for e, o in zip(energies, outside, strict=True)))
-        seeds = seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
-        return over_panels(self._log_density, seeds, log_tails, lambda panels, size: reduce(panels, size, log_tails))
+    def _seeds(self):
+        return seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
 
     def _tabulate(self) -> Table:
         energies, outside = self._outside()
-        return self._over_panels(lambda panels, size, _: tabulate(panels, energies, outside, size))
+        seeds = self._seeds()
+        size = 4 * (seeds.shape[-1] - 1)
+        return over_panels(
+            KANTilted._log_density,
+            self,
+            seeds,
+            add_tails(energies, outside),
+            lambda measured: tabulate(*measured, energies, outside, size),
+        )
 
 
 @jax.jit
 def _log_normalizer(self):
-    def integrate(panels, size, log_tails):
+    log_tails = add_tails(*self._outside())
+
+    def integrate(panels):
         return log_total(panels, log_tails), jax.lax.stop_gradient(relative_error(panels, log_tails))
 
-    return self._over_panels(integrate)
+    return over_panels(KANTilted._log_density, self, self._seeds(), log_tails, integrate, measure=summarize)

@@ -1,0 +1,110 @@
+"""Figures: learnt priors over their references, and generated images beside real ones."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from matplotlib.figure import Figure
+
+from .distributions.base import TiltedDistribution
+
+_LEARNT = "#2a6f97"
+_REFERENCE = "#8a8a8a"
+
+
+def plot_prior(prior: TiltedDistribution, *, num_columns: int = 4, max_panels: int = 16) -> Figure:
+    """The learnt density of each latent over its reference, one small panel each.
+
+    Args:
+        prior: a tilted density or a bank of them.
+        num_columns: panels in a row.
+        max_panels: latents shown, the first ones where there are more.
+
+    Returns:
+        The figure; save it with `figure.savefig(path)`.
+    """
+    num_latents = min(max_panels, math.prod(prior.batch_shape))
+    z = jnp.linspace(*_range(prior), 400)
+    # Points lead and the batch follows, as the densities broadcast; then every latent is one column.
+    points = z.reshape(-1, *(1,) * len(prior.batch_shape))
+    learnt, reference = (
+        np.broadcast_to(jnp.exp(d.log_prob(points)), (len(z), *prior.batch_shape)).reshape(len(z), -1)
+        for d in (prior, prior.reference)
+    )
+
+    num_columns = min(num_columns, num_latents)
+    num_rows = -(-num_latents // num_columns)
+    figure = Figure(figsize=(2.4 * num_columns + 0.4, 1.8 * num_rows + 0.7), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True, sharey=True)
+    indices = list(np.ndindex(prior.batch_shape))
+    for column, panel in enumerate(panels.flat):
+        if column >= num_latents:
+            panel.set_visible(False)
+            continue
+        learnt_label, reference_label = ("learnt", "reference") if column == 0 else (None, None)
+        panel.fill_between(z, learnt[:, column], color=_LEARNT, alpha=0.2, linewidth=0)
+        panel.plot(z, learnt[:, column], color=_LEARNT, linewidth=1.4, label=learnt_label)
+        panel.plot(z, reference[:, column], color=_REFERENCE, linewidth=1.1, linestyle="--", label=reference_label)
+        if prior.batch_shape:
+            panel.set_title(f"z[{', '.join(map(str, indices[column]))}]", fontsize=9)
+        panel.tick_params(labelsize=8, labelbottom=column + num_columns >= num_latents)
+        panel.spines[["top", "right"]].set_visible(False)
+    # A density may be infinite at an end of its support.
+    panels[0, 0].set_ylim(0, 1.08 * np.max(learnt[np.isfinite(learnt)]))
+    figure.supxlabel("latent value z", fontsize=10)
+    figure.supylabel("density", fontsize=10)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_images(generated: ArrayLike, real: ArrayLike, *, num_rows: int = 8, num_columns: int = 8) -> Figure:
+    """A grid of generated images beside a grid of real ones.
+
+    Args:
+        generated: images in [0, 1], shape (num_images, height, width) or (num_images, height, width, 3); values outside
+            are clipped.
+        real: images of the same height and width.
+        num_rows: images in a column of each grid.
+        num_columns: images in a row of each grid.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: where the images have no height and width.
+    """
+    grids = {"generated": np.asarray(generated), "real": np.asarray(real)}
+    for name, images in grids.items():
+        if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3):
+            raise ValueError(
+                f"{name} has shape {images.shape}: expected (num_images, height, width), perhaps with a last axis of 3."
+            )
+    figure = Figure(figsize=(0.9 * num_columns + 0.6, 0.45 * num_rows + 0.6), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    for panel, (name, images) in zip(figure.subplots(1, 2), grids.items(), strict=True):
+        shown = images[: num_rows * num_columns]
+        panel.imshow(_tile(np.clip(shown, 0, 1), num_rows, num_columns), cmap="gray_r", vmin=0, vmax=1)
+        panel.set_title(name, fontsize=11)
+        panel.set_axis_off()
+    return figure
+
+
+def _range(prior):
+    """Ends of a range that holds nearly all mass of every density and of every reference."""
+    mass = 1e-3
+    reference = prior.reference
+    lows, highs = (prior.icdf(mass), reference.icdf(mass)), (prior.icdf(1 - mass), reference.icdf(1 - mass))
+    return min(float(jnp.min(x)) for x in lows), max(float(jnp.max(x)) for x in highs)
+
+
+def _tile(images, num_rows, num_columns):
+    """One image of all, with a white line between neighbours: 1 in colours, 0 where ink is 1."""
+    height, width = images.shape[1:3]
+    shape = (num_rows * (height + 1) - 1, num_columns * (width + 1) - 1, *images.shape[3:])
+    canvas = np.full(shape, 1.0 if images.ndim == 4 else 0.0)
+    for index, image in enumerate(images):
+        row, column = divmod(index, num_columns)
+        top, left = row * (height + 1), column * (width + 1)
+        canvas[top : top + height, left : left + width] = image
+    return canvas

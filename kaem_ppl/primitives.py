@@ -1,0 +1,188 @@
+"""NumPyro primitives: priors and generators whose parameters a model registers as it runs."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+from jax import Array
+from numpyro.distributions import Distribution, biject_to
+from numpyro.util import not_jax_tracer
+
+from .basis import RBF, Basis
+from .distributions import KANTilted, KANTiltedMixture
+from .network import KANetwork, check_sizes
+from .univariate import UnivariateKAN
+
+
+def kan_prior(
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    basis: Basis,
+    domain: tuple[float, float],
+    reference: Distribution,
+    num_components: int | None = None,
+    activation: Callable[[Array], Array] = jax.nn.silu,
+) -> KANTilted | KANTiltedMixture:
+    """Declare a learnt prior inside a model; it starts close to its reference.
+
+    Registers the site `{name}$params`, a dictionary with the entries `coef`, `base_weight` and `spline_weight` of a
+    `UnivariateKAN`; with `num_components` also `logits`; and where `basis.trainable_width`, `unconstrained_width`, one
+    number that `biject_to(basis.width_constraint)` maps to the width. Grid and domain are constants.
+
+    Args:
+        name: prefix of the parameter's name.
+        shape: batch shape of the prior, one density for each latent.
+        basis: the family of the energies, for example `RBF(20)`.
+        domain: (a, b), where the energies are learnt.
+        reference: the univariate distribution that is tilted; its own parameters may be learnt too.
+        num_components: K, for a mixture of K tilted densities for each latent.
+        activation: the energies' base function.
+
+    Returns:
+        A distribution of batch shape `shape` broadcast with the reference's.
+
+    Raises:
+        RuntimeError: where nothing is substituted for the parameters and there is no `numpyro.handlers.seed`.
+        ValueError: where an argument can't be used, or the substituted parameters have another structure or shape.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, kaem_ppl as kp
+        >>> def model():
+        ...     prior = kp.kan_prior("prior", (8,), basis=kp.RBF(20), domain=(-3, 3), reference=dist.Normal(0, 1))
+        ...     return numpyro.sample("z", prior.to_event(1))
+        >>> numpyro.handlers.seed(model, jax.random.key(0))().shape
+        (8,)
+    """
+    if num_components is not None and num_components < 1:
+        raise ValueError(f"num_components={num_components}: expected at least 1, or None for no mixture.")
+    bank_shape = tuple(shape) if num_components is None else (*shape, num_components)
+
+    def init(key):
+        values = _learnt(UnivariateKAN.init(key, bank_shape, basis=basis, domain=domain, activation=activation))
+        if num_components is not None:
+            values["logits"] = jnp.zeros(bank_shape)
+        return values
+
+    values = dict(register_parameters(name, init))
+    logits = values.pop("logits", None)
+    energy = _bank(values, basis, domain, activation)
+    if logits is None:
+        return KANTilted(energy, reference)
+    return KANTiltedMixture(logits, energy, reference)
+
+
+def kan_generator(
+    name: str,
+    sizes: Sequence[int],
+    *,
+    basis: Basis = RBF(10),  # noqa: B008 - a frozen value
+    domain: tuple[float, float] = (-3.0, 3.0),
+    activation: Callable[[Array], Array] = jax.nn.silu,
+    output: Callable[[Array], Array] | None = None,
+) -> Callable[[Array], Array]:
+    """Declare a Kolmogorov-Arnold network inside a model.
+
+    Registers the site `{name}$params`, a dictionary with one entry `layer_0`, `layer_1`, ... per layer, each with the
+    entries that `kan_prior` lists; see `KANetwork.init` for how they start.
+
+    Args:
+        name: prefix of the parameter's name.
+        sizes: numbers of inputs, hidden sums, and outputs.
+        basis: the family of every function.
+        domain: (a, b), where every function is learnt; it should hold most of the inputs. Sums of P latents of variance
+            1 spread over sqrt(P) times what one does.
+        activation: the functions' base function.
+        output: elementwise function of the outputs, such as `jax.nn.sigmoid` for images in [0, 1].
+
+    Returns:
+        A function from inputs (..., sizes[0]) to outputs (..., sizes[-1]).
+
+    Raises:
+        RuntimeError: where nothing is substituted for the parameters and there is no `numpyro.handlers.seed`.
+        ValueError: where an argument can't be used, or the substituted parameters have another structure or shape.
+    """
+    sizes = check_sizes(sizes)
+
+    def init(key):
+        network = KANetwork.init(key, sizes, basis=basis, domain=domain, activation=activation)
+        return {f"layer_{index}": _learnt(layer) for index, layer in enumerate(network.layers)}
+
+    values = register_parameters(name, init)
+    layers = [_bank(values[f"layer_{index}"], basis, domain, activation) for index in range(len(sizes) - 1)]
+    network = KANetwork(tuple(layers))
+    return network if output is None else lambda x: output(network(x))
+
+
+def register_parameters(name: str, init: Callable[[Array], Any]) -> Any:
+    """The value of the site `{name}$params`: what a handler substitutes, or else `init` of a fresh key.
+
+    Args:
+        name: prefix of the site's name.
+        init: maps a JAX random key to a pytree of arrays.
+
+    Returns:
+        The pytree.
+
+    Raises:
+        RuntimeError: where nothing is substituted and there is no `numpyro.handlers.seed`.
+        ValueError: where what is substituted has another structure or other shapes than `init` gives.
+    """
+    site = f"{name}$params"
+    values = numpyro.param(site)
+    if values is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPyro warns where the error below says more.
+            key = numpyro.prng_key()
+        if key is None:
+            raise RuntimeError(
+                f"Parameter {site!r} needs a random key to start from: wrap the model with "
+                "numpyro.handlers.seed(model, key), or substitute learnt parameters with numpyro.handlers.substitute."
+            )
+        return numpyro.param(site, init(key))
+    _check_like(site, values, jax.eval_shape(init, jax.random.key(0)))
+    return values
+
+
+def _check_like(site, values, expected):
+    shapes, wanted = (
+        {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (values, expected)
+    )
+    if shapes.keys() != wanted.keys():
+        raise ValueError(f"Parameter {site!r} has the entries {sorted(shapes)}: expected {sorted(wanted)}.")
+    for path, shape in shapes.items():
+        if shape != wanted[path]:
+            raise ValueError(f"Parameter {site!r} has shape {shape} at {path}: expected {wanted[path]}.")
+
+
+def _learnt(bank: UnivariateKAN) -> dict[str, Array]:
+    """The parameters among the arrays of a bank."""
+    values = {"coef": bank.coef, "base_weight": bank.base_weight, "spline_weight": bank.spline_weight}
+    if bank.basis.trainable_width:
+        values["unconstrained_width"] = biject_to(bank.basis.width_constraint).inv(bank.width)
+    return values
+
+
+def _bank(values, basis, domain, activation) -> UnivariateKAN:
+    """The bank with these parameters.
+
+    Nothing known is computed as part of a trace, so that a prior with fixed parameters stays known inside a traced
+    model and integrates its normaliser once.
+    """
+    values = dict(values)
+    with jax.ensure_compile_time_eval():
+        constants = UnivariateKAN.init(jax.random.key(0), basis=basis, domain=domain, activation=activation)
+    unconstrained_width = values.pop("unconstrained_width", None)
+    if unconstrained_width is not None:
+        to_width = biject_to(basis.width_constraint)
+        if not_jax_tracer(unconstrained_width):
+            with jax.ensure_compile_time_eval():
+                values["width"] = to_width(unconstrained_width)
+        else:
+            values["width"] = to_width(unconstrained_width)
+    return dataclasses.replace(constants, **values)

@@ -1,0 +1,46 @@
+"""The 8x8 handwritten digits that come with scikit-learn."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_TRAIN = 1500
+IMAGE_SHAPE = (8, 8)
+
+
+class Digits(NamedTuple):
+    """Images and what they show.
+
+    Attributes:
+        images: grey levels in [0, 1], float32, shape (num_images, 64), rows of 8x8 images one after another.
+        labels: the digits 0 to 9, shape (num_images,).
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+def load_digits() -> Digits:
+    """All 1,797 digits, in scikit-learn's order.
+
+    Source: the test set of Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
+
+    Raises:
+        ImportError: where scikit-learn is not installed; `pip install kaem-ppl[train]` brings it.
+    """
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    return Digits((digits.data / 16).astype(np.float32), digits.target)
+
+
+def split_digits(seed: int = 0) -> tuple[Digits, Digits]:
+    """Random disjoint sets of 1,500 digits to train on and 297 held out.
+
+    Args:
+        seed: of the shuffle.
+    """
+    images, labels = load_digits()
+    order = np.random.default_rng(seed).permutation(len(images))
+    train, held_out = order[:NUM_TRAIN], order[NUM_TRAIN:]
+    return Digits(images[train], labels[train]), Digits(images[held_out], labels[held_out])

@@ -1,0 +1,94 @@
+"""Kolmogorov-Arnold Energy Models in both layouts of the latent, as NumPyro models of continuous data."""
+
+from dataclasses import dataclass
+
+import numpyro
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+
+from kaem_ppl import kan_prior
+from kaem_ppl.basis import Basis
+
+from .generators import Generator
+
+
+@dataclass(frozen=True, eq=False)
+class ProductKAEM:
+    """The product layout: Q sums of P independent latents each (arXiv 2506.14167, eq. 6).
+
+        z_qp ~ exp(f_qp) pi_0 / Z_qp,    s_q = sum_p z_qp,    x ~ Normal(generator(s), scale)
+
+    Called as a NumPyro model. Sites: `z` of shape (data, Q, P), `x`, plate `data`, parameters `prior$params` and
+    `generator$params`.
+
+    Attributes:
+        shape: (Q, P). P = 1 is a latent of Q independent coordinates.
+        generator: maps sums (..., Q) to means.
+        basis: the family of the energies.
+        domain: (a, b), where the energies are learnt.
+        reference: pi_0.
+        scale: standard deviation of the data around the generator's output.
+    """
+
+    shape: tuple[int, int]
+    generator: Generator
+    basis: Basis
+    domain: tuple[float, float]
+    reference: dist.Distribution
+    scale: float
+
+    def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
+        """Condition on data x, shape (num_data, ...), or generate `size` of them."""
+        prior = kan_prior("prior", self.shape, basis=self.basis, domain=self.domain, reference=self.reference)
+        generate = self.generator("generator")
+        with numpyro.plate("data", size if x is None else len(x)):
+            z = numpyro.sample("z", prior.to_event(2))
+            return _observe(generate(z.sum(-1)), self.scale, x)
+
+
+@dataclass(frozen=True, eq=False)
+class MixtureKAEM:
+    """The mixture layout: Q independent latents, each a mixture of P tilted densities.
+
+        z_q ~ sum_p w_qp exp(f_qp) pi_0 / Z_qp,    x ~ Normal(generator(z), scale)
+
+    Called as a NumPyro model. Sites: `z` of shape (data, Q), `x`, plate `data`, parameters `prior$params` and
+    `generator$params`.
+
+    Attributes:
+        shape: (Q, P).
+        generator: maps latents (..., Q) to means.
+        basis: the family of the energies.
+        domain: (a, b), where the energies are learnt.
+        reference: pi_0.
+        scale: standard deviation of the data around the generator's output.
+    """
+
+    shape: tuple[int, int]
+    generator: Generator
+    basis: Basis
+    domain: tuple[float, float]
+    reference: dist.Distribution
+    scale: float
+
+    def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
+        """Condition on data x, shape (num_data, ...), or generate `size` of them."""
+        num_latents, num_components = self.shape
+        prior = kan_prior(
+            "prior",
+            (num_latents,),
+            basis=self.basis,
+            domain=self.domain,
+            reference=self.reference,
+            num_components=num_components,
+        )
+        generate = self.generator("generator")
+        with numpyro.plate("data", size if x is None else len(x)):
+            z = numpyro.sample("z", prior.to_event(1))
+            return _observe(generate(z), self.scale, x)
+
+
+def _observe(mean, scale, x):
+    numpyro.deterministic("mean", mean)
+    return numpyro.sample("x", dist.Normal(mean, scale).to_event(mean.ndim - 1), obs=x)

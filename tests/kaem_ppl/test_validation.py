@@ -1,0 +1,102 @@
+"""What KANTilted refuses, and that each message names the argument."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from numpyro.distributions import constraints
+
+import kaem_ppl as kp
+
+from .members import BASES, bank
+
+
+class _WithoutInverse(dist.Distribution):
+    """A distribution that states its CDF but not its inverse."""
+
+    support = constraints.real
+    arg_constraints: ClassVar = {}
+
+    def cdf(self, value):
+        return jax.nn.sigmoid(value)
+
+    def log_prob(self, value):
+        return jax.nn.log_sigmoid(value) + jax.nn.log_sigmoid(-value)
+
+
+def _energy():
+    return BASES["RBF"](jax.random.key(0), (3,))
+
+
+def _with(**changes):
+    return lambda: kp.KANTilted(dataclasses.replace(_energy(), **changes), dist.Normal(0.0, 1.0))
+
+
+def _over(reference):
+    return lambda: kp.KANTilted(_energy(), reference)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "name"),
+    [
+        (lambda: kp.KANTilted(jnp.sin, dist.Normal(0.0, 1.0)), TypeError, "energy"),
+        (lambda: kp.KANTilted(kp.RBF(20), dist.Normal(0.0, 1.0)), TypeError, "energy"),
+        (lambda: kp.KANTilted(None, dist.Normal(0.0, 1.0)), TypeError, "energy"),
+        (_with(coef=jnp.zeros((3, 19))), ValueError, "coef"),
+        (_with(base_weight=jnp.zeros(2)), ValueError, "base_weight"),
+        (_with(spline_weight=jnp.zeros(())), ValueError, "spline_weight"),
+        (_with(grid=jnp.zeros((2, 20))), ValueError, "grid"),
+        (_with(width=jnp.ones(2)), ValueError, "width"),
+        (_with(domain=jnp.zeros(3)), ValueError, "domain"),
+        (_with(domain=jnp.array([3.0, -3.0])), ValueError, "domain"),
+        (_with(grid=jnp.linspace(3, -3, 20)), ValueError, "grid"),
+        (_with(grid=jnp.zeros(20)), ValueError, "grid"),
+        (_with(width=jnp.array(-1.0)), ValueError, "width"),
+        (_with(coef=jnp.full((3, 20), jnp.nan)), ValueError, "coef"),
+        (_with(base_weight=jnp.array([0.0, jnp.inf, 0.0])), ValueError, "base_weight"),
+        (_over("Normal"), TypeError, "reference"),
+        (_over(jax.scipy.stats.norm), TypeError, "reference"),
+        (_over(_WithoutInverse()), ValueError, "icdf"),
+        (_over(dist.VonMises(0.0, 1.0)), ValueError, "reference"),
+        (_over(dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))), ValueError, "reference"),
+        (_over(dist.Normal(jnp.zeros(3), 1.0).to_event(1)), ValueError, "reference"),
+        (_over(dist.Poisson(2.0)), ValueError, "reference"),
+        (_over(dist.Normal(jnp.zeros(4), 1.0)), ValueError, "reference"),
+        (_over(dist.Uniform(5.0, 6.0)), ValueError, "domain"),
+        (_over(dist.Uniform(3.0, 6.0)), ValueError, "domain"),
+        (_over(dist.Uniform(-6.0, jnp.array([0.0, 1.0, -4.0]))), ValueError, "domain"),
+    ],
+)
+def test_refused_arguments_are_named(make, error, name):
+    with pytest.raises(error, match=name):
+        make()
+
+
+def test_the_numbers_are_not_looked_at_where_validation_is_off():
+    # NumPyro's switch: shapes are always checked, values only where asked for.
+    energy = dataclasses.replace(_energy(), coef=jnp.full((3, 20), jnp.nan))
+    d = kp.KANTilted(energy, dist.Normal(0.0, 1.0), validate_args=False)
+    assert np.all(np.isnan(d.energy.coef))
+    with pytest.raises(ValueError, match="coef"):
+        kp.KANTilted(energy, dist.Normal(0.0, 1.0), validate_args=True)
+
+
+def test_traced_values_are_not_looked_at():
+    # Inside jit the numbers are unknown: construction must go through, shapes are still checked.
+    @jax.jit
+    def build(coef):
+        return kp.KANTilted(dataclasses.replace(_energy(), coef=coef), dist.Normal(0.0, 1.0)).energy.coef
+
+    assert build(jnp.ones((3, 20))).shape == (3, 20)
+    with pytest.raises(ValueError, match="coef"):
+        build(jnp.ones((3, 19)))
+
+
+def test_log_prob_warns_outside_the_support_under_validation():
+    d = kp.KANTilted(bank("BSpline1"), dist.Uniform(-3.0, 3.0), validate_args=True)
+    with pytest.warns(UserWarning, match="Out-of-support"):
+        d.log_prob(jnp.full(3, 4.0))
