@@ -259,10 +259,7 @@ def log_reference(reference: Distribution, z: Array) -> Array:
     """
     if not reference.batch_shape:
         return reference.log_prob(z)
-    if z.ndim == 1:
-        z = z.reshape(-1, *(1,) * len(reference.batch_shape))
-    else:
-        z = jnp.moveaxis(z, -1, 0)
+    z = z.reshape(-1, *((1,) * len(reference.batch_shape))) if z.ndim == 1 else jnp.moveaxis(z, -1, 0)
     return jnp.moveaxis(reference.log_prob(z), 0, -1)
 
 
