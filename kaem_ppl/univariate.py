@@ -135,7 +135,9 @@ class UnivariateKAN:
         width = self.width if jnp.ndim(self.width) == 0 else self.width[..., None]
         z = self._clip(jnp.asarray(z), domain)
         # The activation is one more basis function: one product gives the whole of f.
-        features = jnp.concatenate([self.basis(z, grid, width), self.activation(z)[..., None]], axis=-1)
+        features = self.basis(z, grid, width)
+        act = jnp.broadcast_to(self.activation(z)[..., None], (*features.shape[:-1], 1))
+        features = jnp.concatenate([features, act], axis=-1)
         weights = jnp.concatenate([self.spline_weight[..., None] * self.coef, self.base_weight[..., None]], axis=-1)
         return contract("...mf,...f->...m", features, weights)
 
@@ -220,7 +222,8 @@ class UnivariateKAN:
             coefs.append(coef)
             changes.append(jnp.max(jnp.abs(fitted - target)[..., :num_points], axis=-1))
         change = jnp.stack(changes)
-        close_enough = change <= tolerance * scale
+        # Half of it, for between the points the change may be larger.
+        close_enough = change <= 0.5 * tolerance * scale
         # The first candidate within the tolerance, or the closest where there is none.
         choice = jnp.where(jnp.any(close_enough, axis=0), jnp.argmax(close_enough, axis=0), jnp.argmin(change, axis=0))
         pick = lambda options: jnp.take_along_axis(jnp.stack(options), choice[None, ..., None], axis=0)[0]  # noqa: E731

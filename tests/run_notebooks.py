@@ -11,7 +11,9 @@ def main() -> int:
     notebooks = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
     for path in notebooks:
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}).execute()
+        NotebookClient(
+            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": path.parent}}
+        ).execute()
         print(f"{path.name}: {sum(cell.cell_type == 'code' for cell in notebook.cells)} cells ran")
     return 0 if notebooks else 1
 

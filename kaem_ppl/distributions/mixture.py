@@ -78,7 +78,7 @@ class KANTiltedMixture(TiltedDistribution):
 
     @property
     def log_normalizer_error(self) -> Array:
-        """Error estimate of each log Z_k, shape batch_shape + (K,): the relative error of Z_k by the embedded Gauss rule."""
+        """Error estimate of each log Z_k, shape batch_shape + (K,), by the embedded Gauss rule."""
         return self._remember("log_normalizer", _log_normalizer)[1]
 
     def _log_ratio(self, value):

@@ -20,7 +20,7 @@ def visible(figure):
     return [axes for axes in figure.axes if axes.get_visible()]
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
+@pytest.mark.parametrize("shape", [(), (2, 3)])
 def test_each_latent_has_its_density_over_its_reference(shape, tmp_path):
     prior = kp.KANTilted(energy(shape), dist.Normal(0, 1))
     figure = plot_prior(prior)
@@ -45,7 +45,7 @@ def test_a_mixture_over_a_half_line_stays_in_its_support():
 
 
 def test_many_latents_are_cut_to_the_first():
-    assert len(visible(plot_prior(kp.KANTilted(energy((30,)), dist.Normal(0, 1)), max_panels=6))) == 6
+    assert len(visible(plot_prior(kp.KANTilted(energy((2, 3)), dist.Normal(0, 1)), max_panels=4))) == 4
 
 
 @pytest.mark.parametrize("colours", [(), (3,)])

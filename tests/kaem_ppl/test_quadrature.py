@@ -79,7 +79,7 @@ def test_refined_panels_resolve_a_spike(scale, x64):
         def reduce(measured, measure=measure):
             return quadrature.log_total(measured[0] if measure is quadrature.evaluate else measured, tails)
 
-        through = quadrature.over_panels(log_density, seeds, tails, reduce, measure)
+        through = quadrature.over_panels(lambda _, z: log_density(z), (), seeds, tails, reduce, measure)
         assert abs(float(through) - exact) < 1e-9
 
 
