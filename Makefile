@@ -22,7 +22,7 @@ test: $(VENV)/.installed  ## the fast tests
 	$(RUN) -m pytest -m "not slow"
 
 test-slow: $(VENV)/.installed  ## the long statistical checks
-	$(RUN) -m pytest -m slow
+	$(RUN) -m pytest -m slow || [ $$? -eq 5 ]  # 5: none collected
 
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 	$(RUN) tests/run_notebooks.py
