@@ -19,10 +19,10 @@ demo: $(VENV)/.installed  ## train a KAEM on real digits and leave the results i
 	$(RUN) -m kaem_ppl.demo
 
 test: $(VENV)/.installed  ## the fast tests
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.installed  ## the long statistical checks
-	$(RUN) -m pytest -m slow || [ $$? -eq 5 ]  # 5: none collected
+	$(RUN) -m pytest -n auto --dist loadfile -m slow
 
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 	$(RUN) tests/run_notebooks.py

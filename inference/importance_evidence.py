@@ -70,8 +70,9 @@ def importance_log_evidence(
         raise ValueError(f"`params` lacks the model's {missing}. Pass the learnt values, such as `fit(...).params`.")
     plate_model = read_plate_model(read_key, model, data, plate, params)
 
+    # Parameters are constants of the program: a prior that is known is tabulated once, not for every chunk.
     @jax.jit
-    def estimate(params, data):
+    def estimate(data):
         def add_chunk(sums, chunk):
             key = jax.random.fold_in(draws_key, chunk)
             log_weights, _ = plate_model.score_prior_draws(key, params, data, chunk_size)
@@ -95,4 +96,4 @@ def importance_log_evidence(
             effective_sample_size,
         )
 
-    return estimate(params, data)
+    return estimate(data)

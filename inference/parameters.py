@@ -48,8 +48,17 @@ def read_parameters(key: jax.Array, model: Callable, data: Any, given: Params | 
     """
     given = given or {}
     first = jax.tree.map(lambda leaf: leaf[:1], data)
-    with handlers.trace() as sites, handlers.substitute(data=given), handlers.seed(rng_seed=key):
-        call_model(model, first)
+    sites = {}
+
+    # Compiled, so that only what initial values need is computed.
+    @jax.jit
+    def initial_values(key, given):
+        with handlers.trace() as trace, handlers.substitute(data=given), handlers.seed(rng_seed=key):
+            call_model(model, first)
+        sites.update(trace)
+        return {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
+
+    values = initial_values(key, given)
     mutable = [name for name, site in sites.items() if site["type"] == "mutable"]
     if mutable:
         raise ValueError(
@@ -61,7 +70,7 @@ def read_parameters(key: jax.Array, model: Callable, data: Any, given: Params | 
     if unknown:
         raise ValueError(f"`params` names {unknown}, but the model's parameters are {sorted(params)}.")
     return Parameters(
-        values={name: site["value"] for name, site in params.items()},
+        values=values,
         transforms={
             name: biject_to(site["kwargs"].get("constraint", constraints.real)) for name, site in params.items()
         },

@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 from jax import lax
 from jax.interpreters import partial_eval
 from numpyro import handlers
+from numpyro.util import not_jax_tracer
 
 from .data import call_model
 from .pairwise import pairwise_log_prob, sum_to_axis
@@ -90,7 +91,7 @@ class PlateModel:
     def _prior_draws(self, key, params, rows):
         # Drawn from parameters held fixed and run again at those draws: no derivative enters a sampler.
         draw_key, run_key = jax.random.split(key)
-        sites = self._run(draw_key, lax.stop_gradient(params), rows)
+        sites = self._run(draw_key, _held_fixed(params), rows)
         draws = {name: lax.stop_gradient(sites[name]["value"]) for name in self.latent}
         sites = self._run(run_key, params, rows, draws)
         return sites, sum(self._log_prob(sites[name], draws[name]) for name in self.latent)
@@ -132,7 +133,7 @@ def read_plate_model(key: jax.Array, model: Callable, data: Any, plate: str, par
     rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((num_rows, *leaf.shape[1:]), leaf.dtype), data)
     found = {}
 
-    def log_probs(rows):
+    def log_probs(rows, params):
         sites = _trace(key, model, rows, params)
         _check_plate_size(sites, plate, num_rows)
         samples = {name: site for name, site in sites.items() if site["type"] == "sample"}
@@ -142,10 +143,17 @@ def read_plate_model(key: jax.Array, model: Callable, data: Any, plate: str, par
         values |= {name: samples[name]["value"] for name in found["latent"]}
         return [_scaled(samples[name]["fn"].log_prob(value), samples[name]) for name, value in values.items()]
 
-    jaxpr = jax.make_jaxpr(log_probs)(rows).jaxpr
-    _, data_is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    # Parameters are arguments here, so that nothing known is computed from them.
+    jaxpr = jax.make_jaxpr(log_probs)(rows, params).jaxpr
+    _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    data_is_used = is_used[: len(jax.tree.leaves(rows))]
     scale_varies = found.pop("scale_varies")
     return PlateModel(model, plate, draws_are_shared=not (any(data_is_used) or scale_varies), **found)
+
+
+def _held_fixed(params):
+    """Parameters without derivatives. Known ones stay known, so that a prior made of them is tabulated only once."""
+    return jax.tree.map(lambda leaf: leaf if not_jax_tracer(leaf) else lax.stop_gradient(leaf), params)
 
 
 def _trace(key, model, rows, values):

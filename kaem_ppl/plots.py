@@ -25,7 +25,7 @@ def plot_prior(prior: TiltedDistribution, *, num_columns: int = 4, max_panels: i
         The figure; save it with `figure.savefig(path)`.
     """
     num_latents = min(max_panels, math.prod(prior.batch_shape))
-    z = jnp.linspace(*_range(prior), 400)
+    z = np.linspace(*_range(prior), 400)
     # Points lead and the batch follows, as the densities broadcast; then every latent is one column.
     points = z.reshape(-1, *(1,) * len(prior.batch_shape))
     learnt, reference = (

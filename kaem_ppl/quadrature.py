@@ -1,9 +1,11 @@
 """Composite Gauss-Kronrod quadrature on panels that shrink to where a log-density needs them."""
 
+import functools
+import itertools
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,9 +37,6 @@ FROM_LEGENDRE = legendre.legvander(NODES, DEGREE)
 TO_LEGENDRE = np.linalg.inv(FROM_LEGENDRE)
 _SUMS = np.stack([KRONROD, KRONROD - GAUSS, *TO_LEGENDRE[-2:]], axis=1)
 
-P = TypeVar("P")
-T = TypeVar("T")
-
 # Matrix products keep every digit of the working precision on every device.
 contract = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
@@ -58,6 +57,10 @@ class Panels(NamedTuple):
     sums: Array
     step: Array
 
+    def mass(self, log_scale: Array) -> Array:
+        """Each panel's integral over exp(log_scale), which broadcasts with it, shape batch_shape + (N,)."""
+        return 0.5 * jnp.diff(self.edges) * self.sums[..., 0] * jnp.exp(self.peak - log_scale)
+
     def log_mass(self) -> Array:
         """Logarithm of each panel's integral, shape batch_shape + (N,)."""
         return self.peak + safe_log(0.5 * jnp.diff(self.edges) * self.sums[..., 0])
@@ -77,23 +80,29 @@ def evaluate(log_density: Callable[[Array], Array], edges: Array) -> tuple[Panel
         edges: shape (N + 1,) or batch_shape + (N + 1,).
 
     Returns:
-        The panels; and the density over its peak at the nodes, shape batch_shape + (N, 15), in [0, 1].
+        The panels; and the density over its peak at the nodes, shape batch_shape + (15, N), in [0, 1].
     """
     used, nodes = _usable_nodes(edges)
     if edges.ndim == 1:
-        values = log_density(nodes.reshape(-1))
-        values = values.reshape(*values.shape[:-1], *nodes.shape)
+        values = log_density(nodes.T.reshape(-1))
+        values = values.reshape(*values.shape[:-1], *nodes.T.shape)
     else:
         values = jax.lax.map(lambda points: _in_pieces(log_density, points), jnp.moveaxis(nodes, -1, 0))
-        values = jnp.moveaxis(values, 0, -1)
-    # Without a barrier XLA's CPU compiler evaluates values and exponentials anew for each of their uses.
+        values = jnp.moveaxis(values, 0, -2)
+    # Without barriers XLA's CPU compiler evaluates values, exponentials and sums anew for each of their uses. Sums are
+    # written out node by node, for it does not vectorise a reduction over so short an axis.
     values = jax.lax.optimization_barrier(values)
-    peak = jax.lax.stop_gradient(jnp.max(values, axis=-1))
-    shape = jax.lax.optimization_barrier(jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None]))
-    sums = contract("...j,jc->...c", shape, jnp.asarray(_SUMS, shape.dtype))
-    every_other = jax.lax.stop_gradient(values[..., ::2])
-    step = jnp.max(jnp.abs(jnp.diff(every_other, axis=-1)), axis=-1)
-    return Panels(edges, jnp.where(used, peak, -jnp.inf), sums, step), shape
+    peak = jax.lax.stop_gradient(functools.reduce(jnp.maximum, _nodes_of(values)))
+    shape = jax.lax.optimization_barrier(jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :]))
+    sums = [sum(float(w) * x for w, x in zip(column, _nodes_of(shape), strict=True) if w) for column in _SUMS.T]
+    every_other = itertools.pairwise(_nodes_of(jax.lax.stop_gradient(values))[::2])
+    step = functools.reduce(jnp.maximum, [jnp.abs(after - before) for before, after in every_other])
+    summary = jax.lax.optimization_barrier((jnp.where(used, peak, -jnp.inf), jnp.stack(sums, axis=-1), step))
+    return Panels(edges, *summary), shape
+
+
+def _nodes_of(values):
+    return [values[..., j, :] for j in range(len(NODES))]
 
 
 def summarize(log_density: Callable[[Array], Array], edges: Array) -> Panels:
@@ -188,89 +197,48 @@ def refine(log_density: Callable[[Array], Array], seeds: Array, log_tails: Array
         return assess(*_divide(state.edges, state.excess), state.level, state.rounds + 1)
 
     number, batch_shape = seeds.shape[-1] - 1, log_tails.shape
-    edges = jnp.broadcast_to(pad_end(seeds, number), (*batch_shape, 2 * number + 1))
+    edges = with_spare_panels(seeds, batch_shape)
     asleep = jnp.zeros((*batch_shape, 2 * number), bool)
     level = jnp.full((*batch_shape, 1), -jnp.inf, log_tails.dtype)
     return jax.lax.while_loop(unfinished, divide, assess(edges, asleep, level, 0)).edges
 
 
-def select_panels(
-    log_density: Callable[[Array], Array], seeds: Array, log_tails: Array, panels: Panels
-) -> tuple[Array, Array]:
-    """Which panels resolve a batch of densities. Constants all: pass a density of constants (`stop_gradient`).
+def with_spare_panels(seeds: Array, batch_shape: tuple[int, ...]) -> Array:
+    """Each function's own copy of the seeds and as many panels of no width, shape batch_shape + (2 N + 1,)."""
+    edges = pad_end(seeds, seeds.shape[-1] - 1)
+    return jnp.broadcast_to(edges, (*batch_shape, edges.shape[-1]))
+
+
+def edges_of_tier(seeds: Array, tier: int, own: Array | None, batch_ndim: int) -> Array:
+    """Edges of the first, second or third kind of panels, each finer and dearer than the one before.
+
+    Functions that share their points are evaluated by one matrix product; points of each one's own cost about a hundred
+    times as much.
 
     Args:
-        log_density: maps points of shape (..., M) to values of shape batch_shape + (M,).
-        seeds: first panels' edges, shape (N + 1,) or batch_shape + (N + 1,).
-        log_tails: logarithm of the mass outside the panels, on the scale of the density, shape batch_shape.
-        panels: the densities on the seeds.
+        seeds: edges of tier 0, shape (N + 1,) or batch_shape + (N + 1,).
+        tier: 0 for the seeds, 1 for the seeds' panels divided by four, 2 for each function's own.
+        own: edges that `refine` found, for tier 2.
+        batch_ndim: number of batch axes.
 
     Returns:
-        0 where the seeds resolve every density, else 1 where the seeds divided by four do, else 2; and edges of panels of
-        each density's own, shape batch_shape + (2 N + 1,), which resolve it in the last case. Functions that share their
-        points are evaluated by one matrix product; points of each one's own cost about a hundred times as much.
+        Edges. The two ends are the seeds', and so are derivatives in them; positions of inner edges are constants as far
+        as integrals are concerned, for none depends on them.
     """
-    seeds, log_tails, panels = jax.lax.stop_gradient((seeds, log_tails, panels))
-
-    def finer_serves(seeds):
-        return jnp.all(resolved(summarize(log_density, divide_seeds(seeds, log_tails.ndim)), log_tails))
-
-    def own(seeds):
-        return refine(log_density, seeds, log_tails)
-
-    def unused(seeds):
-        edges = pad_end(seeds, seeds.shape[-1] - 1)
-        return jnp.broadcast_to(edges, (*log_tails.shape, edges.shape[-1]))
-
-    serves = jnp.all(resolved(panels, log_tails))
-    finer = jax.lax.cond(serves, lambda _: True, finer_serves, seeds)
-    level = jnp.where(serves, 0, jnp.where(finer, 1, 2))
-    return level, jax.lax.cond(level == 2, own, unused, seeds)
-
-
-def over_panels(
-    log_density: Callable[[P, Array], Array],
-    parameters: P,
-    seeds: Array,
-    log_tails: Array,
-    reduce: Callable[..., T],
-    measure: Callable = evaluate,
-) -> T:
-    """Reduce a batch of densities on panels that resolve them: see `select_panels`.
-
-    Differentiable in the parameters, the outer edges of the seeds, and whatever `reduce` uses. Positions of inner edges
-    are constants, for no integral depends on them.
-
-    Args:
-        log_density: maps the parameters and points of shape (..., M) to values of shape batch_shape + (M,).
-        parameters: a pytree.
-        seeds: first panels' edges, shape (N + 1,) or batch_shape + (N + 1,).
-        log_tails: logarithm of the mass outside the panels, on the scale of the density, shape batch_shape.
-        reduce: maps what `measure` returns, on up to 4 N panels, to arrays of shapes that do not depend on their number.
-        measure: `evaluate`, or `summarize` where the nodes' values are not needed.
-    """
-    panels, shape = evaluate(partial(log_density, parameters), seeds)
-    constant = partial(log_density, jax.lax.stop_gradient(parameters))
-    level, own_edges = select_panels(constant, seeds, log_tails, panels)
-    # Computed in any case: XLA runs a branch on the CPU with less parallelism than straight code.
-    coarse = reduce(panels if measure is summarize else (panels, shape))
-
-    # Recomputed in the backward pass: features at every function's own nodes are too many to keep.
-    @jax.checkpoint
-    def on_finer_seeds(parameters, seeds, own_edges):
-        return reduce(measure(partial(log_density, parameters), divide_seeds(seeds, log_tails.ndim)))
-
-    @jax.checkpoint
-    def on_own_panels(parameters, seeds, own_edges):
-        return reduce(measure(partial(log_density, parameters), with_ends_of(seeds, own_edges)))
-
-    branches = (lambda *_: coarse, on_finer_seeds, on_own_panels)
-    return jax.lax.switch(level, branches, parameters, seeds, own_edges)
+    if tier == 0:
+        return seeds
+    return divide_seeds(seeds, batch_ndim) if tier == 1 else with_ends_of(seeds, own)
 
 
 def with_ends_of(seeds: Array, edges: Array) -> Array:
     """The edges, ending where the seeds end, so that a derivative in the ends finds its way."""
-    return edges.at[..., 0].set(seeds[..., 0]).at[..., -1].set(seeds[..., -1])
+    return with_ends(edges, seeds[..., :1], seeds[..., -1:])
+
+
+def with_ends(edges: Array, low: Array, high: Array) -> Array:
+    """The edges between low and high, those at an end being that end itself: panels without a width may stand there."""
+    is_low, is_high = (jax.lax.stop_gradient(x) for x in (edges <= low, edges >= high))
+    return jnp.where(is_low, low, jnp.where(is_high, high, edges))
 
 
 def divide_seeds(seeds: Array, batch_ndim: int) -> Array:
@@ -282,33 +250,36 @@ def divide_seeds(seeds: Array, batch_ndim: int) -> Array:
 
 def log_total(panels: Panels, log_tails: Array) -> Array:
     """Logarithm of the whole mass, shape batch_shape."""
-    return jnp.logaddexp(jax.nn.logsumexp(panels.log_mass(), axis=-1), log_tails)
+    highest = jnp.max(panels.peak, axis=-1, keepdims=True)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0.0)
+    inside = highest[..., 0] + safe_log(jnp.sum(panels.mass(highest), axis=-1))
+    return jnp.logaddexp(inside, log_tails)
 
 
-def relative_error(panels: Panels, log_tails: Array) -> Array:
+def relative_error(panels: Panels, log_tails: Array, term_size: Array) -> Array:
     """Error estimate of the integral, relative to it: QUADPACK's, by the embedded Gauss rule, plus rounding.
 
     A panel of mass m contributes m min(1, (200 |K - G| / m)^1.5) (after Piessens et al. 1983, sec. 2.2.4.1); rounding
-    counts as 8 units of the largest energy that matters.
+    counts as 8 units of the largest log-density that matters and of the terms that add up to it.
 
     Args:
         panels: the density at its nodes.
         log_tails: logarithm of the mass outside the panels, shape batch_shape.
+        term_size: bound on the sum of the sizes of the log-density's terms, which may cancel; shape batch_shape.
 
     Returns:
         Shape batch_shape.
     """
     total = log_total(panels, log_tails)[..., None]
-    log_mass = panels.log_mass()
-    mass = jnp.exp(log_mass - total)
+    mass = panels.mass(total)
     ratio = 200 * jnp.abs(panels.sums[..., 1]) / jnp.where(mass > 0, panels.sums[..., 0], 1.0)
     truncation = jnp.sum(mass * jnp.minimum(1.0, ratio**1.5), axis=-1)
-    return truncation + 8 * jnp.finfo(mass.dtype).eps * (1 + _largest_energy(panels, log_mass, total)[..., 0])
+    return truncation + 8 * jnp.finfo(mass.dtype).eps * (1 + _largest_energy(panels, total)[..., 0] + term_size)
 
 
-def _largest_energy(panels, log_mass, total):
-    """The largest log-density on panels whose mass matters, shape batch_shape + (1,)."""
-    matters = log_mass > total - 20
+def _largest_energy(panels, total):
+    """The largest log-density on panels that may hold a mass that matters, shape batch_shape + (1,)."""
+    matters = panels.peak + safe_log(jnp.diff(panels.edges)) > total - 20
     return jnp.max(jnp.where(matters, jnp.abs(panels.peak), 0.0), axis=-1, keepdims=True)
 
 
@@ -334,12 +305,11 @@ def _excess(panels: Panels, log_tails: Array, asleep=False, level=-jnp.inf) -> t
     """
     edges, peak, sums, step = panels
     dtype, number = sums.dtype, sums.shape[-2]
-    log_mass = panels.log_mass()
     total = log_total(panels, log_tails)[..., None]
 
     # Rounding of the energies themselves cannot be resolved away.
     eps = jnp.finfo(dtype).eps
-    rounding = 4 * eps * jnp.maximum(_largest_energy(panels, log_mass, total), 1.0)
+    rounding = 4 * eps * jnp.maximum(_largest_energy(panels, total), 1.0)
     tolerance = jnp.log(jnp.maximum(1e-11, rounding) / number)
 
     decay = jnp.sum(jnp.abs(sums[..., 2:]), axis=-1) / DEGREE

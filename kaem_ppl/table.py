@@ -39,7 +39,7 @@ def tabulate(
 
     Args:
         panels: the density, up to a factor.
-        shape: the density over its peak at the nodes, shape batch_shape + (N, 15).
+        shape: the density over its peak at the nodes, shape batch_shape + (15, N).
         factors: logarithms of the density over the reference's, left and right of the panels, up to the same factor,
             shape batch_shape each.
         outside: logarithms of the reference's masses there, of shapes that broadcast with batch_shape.
@@ -54,7 +54,7 @@ def tabulate(
     lower = _rising(jnp.cumsum(masses[..., :-1], axis=-1))
     upper = jnp.flip(_rising(jnp.cumsum(jnp.flip(masses[..., 1:], axis=-1), axis=-1)), axis=-1)
 
-    coefficients = contract("...nj,dj->...nd", shape, jnp.asarray(TO_LEGENDRE, shape.dtype))
+    coefficients = contract("...jn,dj->...nd", shape, jnp.asarray(TO_LEGENDRE, shape.dtype))
     # The constant term times the panel's length, 2, is the mass. An empty panel is never inverted: any density does.
     mass = 2 * coefficients[..., :1]
     coefficients = coefficients / jnp.where(mass > 0, mass, 1.0)

@@ -106,6 +106,13 @@ class UnivariateKAN:
         """Whether the whole bank has one grid, one width and one domain, so that features serve all of it."""
         return jnp.ndim(self.grid) == 1 and jnp.ndim(self.width) == 0 and jnp.ndim(self.domain) == 1
 
+    @property
+    def term_size(self) -> Array:
+        """Sum of the sizes that f's terms reach, shape `batch_shape`: what rounding errors of f scale with."""
+        base = jnp.max(jnp.abs(self.activation(self.domain)), axis=-1)
+        spline = jnp.sum(jnp.abs(self.coef), axis=-1)
+        return jnp.abs(self.base_weight) * base + jnp.abs(self.spline_weight) * spline
+
     def __call__(self, z: ArrayLike) -> Array:
         """f(z), elementwise over the bank.
 

@@ -1,7 +1,8 @@
 """What every tilted density shares: all that follows from an energy over a reference and one table of masses."""
 
-import functools
 from abc import abstractmethod
+from functools import partial
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +13,28 @@ from numpyro.distributions.util import validate_sample
 from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
-from ..quadrature import FROM_LEGENDRE, KRONROD, contract, panel_nodes, safe_log
+from ..quadrature import (
+    FROM_LEGENDRE,
+    KRONROD,
+    Panels,
+    contract,
+    log_total,
+    panel_nodes,
+    relative_error,
+    safe_log,
+    with_ends,
+)
 from ..table import Table, quantile, tails
 from ..univariate import UnivariateKAN, check_bank
+
+# What is integrated: the table of masses; or log-normalisers and their error estimates.
+Quantity = Literal["table", "log_normalizer"]
 
 
 class TiltedDistribution(Distribution):
     """A univariate density exp(r(z)) pi_0(z), pi_0 a reference and r constant on either side of the energy's domain.
 
-    A member states r (`_log_ratio`) and how its masses are tabulated (`_tabulate`).
+    A member states r (`_log_ratio`), its integrals on given panels (`_integrate`), and panels of its own (`_own_edges`).
 
     What depends on the parameters only, the table and the normalisers, is computed once for a distribution whose
     parameters are known, also where it is used inside a traced function: a Markov chain under a fixed prior does not
@@ -41,8 +55,16 @@ class TiltedDistribution(Distribution):
         """log density - log pi_0 at points of a shape that broadcasts with `batch_shape`."""
 
     @abstractmethod
-    def _tabulate(self) -> Table:
-        """The table of masses, of batch shape `batch_shape`."""
+    def _frame(self) -> Any:
+        """What integrals on any panels share, for the next two to take: the seeds, and what lies outside the interval."""
+
+    @abstractmethod
+    def _integrate(self, what: Quantity, tier: int, frame: Any, own_edges: Any = None) -> tuple[Any, Array]:
+        """The quantity by panels of one tier (see `edges_of_tier`), and whether these resolve every density, shape ()."""
+
+    @abstractmethod
+    def _own_edges(self, frame: Any, refined: bool = True) -> Any:
+        """Edges for tier 2, constants; where not `refined`, others of the same shapes that nobody will rely on."""
 
     @property
     def has_rsample(self) -> bool:
@@ -114,17 +136,17 @@ class TiltedDistribution(Distribution):
 
     @property
     def _table(self) -> Table:
-        return self._remember("table", _tabulate)
+        return self._resolve("table")
 
-    def _remember(self, name, compute):
-        """compute(self), kept where no parameter is being traced."""
+    def _resolve(self, what: Quantity):
+        """The quantity by the first tier of panels that resolves it; kept where no parameter is being traced."""
         memory = self.__dict__.setdefault("_memory", {})
-        if name not in memory:
+        if what not in memory:
             if not all(not_jax_tracer(leaf) for leaf in jax.tree.leaves(self)):
-                return compute(self)
+                return _by_switch(self, what)
             with jax.ensure_compile_time_eval():
-                memory[name] = compute(self)
-        return memory[name]
+                memory[what] = _by_trial(self, what)
+        return memory[what]
 
     @property
     def _interval(self) -> tuple[Array, Array]:
@@ -155,9 +177,47 @@ class TiltedDistribution(Distribution):
 # Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.
 
 
+@partial(jax.jit, static_argnums=(1, 2))
+def _integrate(self, what, tier, own_edges=None):
+    return self._integrate(what, tier, self._frame(), own_edges)
+
+
 @jax.jit
-def _tabulate(self):
-    return self._tabulate()
+def _own_edges(self):
+    return self._own_edges(self._frame())
+
+
+def _by_trial(self, what):
+    """Tier after tier until one resolves all: only what is needed is compiled."""
+    for tier in (0, 1):
+        result, resolved = _integrate(self, what, tier)
+        if resolved:
+            return result
+    return _integrate(self, what, 2, _own_edges(self))[0]
+
+
+@partial(jax.jit, static_argnums=1)
+def _by_switch(self, what):
+    """The same where the parameters are known only to the device. Which tier it takes is a constant to derivatives."""
+    frame = self._frame()
+    # Tier 0 in any case: XLA runs a branch on the CPU with less parallelism than straight code.
+    coarse, coarse_serves = self._integrate(what, 0, frame)
+
+    constant = lax.stop_gradient((self, frame))
+    finer_serves = lax.cond(
+        coarse_serves, lambda *_: True, lambda d, frame: d._integrate("log_normalizer", 1, frame)[1], *constant
+    )
+    tier = jnp.where(coarse_serves, 0, jnp.where(finer_serves, 1, 2))
+    own_edges = lax.cond(
+        tier == 2, lambda d, frame: d._own_edges(frame), lambda d, frame: d._own_edges(frame, refined=False), *constant
+    )
+
+    # Recomputed in the backward pass: features at every function's own nodes are too many to keep.
+    def on_tier(tier):
+        return jax.checkpoint(lambda self, frame, own_edges: self._integrate(what, tier, frame, own_edges)[0])
+
+    branches = (lambda *_: coarse, on_tier(1), on_tier(2))
+    return lax.switch(tier, branches, self, frame, own_edges)
 
 
 @jax.jit
@@ -240,7 +300,7 @@ def _expectation(self, table, function):
     inner = jnp.sum(mass[..., None] * weights * jnp.where(mass[..., None] > 0, values, 0.0), axis=(-2, -1))
 
     left, right = table.lower[..., 0], table.upper[..., -1]
-    upper_quantile = functools.partial(ref.upper_quantile, self.reference)
+    upper_quantile = partial(ref.upper_quantile, self.reference)
     below = ref.tail_expectation(self.reference.icdf, safe_log(left) - table.left_factor, function)
     above = ref.tail_expectation(upper_quantile, safe_log(right) - table.right_factor, function)
     return inner + left * below + right * above
@@ -249,6 +309,12 @@ def _expectation(self, table, function):
 def add_tails(factors: tuple[Array, Array], outside: tuple[Array, Array]) -> Array:
     """Logarithm of the mass of both tails, from the density's factor over the reference and the reference's own mass."""
     return jnp.logaddexp(*(factor + mass for factor, mass in zip(factors, outside, strict=True)))
+
+
+def total_and_error(panels: Panels, log_tails: Array, energy: UnivariateKAN) -> tuple[Array, Array]:
+    """log Z and its error estimate, a constant to derivatives, shape of `log_tails` each."""
+    error = relative_error(panels, log_tails, energy.term_size)
+    return log_total(panels, log_tails), lax.stop_gradient(error)
 
 
 def log_reference(reference: Distribution, z: Array) -> Array:
@@ -288,25 +354,29 @@ def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
             shape = lax.broadcast_shapes(edges.shape[:-1], towards.shape[:-1])
             both = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (edges, towards)]
             edges = jnp.sort(jnp.concatenate(both, axis=-1), axis=-1)
-    low, high = self._interval
-    return edges.at[..., 0].set(low).at[..., -1].set(high)
+    return with_ends(edges, *(x[..., None] for x in self._interval))
+
+
+def bank_shape(energy) -> tuple[int, ...]:
+    """Batch shape of an energy; TypeError where it is not a `UnivariateKAN`."""
+    if not isinstance(energy, UnivariateKAN):
+        raise TypeError(f"energy={type(energy).__name__}: expected a UnivariateKAN, made by UnivariateKAN.init(...).")
+    return energy.batch_shape
 
 
 def check_arguments(energy, reference, batch_shape: tuple[int, ...], check_values: bool) -> tuple[int, ...]:
     """Refuse what no tilted density can be built on, and return its batch shape.
 
     Args:
-        energy: should be a `UnivariateKAN`.
+        energy: a `UnivariateKAN`.
         reference: should be a univariate NumPyro distribution with `cdf` and `icdf`.
         batch_shape: shape of the densities that the energy describes.
         check_values: whether to look at the numbers too, where they are known.
 
     Raises:
-        TypeError: where either has the wrong type.
+        TypeError: where the reference is no distribution.
         ValueError: where shapes disagree, values can't be used, or domain and support do not overlap.
     """
-    if not isinstance(energy, UnivariateKAN):
-        raise TypeError(f"energy={type(energy).__name__}: expected a UnivariateKAN, made by UnivariateKAN.init(...).")
     ref.check_reference(reference)
     check_bank(energy, check_values)
     try:

@@ -13,20 +13,26 @@ from numpyro.util import not_jax_tracer
 from .. import reference as ref
 from ..quadrature import (
     Panels,
-    divide_seeds,
+    contract,
+    edges_of_tier,
     evaluate,
     log_total,
-    over_panels,
-    pad_end,
     refine,
-    relative_error,
-    select_panels,
+    resolved,
     summarize,
-    with_ends_of,
+    with_spare_panels,
 )
-from ..table import Table, tabulate
+from ..table import tabulate
 from ..univariate import UnivariateKAN
-from .base import TiltedDistribution, add_tails, check_arguments, log_reference, seed_panels
+from .base import (
+    TiltedDistribution,
+    add_tails,
+    bank_shape,
+    check_arguments,
+    log_reference,
+    seed_panels,
+    total_and_error,
+)
 
 
 class KANTiltedMixture(TiltedDistribution):
@@ -58,7 +64,7 @@ class KANTiltedMixture(TiltedDistribution):
         validate_args: bool | None = None,
     ):
         check_values = self._validate_args if validate_args is None else validate_args
-        bank = energy.batch_shape if isinstance(energy, UnivariateKAN) else (1,)
+        bank = bank_shape(energy)
         if not bank:
             raise ValueError("energy has batch shape (): expected a last axis of components, batch_shape + (K,).")
         self.logits = logits if isinstance(logits, jax.Array) else jnp.asarray(logits, float)
@@ -74,12 +80,12 @@ class KANTiltedMixture(TiltedDistribution):
     @property
     def log_normalizer(self) -> Array:
         """log Z_k of each component, shape batch_shape + (K,); differentiable."""
-        return self._remember("log_normalizer", _log_normalizer)[0]
+        return self._resolve("log_normalizer")[0]
 
     @property
     def log_normalizer_error(self) -> Array:
         """Error estimate of each log Z_k, shape batch_shape + (K,), by the embedded Gauss rule."""
-        return self._remember("log_normalizer", _log_normalizer)[1]
+        return self._resolve("log_normalizer")[1]
 
     def _log_ratio(self, value):
         return jax.nn.logsumexp(self._log_weights(self.log_normalizer) + self.energy.components(value), axis=-1)
@@ -99,10 +105,6 @@ class KANTiltedMixture(TiltedDistribution):
         energies = tuple(self.energy.components(jnp.broadcast_to(x, self.batch_shape)) for x in interval)
         return energies, ref.log_outside(self.reference, *interval)
 
-    def _component_tails(self):
-        energies, outside = self._outside()
-        return add_tails(energies, tuple(jnp.asarray(mass)[..., None] for mass in outside))
-
     def _component_log_density(self, z):
         """exp(f_k) pi_0 in logarithms at points shared by components, (M,) or batch_shape + (1, M), or their own."""
         if z.ndim == 1:
@@ -117,88 +119,70 @@ class KANTiltedMixture(TiltedDistribution):
         grid = self.energy.grid
         return seed_panels(self, self.energy.basis.breakpoints(grid) if grid.ndim == 1 else None)
 
-    def _tabulate(self) -> Table:
-        """One table of the collapsed density; where components need their own panels, the sum is resolved on its own."""
-        (left, right), outside = self._outside()
-        seeds, log_tails = self._seeds(), self._component_tails()
-        size = 4 * (seeds.shape[-1] - 1)
-        component_seeds = _by_component(seeds, log_tails)
-        panels, shapes = evaluate(self._component_log_density, component_seeds)
+    def _frame(self):
+        return self._seeds(), *self._outside()
 
-        def outer_factors(log_weights):
-            return tuple(jax.nn.logsumexp(log_weights + energy, axis=-1) for energy in (left, right))
+    def _integrate(self, what, tier, frame, own_edges=None):
+        """Components first; the table is that of their sum, on panels of its own where the components need theirs."""
+        seeds, energies, outside = frame
+        component_seeds, log_tails = _by_component(*frame)
+        own_of_components, own = (None, None) if own_edges is None else own_edges
+        component_edges = edges_of_tier(component_seeds, tier, own_of_components, log_tails.ndim)
+        if tier == 0:
+            panels, shapes = evaluate(self._component_log_density, component_edges)
+        else:
+            panels = summarize(self._component_log_density, component_edges)
+        serves = jnp.all(resolved(panels, log_tails))
+        if what == "log_normalizer":
+            return total_and_error(panels, log_tails, self.energy), serves
 
-        # A sum of resolved densities is resolved: add the components up at the nodes.
         log_weights = self._log_weights(log_total(panels, log_tails))
-        level = log_weights[..., None] + panels.peak
-        peak = jax.lax.stop_gradient(jnp.max(level, axis=-2))
-        relative = jnp.exp(level - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :])[..., None]
-        sums, shape = (jnp.sum(relative * x, axis=-3) for x in (panels.sums, shapes))
-        collapsed = Panels(seeds, peak, sums, jnp.max(panels.step, axis=-2))
-        coarse = tabulate(collapsed, shape, outer_factors(log_weights), outside, size)
+        if tier == 0:
+            collapsed, shape = _add_components(log_weights, seeds, panels, shapes)
+        else:
+            edges = edges_of_tier(seeds, tier, own, len(self.batch_shape))
+            collapsed, shape = evaluate(partial(self._collapsed_log_density, log_weights), edges)
+        factors = _outer_factors(log_weights, energies)
+        return tabulate(collapsed, shape, factors, outside, 4 * (seeds.shape[-1] - 1)), serves
 
-        constant, fixed_tails = jax.lax.stop_gradient((self, log_tails))
-        component_log_density = constant._component_log_density
-        level, component_edges = select_panels(component_log_density, component_seeds, fixed_tails, panels)
+    def _own_edges(self, frame, refined=True):
+        """Panels of each component, and of their sum."""
+        self, frame = jax.lax.stop_gradient((self, frame))
+        seeds, energies, outside = frame
+        component_seeds, log_tails = _by_component(*frame)
+        if not refined:
+            shapes = (log_tails.shape, self.batch_shape)
+            return tuple(with_spare_panels(*x) for x in zip((component_seeds, seeds), shapes, strict=True))
+        component_edges = refine(self._component_log_density, component_seeds, log_tails)
+        panels = summarize(self._component_log_density, component_edges)
+        log_weights = self._log_weights(log_total(panels, log_tails))
+        tails = jnp.broadcast_to(add_tails(_outer_factors(log_weights, energies), outside), self.batch_shape)
+        return component_edges, refine(partial(self._collapsed_log_density, log_weights), seeds, tails)
 
-        def own_edges(seeds):
-            """Panels of the sum's own, where components have their own."""
-            own = log_total(summarize(component_log_density, component_edges), fixed_tails)
-            log_weights = constant._log_weights(own)
-            tails = add_tails(jax.lax.stop_gradient(outer_factors(log_weights)), outside)
-            return refine(partial(_collapse, constant, log_weights), seeds, jax.lax.stop_gradient(tails))
-
-        def unused(seeds):
-            edges = pad_end(seeds, seeds.shape[-1] - 1)
-            return jnp.broadcast_to(edges, (*self.batch_shape, edges.shape[-1]))
-
-        edges = jax.lax.cond(level == 2, own_edges, unused, jax.lax.stop_gradient(seeds))
-
-        def on_panels(self, component_edges, edges):
-            own = log_total(summarize(self._component_log_density, component_edges), log_tails)
-            log_weights = self._log_weights(own)
-            measured = evaluate(partial(_collapse, self, log_weights), edges)
-            return tabulate(*measured, outer_factors(log_weights), outside, size)
-
-        @jax.checkpoint
-        def on_finer_seeds(self, seeds, component_edges, edges):
-            finer = divide_seeds(component_seeds, log_tails.ndim), divide_seeds(seeds, log_tails.ndim - 1)
-            return on_panels(self, *finer)
-
-        @jax.checkpoint
-        def on_own_panels(self, seeds, component_edges, edges):
-            ends = _by_component(seeds, log_tails)
-            return on_panels(self, with_ends_of(ends, component_edges), with_ends_of(seeds, edges))
-
-        branches = (lambda *_: coarse, on_finer_seeds, on_own_panels)
-        return jax.lax.switch(level, branches, self, seeds, component_edges, edges)
+    def _collapsed_log_density(self, log_weights, z):
+        """Log-density of the sum at points (M,) or (..., M), the leading part broadcasting with the batch shape."""
+        z = z if z.ndim == 1 else z[..., None, :]
+        return jax.nn.logsumexp(log_weights[..., None] + self._component_log_density(z), axis=-2)
 
 
-def _collapse(self, log_weights, z):
-    """Log-density of the sum at points of shape (M,) or (..., M), the leading part broadcasting with the batch shape."""
-    z = z if z.ndim == 1 else z[..., None, :]
-    return jax.nn.logsumexp(log_weights[..., None] + self._component_log_density(z), axis=-2)
+def _add_components(log_weights, edges, panels, shapes):
+    """Panels of the sum, and its values over their peaks at the nodes: a sum of resolved densities is resolved."""
+    level = log_weights[..., None] + panels.peak
+    peak = jax.lax.stop_gradient(jnp.max(level, axis=-2))
+    relative = jnp.exp(level - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :])
+    sums = contract("...kn,...knc->...nc", relative, panels.sums)
+    shape = contract("...kn,...kjn->...jn", relative, shapes)
+    return Panels(edges, peak, sums, jnp.max(panels.step, axis=-2)), shape
 
 
-@jax.jit
-def _log_normalizer(self):
-    log_tails, seeds = self._component_tails(), self._seeds()
-
-    def integrate(panels):
-        return log_total(panels, log_tails), jax.lax.stop_gradient(relative_error(panels, log_tails))
-
-    return over_panels(
-        KANTiltedMixture._component_log_density,
-        self,
-        _by_component(seeds, log_tails),
-        log_tails,
-        integrate,
-        measure=summarize,
-    )
+def _outer_factors(log_weights, energies):
+    """Logarithms of the sum over the reference left and right of the interval, from the components' energies there."""
+    return tuple(jax.nn.logsumexp(log_weights + energy, axis=-1) for energy in energies)
 
 
-def _by_component(seeds, log_tails):
-    """Seeds of each component: shared by all where the latents share them."""
-    if seeds.ndim == 1:
-        return seeds
-    return jnp.broadcast_to(seeds[..., None, :], (*log_tails.shape, seeds.shape[-1]))
+def _by_component(seeds, energies, outside):
+    """Seeds of each component, shared by all where the latents share them, and logarithms of each component's tails."""
+    log_tails = add_tails(energies, tuple(jnp.asarray(mass)[..., None] for mass in outside))
+    if seeds.ndim > 1:
+        seeds = jnp.broadcast_to(seeds[..., None, :], (*log_tails.shape, seeds.shape[-1]))
+    return seeds, log_tails

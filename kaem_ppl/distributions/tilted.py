@@ -6,10 +6,18 @@ from jax import Array
 from numpyro.distributions import Distribution
 
 from .. import reference as ref
-from ..quadrature import log_total, over_panels, relative_error, summarize
-from ..table import Table, tabulate
+from ..quadrature import edges_of_tier, evaluate, refine, resolved, summarize, with_spare_panels
+from ..table import tabulate
 from ..univariate import UnivariateKAN
-from .base import TiltedDistribution, add_tails, check_arguments, log_reference, seed_panels
+from .base import (
+    TiltedDistribution,
+    add_tails,
+    bank_shape,
+    check_arguments,
+    log_reference,
+    seed_panels,
+    total_and_error,
+)
 
 
 class KANTilted(TiltedDistribution):
@@ -40,19 +48,18 @@ class KANTilted(TiltedDistribution):
 
     def __init__(self, energy: UnivariateKAN, reference: Distribution, *, validate_args: bool | None = None):
         check_values = self._validate_args if validate_args is None else validate_args
-        bank = energy.batch_shape if isinstance(energy, UnivariateKAN) else ()
-        batch_shape = check_arguments(energy, reference, bank, check_values)
+        batch_shape = check_arguments(energy, reference, bank_shape(energy), check_values)
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
 
     @property
     def log_normalizer(self) -> Array:
         """log Z, shape `batch_shape`; differentiable."""
-        return self._remember("log_normalizer", _log_normalizer)[0]
+        return self._resolve("log_normalizer")[0]
 
     @property
     def log_normalizer_error(self) -> Array:
         """Error estimate of log Z, shape `batch_shape`: the relative error of Z by the embedded Gauss rule."""
-        return self._remember("log_normalizer", _log_normalizer)[1]
+        return self._resolve("log_normalizer")[1]
 
     def _log_ratio(self, value):
         return self.energy(value) - self.log_normalizer
@@ -69,24 +76,22 @@ class KANTilted(TiltedDistribution):
     def _seeds(self):
         return seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
 
-    def _tabulate(self) -> Table:
-        energies, outside = self._outside()
-        seeds = self._seeds()
-        size = 4 * (seeds.shape[-1] - 1)
-        return over_panels(
-            KANTilted._log_density,
-            self,
-            seeds,
-            add_tails(energies, outside),
-            lambda measured: tabulate(*measured, energies, outside, size),
-        )
+    def _frame(self):
+        return self._seeds(), *self._outside()
 
+    def _integrate(self, what, tier, frame, own_edges=None):
+        seeds, energies, outside = frame
+        log_tails = add_tails(energies, outside)
+        edges = edges_of_tier(seeds, tier, own_edges, log_tails.ndim)
+        if what == "table":
+            panels, shape = evaluate(self._log_density, edges)
+            result = tabulate(panels, shape, energies, outside, 4 * (seeds.shape[-1] - 1))
+        else:
+            panels = evaluate(self._log_density, edges)[0] if tier == 0 else summarize(self._log_density, edges)
+            result = total_and_error(panels, log_tails, self.energy)
+        return result, jnp.all(resolved(panels, log_tails))
 
-@jax.jit
-def _log_normalizer(self):
-    log_tails = add_tails(*self._outside())
-
-    def integrate(panels):
-        return log_total(panels, log_tails), jax.lax.stop_gradient(relative_error(panels, log_tails))
-
-    return over_panels(KANTilted._log_density, self, self._seeds(), log_tails, integrate, measure=summarize)
+    def _own_edges(self, frame, refined=True):
+        self, (seeds, *outer) = jax.lax.stop_gradient((self, frame))
+        log_tails = add_tails(*outer)
+        return refine(self._log_density, seeds, log_tails) if refined else with_spare_panels(seeds, log_tails.shape)
