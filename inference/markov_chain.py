@@ -1,0 +1,304 @@
+"""Many Markov chains at once: chains and data are one batch, steps run in compiled chunks."""
+
+import time
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .adaptation import DRAW, IDLE, adapt, begin_adaptation, end_adaptation, warmup_schedule
+from .kernel import Kernel, Tuning
+from .power_posterior import PowerPosterior, Target
+from .sampler import SamplerOutput, problem_keys, progress
+
+_NUM_STARTS = 20
+
+
+class Transition(Protocol):
+    """What moves along a chain of one problem; a hashable value, for it is static."""
+
+    kernel: Kernel
+
+    def begin(self, key: jax.Array, state: Any, target: Target) -> Any:
+        """Return what is carried along the chain, from the kernel's state at a draw of the prior."""
+        ...
+
+    def advance(
+        self, key: jax.Array, carry: Any, target: Target, stage: jax.Array, window_ends: jax.Array
+    ) -> tuple[Any, dict[str, Any]]:
+        """Move once; return the new carry and what is recorded, `position` among it."""
+        ...
+
+    def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> Any:
+        """Change the carry of all chains and data, (C, N, ...), by what a chunk of warm-up recorded, (steps, C, N, ...)."""
+        ...
+
+    def end_warmup(self, carry: Any) -> Any:
+        """Fix what was learnt for one chain of one problem."""
+        ...
+
+    def summarize(self, carry: Any) -> dict[str, Any]:
+        """What describes the whole of one chain of one problem, by name."""
+        ...
+
+
+def sample_chains(
+    key: jax.Array,
+    posterior: PowerPosterior,
+    kernel: Kernel,
+    *,
+    num_chains: int,
+    num_samples: int,
+    num_warmup: int,
+    progress_bar: bool,
+) -> SamplerOutput:
+    """Draw from the posterior by one kernel; see `Sampler.sample`."""
+    return run_chains(
+        key, posterior, SingleKernel(kernel), num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
+        progress_bar=progress_bar, dims={},
+    )  # fmt: skip
+
+
+class SingleKernel:
+    """The transition of one kernel at temperature 1; compared by its kernel, so that programs are compiled once."""
+
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+
+    def __hash__(self):
+        return hash(self.kernel)
+
+    def __eq__(self, other):
+        return type(other) is SingleKernel and self.kernel == other.kernel
+
+    def begin(self, key, state, target):
+        return state, begin_adaptation(self.kernel, state.position)
+
+    def advance(self, key, carry, target, stage, window_ends):
+        state, adaptation = carry
+        temperature = jnp.ones((), state.log_likelihood.dtype)
+        tuning = adaptation.tuning
+        state, info = self.kernel.step(key, state, target, temperature, tuning)
+        adaptation = adapt(self.kernel, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
+        return (state, adaptation), {**record(state, info), "step_size": tuning.step_size}
+
+    def after_warmup_chunk(self, carry, records, fraction):
+        return carry
+
+    def end_warmup(self, carry):
+        state, adaptation = carry
+        return state, end_adaptation(self.kernel, adaptation)
+
+    def summarize(self, carry):
+        tuning: Tuning = carry[1].tuning
+        return {"step_size": tuning.step_size}
+
+
+def record(state, info):
+    """What is kept of each draw, by the names that ArviZ uses."""
+    lp = state.log_density(jnp.ones_like(state.log_likelihood))
+    stats = {"lp": lp, "log_prior": state.log_prior, "log_likelihood": state.log_likelihood, "energy": -lp}
+    return {"position": state.position, **stats, **info}
+
+
+def run_chains(
+    key: jax.Array,
+    posterior: PowerPosterior,
+    transition: Transition,
+    *,
+    num_chains: int,
+    num_samples: int,
+    num_warmup: int,
+    progress_bar: bool,
+    dims: dict[str, tuple[str, ...]],
+) -> SamplerOutput:
+    """Warm chains up and draw; see `Sampler.sample`.
+
+    Raises:
+        ValueError: there is no finite log-density at any of several prior draws; or the kernel's step size is to be
+            adapted and there is no warm-up.
+    """
+    kernel = transition.kernel
+    if kernel.adapts and num_warmup == 0:
+        raise ValueError(
+            f"{type(kernel).__name__} adapts its step size in warm-up, but `num_warmup` is 0. Give it some, or give the "
+            "kernel a `step_size` if it has one."
+        )
+    keys = problem_keys(key, num_chains, posterior.num_data)
+    state = find_start(kernel, posterior, keys)
+    carry = _begin(transition, posterior, keys, state)
+    one_at_a_time = jax.default_backend() == "cpu" and has_convolution(kernel, posterior, state)
+    length = 1 if one_at_a_time else _chunk_length(num_warmup, num_samples)
+
+    steps = _schedule(num_warmup, num_samples, length)
+    num_chunks, num_warmup_chunks = len(steps) // length, -(-num_warmup // length)
+    # A ladder is revised a few times in warm-up, whatever the length of a chunk.
+    revise_every = max(1, num_warmup_chunks // 10)
+    kept, recent, started = [], [], time.perf_counter()
+    for chunk in progress(range(num_chunks), num_chunks, "chunk", progress_bar):
+        if chunk == num_warmup_chunks:
+            carry = _end_warmup(transition, jax.block_until_ready(carry))
+            started = time.perf_counter()
+        carry, records = _advance(transition, posterior, carry, keys, steps[chunk * length : (chunk + 1) * length])
+        if chunk >= num_warmup_chunks:
+            kept.append(records)
+            continue
+        recent.append(records)
+        if (chunk + 1) % revise_every == 0 or chunk + 1 == num_warmup_chunks:
+            fraction = (chunk + 1) / num_warmup_chunks
+            carry = transition.after_warmup_chunk(carry, _join(recent), fraction)
+            recent = []
+    records = jax.block_until_ready(jax.tree.map(lambda x: jnp.moveaxis(x[:num_samples], 0, 1), _join(kept)))
+    seconds = time.perf_counter() - started
+    summary = jax.vmap(jax.vmap(transition.summarize))(carry)
+    return SamplerOutput(records.pop("position"), records, summary, dims, seconds)
+
+
+def find_start(kernel: Kernel, posterior: PowerPosterior, keys: jax.Array) -> Any:
+    """States at prior draws where log-density and gradient are finite; batched as `keys`, (C, N).
+
+    Raises:
+        ValueError: none of several draws will do.
+    """
+    state = _start(kernel, posterior, keys, 0)
+    is_good = _is_finite(state)
+    for attempt in range(1, _NUM_STARTS):
+        if is_good.all():
+            return state
+        new = _start(kernel, posterior, keys, attempt)
+        state = _choose(is_good, state, new)
+        is_good = is_good | _is_finite(new)
+    if is_good.all():
+        return state
+    bad = np.flatnonzero(~np.asarray(is_good).all(0))
+    which = "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
+    is_zero = ~np.isfinite(np.asarray(state.log_likelihood))[:, bad].any()
+    part = "log-prior or a gradient" if not is_zero else "log-likelihood"
+    raise ValueError(
+        f"The {part} is not finite at any of {_NUM_STARTS} prior draws{which}. Check that the arguments hold no NaN, that "
+        "they lie in the likelihood's support, and that `params` are finite."
+    )
+
+
+def has_convolution(kernel: Kernel, posterior: PowerPosterior, state: Any) -> bool:
+    """Whether the model convolves: on CPU, XLA runs convolutions several times slower inside a loop."""
+    datum = tuple(row[0] for row in posterior.rows)
+    position = jax.tree.map(lambda x: x[0, 0], state.position)
+    jaxpr = jax.make_jaxpr(lambda z, d: kernel.evaluate(posterior.target(d), z))(position, datum)
+    return _mentions(jaxpr.jaxpr, "conv_general_dilated")
+
+
+def _mentions(jaxpr, primitive):
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == primitive:
+            return True
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns") and _mentions(inner, primitive):
+                return True
+    return False
+
+
+def _chunk_length(num_warmup, num_samples):
+    if num_warmup == 0:
+        return max(1, -(-num_samples // 10))
+    return max(1, -(-num_warmup // 10), -(-num_samples // 200))
+
+
+def _schedule(num_warmup, num_samples, length):
+    """Of each step its number, stage, and whether a window ends; warm-up and draws each fill whole chunks."""
+    stages, ends = warmup_schedule(num_warmup)
+
+    def fill(x, value):
+        return np.concatenate([x, np.full(-len(x) % length, value, x.dtype)])
+
+    stages = np.concatenate([fill(stages, IDLE), fill(np.full(num_samples, DRAW, np.int32), IDLE)])
+    ends = np.concatenate([fill(ends, False), np.zeros(len(stages) - len(fill(ends, False)), bool)])
+    # Idle steps do not count: numbers, and with them keys, are the same for any length of chunk.
+    numbers = np.cumsum(stages != IDLE) - 1
+    return np.stack([numbers.astype(np.int32), stages, ends.astype(np.int32)], axis=-1)
+
+
+def _join(chunks):
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+
+
+@partial(jax.jit, static_argnums=0)
+def _start(kernel, posterior, keys, attempt):
+    def start(key, datum):
+        target = posterior.target(datum)
+        return kernel.evaluate(target, target.draw(jax.random.fold_in(key, attempt)))
+
+    return over_problems(start, posterior, keys)
+
+
+@jax.jit
+def _is_finite(state):
+    return jax.vmap(jax.vmap(lambda state: state.is_finite()))(state)
+
+
+@jax.jit
+def _choose(condition, when_true, when_false):
+    def choose(x, y):
+        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - 2)), x, y)
+
+    return jax.tree.map(choose, when_true, when_false)
+
+
+@partial(jax.jit, static_argnums=0)
+def _begin(transition, posterior, keys, state):
+    def begin(key, datum, state):
+        return transition.begin(jax.random.fold_in(key, _NUM_STARTS), state, posterior.target(datum))
+
+    return over_problems(begin, posterior, keys, state)
+
+
+@partial(jax.jit, static_argnums=0)
+def _end_warmup(transition, carry):
+    return jax.vmap(jax.vmap(transition.end_warmup))(carry)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def _advance(transition, posterior, carry, keys, steps):
+    """A chunk of steps, (length, 3), of every problem; records have the axes (length, C, N, ...)."""
+
+    def step(carry, step):
+        number, stage, window_ends = step[0], step[1], step[2] == 1
+
+        def move(key, datum, carry):
+            # Apart from the keys of the starts.
+            key = jax.random.fold_in(jax.random.fold_in(key, _NUM_STARTS + 1), number)
+            return transition.advance(key, carry, posterior.target(datum), stage, window_ends)
+
+        def move_all(carry):
+            return over_problems(move, posterior, keys, carry)
+
+        if len(steps) == 1:
+            return move_all(carry)
+        records = jax.eval_shape(move_all, carry)[1]
+
+        def idle(carry):
+            return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), records)
+
+        return lax.cond(stage == IDLE, idle, move_all, carry)
+
+    if len(steps) == 1:
+        carry, records = step(carry, steps[0])
+        return carry, jax.tree.map(lambda x: x[None], records)
+    return lax.scan(step, carry, steps)
+
+
+def over_problems(function, posterior, keys, *batched):
+    """Map over chains and data, which are the axes of `keys` and of `batched`.
+
+    Args:
+        function: of a key, a datum's rows, and what belongs to the problem.
+        posterior: whose rows are the data.
+        keys: shape (C, N).
+        *batched: pytrees of arrays (C, N, ...).
+    """
+    over_data = jax.vmap(function, in_axes=(0, 0, *(0 for _ in batched)))
+    return jax.vmap(over_data, in_axes=(0, None, *(0 for _ in batched)))(keys, posterior.rows, *batched)

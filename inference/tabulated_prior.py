@@ -1,0 +1,156 @@
+"""A tilted prior whose parameters stand still: its log-density as a table of cubics, its masses as the table it has."""
+
+import math
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from numpyro.distributions import Distribution
+
+from kaem_ppl import reference as ref
+from kaem_ppl.distributions.base import TiltedDistribution, _quantile
+
+# What the interpolated log-density may be wrong by, in nats, before the table is refined.
+_TOLERANCE = 1e-6
+_FEWEST_CELLS, _MOST_CELLS = 256, 16_384
+# Cells of all functions of a bank together; 16 bytes each in float32.
+_MOST_CELLS_IN_ALL = 2**22
+_POINTS_AT_ONCE = 128
+
+
+class TabulatedPrior(Distribution):
+    """The same distribution as a `KANTilted` or a mixture with known parameters, for use in a Markov chain.
+
+    The log-ratio to the reference is a cubic Hermite interpolant on equal cells of the prior's domain, continuously
+    differentiable, and constant outside it; the reference's own log-density is evaluated as it is. A value and its
+    derivative therefore cost one look-up, whatever the number of basis functions and mixture components. Samples and
+    quantiles are the prior's own. Made by `tabulate_prior`.
+
+    Attributes:
+        prior: the tilted distribution, of batch shape (...).
+        table: its table of masses.
+        low: start of the interval, shape () or (...).
+        cell: width of a cell, shape () or (...).
+        cubics: coefficients of the log-ratio in powers of the place in a cell, from 0 to 1; shape (..., cells, 4).
+        error: largest difference to the log-ratio found halfway between nodes, in nats.
+    """
+
+    arg_constraints = {}
+    pytree_data_fields = ("prior", "table", "low", "cell", "cubics", "error")
+
+    def __init__(self, prior, table, low, cell, cubics, error):
+        self.prior, self.table = prior, table
+        self.low, self.cell, self.cubics, self.error = low, cell, cubics, error
+        super().__init__(prior.batch_shape, (), validate_args=False)
+
+    @property
+    def support(self):
+        return self.prior.support
+
+    @property
+    def has_rsample(self):
+        return True
+
+    def log_prob(self, value):
+        low, high = ref.support_bounds(self.prior.reference)
+        inside = (value >= low) & (value <= high)
+        middle = self.low + 0.5 * self.cell * self.cubics.shape[-2]
+        value = jnp.where(inside, value, middle)
+        return jnp.where(inside, self.log_ratio(value) + self.prior.reference.log_prob(value), -jnp.inf)
+
+    def log_ratio(self, value: Array) -> Array:
+        """log density - log reference, by look-up; the shape of `value` broadcast with the batch shape."""
+        num_cells = self.cubics.shape[-2]
+        place = jnp.clip((value - self.low) / self.cell, 0, num_cells)
+        place = jnp.broadcast_to(place, lax.broadcast_shapes(place.shape, self.batch_shape))
+        index = jnp.minimum(lax.stop_gradient(place).astype(jnp.int32), num_cells - 1)
+        functions = (
+            lax.broadcasted_iota(jnp.int32, place.shape, place.ndim - len(self.batch_shape) + axis)
+            for axis in range(len(self.batch_shape))
+        )
+        c = self.cubics.at[(*functions, index)].get(mode="promise_in_bounds")
+        t = place - index
+        return c[..., 0] + t * (c[..., 1] + t * (c[..., 2] + t * c[..., 3]))
+
+    def sample(self, key, sample_shape=()):
+        dtype = self.cubics.dtype
+        u = jax.random.uniform(key, self.shape(sample_shape), dtype, minval=jnp.finfo(dtype).tiny)
+        return self.quantile(u, 1 - u)
+
+    def quantile(self, lower: Array, upper: Array) -> Array:
+        """The point with mass `lower` below and `upper` above it, as `TiltedDistribution.quantile`."""
+        return _quantile(self.prior, self.table, lower, upper)
+
+
+def tabulate_prior(name: str, prior: TiltedDistribution) -> TabulatedPrior:
+    """Tabulate a tilted distribution with known parameters.
+
+    Cells are divided by four until the interpolant is right to a millionth of a nat (and to rounding) halfway between
+    its nodes, where a smooth function's error is largest.
+
+    Args:
+        name: of the site, for the warning.
+        prior: its parameters are arrays, none of them being traced.
+
+    Warns:
+        UserWarning: the error is above a thousandth of a nat in the finest table, as a function with kinks may have it.
+    """
+    num_functions = math.prod(prior.batch_shape)
+    most_cells = max(_FEWEST_CELLS, min(_MOST_CELLS, _MOST_CELLS_IN_ALL // max(1, num_functions)))
+    num_cells = _FEWEST_CELLS
+    while True:
+        low, cell, cubics, error, size = _interpolate(prior, num_cells)
+        tolerance = max(_TOLERANCE, 16 * float(jnp.finfo(cubics.dtype).eps) * float(size))
+        if error <= tolerance or 4 * num_cells > most_cells:
+            break
+        num_cells *= 4
+    if error > max(1e-3, tolerance):
+        warnings.warn(
+            f"The tabulated prior of site {name!r} is wrong by up to {float(error):.2g} nats between its nodes. Its "
+            "energy has kinks or oscillates; a smoother basis or activation removes the error.",
+            stacklevel=2,
+        )
+    return TabulatedPrior(prior, prior._table, low, cell, cubics, error)
+
+
+def _interpolate(prior, num_cells):
+    # Every second point is a node; those between measure the error.
+    fractions = np.linspace(0, 1, 2 * num_cells + 1)
+    values, slopes, low, width = _evaluate_in_chunks(prior, fractions)
+    return _fit_cubics(values, slopes, low, width / num_cells)
+
+
+@jax.jit
+def _fit_cubics(values, slopes, low, cell):
+    y, dy = values[..., ::2], slopes[..., ::2] * cell[..., None]
+    rise = jnp.diff(y, axis=-1)
+    left, right = dy[..., :-1], dy[..., 1:]
+    cubics = jnp.stack([y[..., :-1], left, 3 * rise - 2 * left - right, left + right - 2 * rise], axis=-1)
+    halfway = cubics @ jnp.asarray([1, 0.5, 0.25, 0.125], cubics.dtype)
+    return low, cell, cubics, jnp.max(jnp.abs(halfway - values[..., 1::2])), jnp.max(jnp.abs(values))
+
+
+def _evaluate_in_chunks(prior, fractions):
+    """Log-ratio and its derivative at fractions of the interval, shape (..., M); chunks bound memory, and one compiles."""
+    padded = np.concatenate([fractions, np.ones(-len(fractions) % _POINTS_AT_ONCE)]).reshape(-1, _POINTS_AT_ONCE)
+    log_normalizer = prior.log_normalizer, prior.log_normalizer_error
+    parts = [_evaluate(prior, log_normalizer, chunk) for chunk in padded]
+    values, slopes = (
+        jnp.concatenate(x, axis=-1)[..., : len(fractions)] for x in zip(*(p[:2] for p in parts), strict=True)
+    )
+    return values, slopes, *parts[0][2:]
+
+
+@jax.jit
+def _evaluate(prior, log_normalizer, fractions):
+    # A distribution that enters a traced function has forgotten its normaliser, and would integrate it again.
+    prior._memory = {"log_normalizer": log_normalizer}
+    low, high = (jnp.broadcast_to(x, prior.batch_shape) for x in prior._interval)
+    points = fractions.astype(low.dtype).reshape(-1, *(1 for _ in prior.batch_shape))
+    # A derivative on the edge of the domain may be that of either side: step inside by a millionth.
+    inner = low + jnp.clip(points, 1e-6, 1 - 1e-6) * (high - low)
+    _, slopes = jax.jvp(prior._log_ratio, (inner,), (jnp.ones_like(inner),))
+    values = prior._log_ratio(low + points * (high - low))
+    return jnp.moveaxis(values, 0, -1), jnp.moveaxis(slopes, 0, -1), low, high - low

@@ -1,0 +1,101 @@
+"""What `diagnose` says of draws that are made up, so that what it should say is known."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from kaem_ppl.inference import NUTS, ULA, ImportanceSampling, ParallelTempering, diagnose, sample_posterior
+
+
+def model(x):
+    z = numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
+    numpyro.sample("x", dist.Normal(z, 1).to_event(1), obs=x)
+
+
+@pytest.fixture(scope="module")
+def draws():
+    return sample_posterior(
+        jax.random.key(0), model, jnp.zeros(2), sampler=ULA(0.5), num_samples=800, num_warmup=0, progress_bar=False
+    )
+
+
+def changed(draws, *, sampler=None, stats=None, summary=None, z=None):
+    """The same draws with other values, independent ones unless told otherwise."""
+    z = jax.random.normal(jax.random.key(1), (4, 800, 2)) if z is None else z
+    return dataclasses.replace(
+        draws, samples={"z": z}, sampler=sampler or draws.sampler, sample_stats=stats or {}, summary=summary or {}
+    )
+
+
+def test_nothing_to_say_of_independent_draws(draws):
+    diagnosis = diagnose(changed(draws))
+    assert diagnosis.warnings == ()
+    assert diagnosis.table.loc["z", "r_hat"] < 1.01
+    assert 2000 < diagnosis.table.loc["z", "ess_bulk"] < 5000
+    assert diagnosis.table.loc["z", "ess_per_second"] == diagnosis.table.loc["z", "ess_bulk"] / draws.seconds
+    assert "Nothing crossed a threshold" in str(diagnosis)
+
+
+def test_separate_modes(draws):
+    z = jax.random.normal(jax.random.key(1), (4, 800, 2)).at[0, :, 1].add(8.0)
+    diagnosis = diagnose(changed(draws, z=z))
+    assert diagnosis.table.loc["z", "worst"] == "z[1]"
+    assert any(words.startswith("R-hat of z[1] is") and "(1 of 2 elements)" in words for words in diagnosis.warnings)
+    assert any("effective sample size of 'z'" in words for words in diagnosis.warnings)
+    assert "! R-hat of z[1]" in str(diagnosis)
+
+
+def test_stuck_and_not_finite(draws):
+    assert any("did not move" in words for words in diagnose(changed(draws, z=jnp.zeros((4, 800, 2)))).warnings)
+    z = jax.random.normal(jax.random.key(1), (4, 800, 2)).at[0, 0, 0].set(jnp.nan)
+    assert any("not finite" in words for words in diagnose(changed(draws, z=z)).warnings)
+
+
+def test_hamiltonian_trouble(draws):
+    walk = np.cumsum(np.asarray(jax.random.normal(jax.random.key(2), (4, 800))), axis=1)
+    stats = {
+        "diverging": np.arange(800) % 400 == np.zeros((4, 1)),
+        "energy": walk,
+        "n_steps": np.full((4, 800), 7),
+        "tree_depth": np.where(np.arange(800) < 3, 10, 3) * np.ones((4, 1)),
+    }
+    diagnosis = diagnose(changed(draws, sampler=NUTS(), stats=stats))
+    assert diagnosis.run["divergences"] == 8
+    assert diagnosis.run["max_tree_depth_hits"] == 12
+    assert diagnosis.run["bfmi"] < 0.3
+    for beginning in ("8 of 3200 steps diverged", "BFMI is", "12 trajectories reached"):
+        assert any(words.startswith(beginning) for words in diagnosis.warnings)
+
+
+def test_heavy_weights(draws):
+    summary = {"pareto_k": np.array([0.2, 0.9, 0.3, 0.1]), "effective_sample_size": np.array([30.0, 5.0, 30.0, 40.0])}
+    diagnosis = diagnose(changed(draws, sampler=ImportanceSampling(), summary=summary))
+    assert diagnosis.run["pareto_k"] == 0.9
+    # The size is that of the weights, not what resampled draws look like.
+    assert diagnosis.table.loc["z", "ess_bulk"] == 105
+    assert any(words.startswith("Pareto k-hat is 0.9") and "25%" in words for words in diagnosis.warnings)
+
+
+def test_ladder_that_no_replica_climbs(draws):
+    stats = {
+        "swap_acceptance": np.full((4, 800, 2), 0.01),
+        "replica": np.broadcast_to(np.arange(3), (4, 800, 3)),
+        "tempered_log_likelihood": np.asarray(jax.random.normal(jax.random.key(3), (4, 800, 3))),
+    }
+    summary = {"communication_barrier": np.full(4, 1.98), "recommended_num_temperatures": np.full(4, 5)}
+    diagnosis = diagnose(changed(draws, sampler=ParallelTempering(num_temperatures=3), stats=stats, summary=summary))
+    assert diagnosis.run["round_trips"] == 0
+    assert diagnosis.run["ess_per_temperature"].shape == (3,)
+    assert any("calls for 5 temperatures, and there are 3" in words for words in diagnosis.warnings)
+    assert any("no replica went from the prior to the posterior and back" in words for words in diagnosis.warnings)
+
+
+def test_one_chain(draws):
+    z = jax.random.normal(jax.random.key(1), (1, 800, 2))
+    one = dataclasses.replace(changed(draws, z=z), positions={"z": z[:, :, None]})
+    assert any("There is one chain" in words for words in diagnose(one).warnings)

@@ -1,0 +1,168 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from kaem_ppl.inference import (
+    HMC,
+    MALA,
+    NUTS,
+    PCNL,
+    ULA,
+    EllipticalSlice,
+    ImportanceSampling,
+    ParallelTempering,
+    TemperedSMC,
+    sample_posterior,
+)
+from kaem_ppl.inference.markov_chain import has_convolution
+from kaem_ppl.inference.power_posterior import read_power_posterior
+from kaem_ppl.inference.sampler import problem_keys
+
+X = jnp.array([0.5, -1.0, 2.0])
+
+
+def model(x):
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.sample("x", dist.Normal(z, 1), obs=x)
+
+
+def draw(x=X, model=model, sampler=MALA(), **settings):  # noqa: B008
+    settings = {"num_chains": 2, "num_samples": 12, "num_warmup": 20, "plate": "data", **settings}
+    return sample_posterior(jax.random.key(0), model, x, sampler=sampler, progress_bar=False, **settings)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        MALA(),
+        pytest.param(ULA(0.1), marks=pytest.mark.slow),
+        pytest.param(HMC(), marks=pytest.mark.slow),
+        pytest.param(NUTS(), marks=pytest.mark.slow),
+        pytest.param(EllipticalSlice(), marks=pytest.mark.slow),
+        pytest.param(PCNL(), marks=pytest.mark.slow),
+        pytest.param(ImportanceSampling(50), marks=pytest.mark.slow),
+        pytest.param(TemperedSMC(num_particles=20, kernel=MALA()), marks=pytest.mark.slow),
+        pytest.param(ParallelTempering(power=2.0, num_temperatures=3), marks=pytest.mark.slow),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_a_draw_depends_on_its_own_chain_and_datum_only(sampler):
+    # Fewer data and fewer chains leave the others' draws as they are.
+    few, many = draw(X[:2], sampler=sampler, num_chains=1), draw(sampler=sampler)
+    np.testing.assert_allclose(few.samples["z"][0], many.samples["z"][0, :, :2], atol=1e-4)
+
+
+def test_draws_do_not_depend_on_the_chunks():
+    # Without adaptation a longer run starts with the shorter one, whatever chunks they are compiled in.
+    sampler = MALA(step_size=0.5)
+    few, many = (draw(sampler=sampler, num_warmup=0, num_samples=n) for n in (7, 31))
+    np.testing.assert_allclose(few.samples["z"], many.samples["z"][:, :7], atol=1e-5)
+
+
+def test_a_convolution_is_not_scanned():
+    # Oracle: the same model without the convolution, which is one by a kernel of one.
+    def convolved(x):
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(0, 1))
+            mean = jax.lax.conv(z[:, None, None], jnp.ones((1, 1, 1)), (1,), "SAME")[:, 0, 0]
+            numpyro.sample("x", dist.Normal(mean, 1), obs=x)
+
+    np.testing.assert_allclose(draw(model=convolved).samples["z"], draw().samples["z"], atol=1e-4)
+    kernel = MALA()
+    for one, expected in ((model, False), (convolved, True)):
+        posterior = read_power_posterior(one, (X,), {}, plate="data")
+        target = posterior.target(tuple(row[0] for row in posterior.rows))
+        state = jax.tree.map(lambda x: x[None, None], kernel.evaluate(target, target.draw(jax.random.key(0))))
+        assert has_convolution(kernel, posterior, state) is expected
+
+
+def test_keys_differ():
+    keys = jax.random.key_data(problem_keys(jax.random.key(0), 5, 7)).reshape(35, -1)
+    assert len({tuple(key.tolist()) for key in keys}) == 35
+
+
+def test_adaptation_reaches_its_target():
+    # 4 x 3 x 2,000 steps measure the acceptance to 0.01; the adapted step size itself scatters by some hundredths.
+    draws = draw(num_chains=4, num_samples=2_000, num_warmup=1_000)
+    assert abs(float(draws.sample_stats["acceptance_rate"].mean()) - 0.574) < 0.08
+    assert draws.summary["step_size"].shape == (4, 3)
+
+
+def test_progress_bar(capfd):
+    sample_posterior(jax.random.key(0), model, X, sampler=ULA(0.1), plate="data", num_samples=5, num_warmup=0)
+    assert "chunk" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"num_chains": 0}, ValueError, "`num_chains` must be a whole number of at least 1, got 0"),
+        ({"num_samples": 1.5}, ValueError, "`num_samples` must be a whole number"),
+        ({"num_warmup": -1}, ValueError, "`num_warmup` must be a whole number of at least 0"),
+        ({"sampler": "NUTS"}, TypeError, "`sampler` must be a sampler such as"),
+        ({"sampler": NUTS}, TypeError, "`sampler` must be a sampler such as"),
+        ({"num_warmup": 0}, ValueError, "MALA adapts its step size in warm-up, but `num_warmup` is 0"),
+        ({"sampler": ParallelTempering(ULA(0.1)), "num_warmup": 0}, ValueError, "The ladder is adapted in warm-up"),
+        ({"x": jnp.array([1.0, jnp.nan])}, ValueError, r"log-likelihood is not finite .* for data \[1\]"),
+    ],
+)
+def test_refuses(settings, error, message):
+    with pytest.raises(error, match=message):
+        draw(**settings)
+
+
+def test_refuses_a_prior_that_can_not_be_drawn():
+    def flat(x):
+        z = numpyro.sample("z", dist.ImproperUniform(dist.constraints.real, (), ()))
+        numpyro.sample("x", dist.Normal(z, 1), obs=x)
+
+    for sampler in (ImportanceSampling(), TemperedSMC(), ParallelTempering()):
+        with pytest.raises(ValueError, match="the prior of this model is flat"):
+            draw(model=flat, sampler=sampler, plate=None)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: ULA(0.0), ValueError, "`step_size` must be positive"),
+        (lambda: ULA(None), ValueError, "`step_size` must be positive"),
+        (lambda: MALA(target_acceptance=1.0), ValueError, "`target_acceptance` must lie between"),
+        (lambda: HMC(num_integration_steps=0), ValueError, "`num_integration_steps` must be at least 1"),
+        (lambda: NUTS(max_tree_depth=0), ValueError, "`max_tree_depth` must be at least 1"),
+        (lambda: PCNL(step_size=3.0), ValueError, "`step_size` must be at most 2"),
+        (lambda: ImportanceSampling(3), ValueError, "`num_particles` must be at least 20"),
+        (lambda: TemperedSMC(kernel=ImportanceSampling()), TypeError, "`kernel` must be a Markov kernel"),
+        (lambda: TemperedSMC(target_ess=1.0), ValueError, "`target_ess` is a fraction"),
+        (lambda: TemperedSMC(temperatures=(0.1, 1)), ValueError, "must start at 0"),
+        (lambda: ParallelTempering(kernel="MALA"), TypeError, "`kernel` must be a Markov kernel"),
+        (lambda: ParallelTempering(num_temperatures=1), ValueError, "`num_temperatures` must be at least 2"),
+        (lambda: ParallelTempering(temperatures=(0, 0.5)), ValueError, "must increase from 0 or more to 1"),
+        (lambda: ParallelTempering(temperatures=(0, 1), power=2.0), ValueError, "not both"),
+        (lambda: ParallelTempering(power=0.0), ValueError, "`power` must be positive"),
+    ],
+)
+def test_settings_out_of_range(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        HMC(num_integration_steps=2),
+        pytest.param(TemperedSMC(num_particles=20), marks=pytest.mark.slow),
+        pytest.param(ParallelTempering(num_temperatures=3), marks=pytest.mark.slow),
+        pytest.param(PCNL(), marks=pytest.mark.slow),
+        pytest.param(ImportanceSampling(50), marks=pytest.mark.slow),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_double_precision(sampler):
+    with jax.enable_x64(True):
+        draws = draw(jnp.asarray(np.array([0.5, -1.0])), sampler=sampler, num_samples=10)
+        assert draws.samples["z"].dtype == jnp.float64
+        assert np.isfinite(draws.samples["z"]).all()
