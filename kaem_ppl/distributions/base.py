@@ -308,7 +308,11 @@ def _expectation(self, table, function):
 
 def add_tails(factors: tuple[Array, Array], outside: tuple[Array, Array]) -> Array:
     """Logarithm of the mass of both tails, from the density's factor over the reference and the reference's own mass."""
-    return jnp.logaddexp(*(factor + mass for factor, mass in zip(factors, outside, strict=True)))
+    left, right = (factor + mass for factor, mass in zip(factors, outside, strict=True))
+    # Two empty tails are an empty one, without the NaN that logaddexp would give as its derivative.
+    occupied = (left > -jnp.inf) | (right > -jnp.inf)
+    total = jnp.logaddexp(jnp.where(occupied, left, 0.0), jnp.where(occupied, right, 0.0))
+    return jnp.where(occupied, total, -jnp.inf)
 
 
 def total_and_error(panels: Panels, log_tails: Array, energy: UnivariateKAN) -> tuple[Array, Array]:

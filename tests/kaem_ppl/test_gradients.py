@@ -89,6 +89,24 @@ def test_gradients_of_icdf(basis, reference, x64):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("basis", ["RBF", "BSpline1"])
+@pytest.mark.parametrize("size", [None, 100])
+def test_gradients_in_the_ends_of_the_support(basis, size, x64):
+    # Both ends inside the domain: they are the ends of the panels too, wherever those came from.
+    energy = members.bank(basis, (size,))
+
+    @jax.jit
+    def value(ends):
+        d = kp.KANTilted(energy, dist.Uniform(*ends))
+        return jnp.concatenate([d.log_normalizer, d.icdf(jnp.array([0.1])), d.icdf(jnp.array([0.8]))])
+
+    ends, h = jnp.array([-2.1, 1.7]), 1e-5
+    exact = jax.jit(jax.jacrev(value))(ends)
+    for i, step in enumerate(h * jnp.eye(2)):
+        np.testing.assert_allclose(exact[:, i], (value(ends + step) - value(ends - step)) / (2 * h), 1e-5, 1e-8)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("basis", "reference"), FAST_PAIRS[:2])
 def test_gradients_of_sample(basis, reference, x64):
     # Key 5 draws the same u at every evaluation.
