@@ -77,6 +77,21 @@ class Draws:
         """Draw new observations for each posterior draw, arrays (C, S, [N], ...)."""
         return self._run(_predict, jax.random.split(key, self.num_chains * self.num_samples))
 
+    def draw_prior(self) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """Draw latents from the prior and observations given them, (1, S, [N], ...), as many draws as a chain has.
+
+        Raises:
+            ValueError: the prior can't be drawn from.
+        """
+        if not self.posterior.has_proper_prior:
+            raise ValueError(
+                "The prior is flat, scaled or masked in part, so it can't be drawn from. Give the model a proper prior, or "
+                "leave the prior out."
+            )
+        keys = jax.random.split(jax.random.fold_in(self.key, 2), self.num_samples)
+        results = _map_draws(_prior, self.posterior, {}, keys)
+        return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
+
     def _run(self, function, *keys):
         positions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.positions)
         results = _map_draws(function, self.posterior, positions, *keys)
@@ -139,7 +154,7 @@ class Draws:
             new = self.predict(jax.random.fold_in(self.key, 1))
             groups["posterior_predictive"] = dataset(new, site_dims(posterior.observed))
         if prior:
-            latent_draws, new = self._draw_prior(jax.random.fold_in(self.key, 2))
+            latent_draws, new = self.draw_prior()
             groups["prior"] = dataset(latent_draws, site_dims(posterior.latents))
             groups["prior_predictive"] = dataset(new, site_dims(posterior.observed))
         attributes = {
@@ -150,15 +165,6 @@ class Draws:
         for group in ("posterior", "sample_stats"):
             groups[group].attrs.update(attributes)
         return xarray.DataTree.from_dict(groups)
-
-    def _draw_prior(self, key):
-        if not self.posterior.has_proper_prior:
-            raise ValueError(
-                "The prior is flat, scaled or masked in part, so it can't be drawn from. Leave `prior` out."
-            )
-        keys = jax.random.split(key, self.num_samples)
-        results = _map_draws(_prior, self.posterior, {}, keys)
-        return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
 
 
 def _fill_dims(name, dims, num_axes):

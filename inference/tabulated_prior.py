@@ -10,7 +10,7 @@ from jax import Array, lax
 from numpyro.distributions import Distribution
 
 from kaem_ppl import reference as ref
-from kaem_ppl.distributions.base import TiltedDistribution, _quantile
+from kaem_ppl.distributions.base import TiltedDistribution
 
 # What the interpolated log-density may be wrong by, in nats, before the table is refined.
 _TOLERANCE = 1e-6
@@ -81,7 +81,7 @@ class TabulatedPrior(Distribution):
 
     def quantile(self, lower: Array, upper: Array) -> Array:
         """The point with mass `lower` below and `upper` above it, as `TiltedDistribution.quantile`."""
-        return _quantile(self.prior, self.table, lower, upper)
+        return self.prior.given(table=self.table).quantile(lower, upper)
 
 
 def tabulate_prior(name: str, prior: TiltedDistribution) -> TabulatedPrior:
@@ -112,7 +112,7 @@ def tabulate_prior(name: str, prior: TiltedDistribution) -> TabulatedPrior:
             "energy has kinks or oscillates; a smoother basis or activation removes the error.",
             stacklevel=2,
         )
-    return TabulatedPrior(prior, prior._table, low, cell, cubics, error)
+    return TabulatedPrior(prior, prior.table, low, cell, cubics, error)
 
 
 def _interpolate(prior, num_cells):
@@ -145,12 +145,11 @@ def _evaluate_in_chunks(prior, fractions):
 
 @jax.jit
 def _evaluate(prior, log_normalizer, fractions):
-    # A distribution that enters a traced function has forgotten its normaliser, and would integrate it again.
-    prior._memory = {"log_normalizer": log_normalizer}
-    low, high = (jnp.broadcast_to(x, prior.batch_shape) for x in prior._interval)
+    prior = prior.given(log_normalizer=log_normalizer)
+    low, high = (jnp.broadcast_to(x, prior.batch_shape) for x in prior.interval)
     points = fractions.astype(low.dtype).reshape(-1, *(1 for _ in prior.batch_shape))
     # A derivative on the edge of the domain may be that of either side: step inside by a millionth.
     inner = low + jnp.clip(points, 1e-6, 1 - 1e-6) * (high - low)
-    _, slopes = jax.jvp(prior._log_ratio, (inner,), (jnp.ones_like(inner),))
-    values = prior._log_ratio(low + points * (high - low))
+    _, slopes = jax.jvp(prior.log_ratio, (inner,), (jnp.ones_like(inner),))
+    values = prior.log_ratio(low + points * (high - low))
     return jnp.moveaxis(values, 0, -1), jnp.moveaxis(slopes, 0, -1), low, high - low

@@ -1,9 +1,10 @@
 """Generators: settings that, called with a name inside a model, become functions from latents to outputs."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -82,3 +83,80 @@ class MLPGenerator:
             return x if self.output is None else self.output(x)
 
         return generate
+
+
+@dataclass(frozen=True)
+class ConvGenerator:
+    """Deconvolutions (Flax NNX) from a small map to an image: every layer doubles height and width.
+
+    A linear layer makes a map of `channels[0]` channels, 2^L times smaller than the image, L = len(channels); L transposed
+    convolutions of kernel 4 and stride 2 lead through the other channels to the image. Sizes that 2^L does not divide are
+    cropped from the next larger map.
+
+    Attributes:
+        num_inputs: latents.
+        shape: of an image, (height, width, channels).
+        channels: of the maps, for example (64, 32, 16) for 32 x 32 pixels, (256, 128, 64, 32) for 64 x 64.
+        activation: elementwise function of the hidden maps.
+        output: elementwise function of the image.
+    """
+
+    num_inputs: int
+    shape: tuple[int, int, int]
+    channels: tuple[int, ...] = (64, 32, 16)
+    activation: Callable[[Array], Array] = jax.nn.leaky_relu
+    output: Callable[[Array], Array] | None = jax.nn.sigmoid
+
+    def __post_init__(self):
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"shape={self.shape}: expected (height, width, channels), positive.")
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels={self.channels}: expected at least one number of channels, all positive.")
+
+    def __call__(self, name: str) -> Callable[[Array], Array]:
+        """Register `{name}$params`, a dictionary of the layers `start`, `layer_0`, ..., and return the network."""
+        from flax import nnx
+
+        height, width, num_colours = self.shape
+        shrink = 2 ** len(self.channels)
+        start = (-(-height // shrink), -(-width // shrink), self.channels[0])
+        widths = (*self.channels, num_colours)
+
+        def make(key):
+            rngs = nnx.Rngs(key)
+            deconvolutions = {
+                f"layer_{index}": nnx.ConvTranspose(*pair, kernel_size=(4, 4), strides=(2, 2), rngs=rngs)
+                for index, pair in enumerate(itertools.pairwise(widths))
+            }
+            return {"start": nnx.Linear(self.num_inputs, math.prod(start), rngs=rngs), **deconvolutions}
+
+        layers = register_layers(name, make)
+
+        def generate(z: Array) -> Array:
+            x = layers["start"](z.reshape(-1, self.num_inputs)).reshape(-1, *start)
+            for index in range(len(self.channels)):
+                x = layers[f"layer_{index}"](self.activation(x))
+            x = x[:, :height, :width].reshape(*z.shape[:-1], *self.shape)
+            return x if self.output is None else self.output(x)
+
+        return generate
+
+
+def register_layers(name: str, make: Callable[[Array], dict[str, Any]]) -> dict[str, Any]:
+    """Layers of Flax NNX whose parameters are the site `{name}$params`, a dictionary by layer.
+
+    NumPyro's `nnx_module` registers a module that was made before; here nothing is initialised where parameters are
+    substituted, so that a model costs nothing to run again.
+
+    Args:
+        name: prefix of the parameter's name.
+        make: maps a key to layers by name, which hold parameters and nothing else that changes.
+
+    Returns:
+        The layers.
+    """
+    from flax import nnx
+
+    definition = nnx.graphdef(nnx.eval_shape(lambda: make(jax.random.key(0))))
+    values = register_parameters(name, lambda key: nnx.to_pure_dict(nnx.state(make(key))))
+    return nnx.merge(definition, values)

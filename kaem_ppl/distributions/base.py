@@ -1,8 +1,9 @@
 """What every tilted density shares: all that follows from an energy over a reference and one table of masses."""
 
+import copy
 from abc import abstractmethod
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ Quantity = Literal["table", "log_normalizer"]
 class TiltedDistribution(Distribution):
     """A univariate density exp(r(z)) pi_0(z), pi_0 a reference and r constant on either side of the energy's domain.
 
-    A member states r (`_log_ratio`), its integrals on given panels (`_integrate`), and panels of its own (`_own_edges`).
+    A member states r (`log_ratio`), its integrals on given panels (`_integrate`), and panels of its own (`_own_edges`).
 
     What depends on the parameters only, the table and the normalisers, is computed once for a distribution whose
     parameters are known, also where it is used inside a traced function: a Markov chain under a fixed prior does not
@@ -51,8 +52,8 @@ class TiltedDistribution(Distribution):
         super().__init__(batch_shape, (), validate_args=validate_args)
 
     @abstractmethod
-    def _log_ratio(self, value: Array) -> Array:
-        """log density - log pi_0 at points of a shape that broadcasts with `batch_shape`."""
+    def log_ratio(self, value: Array) -> Array:
+        """log density - log pi_0 at points of a shape that broadcasts with `batch_shape`; constant outside `interval`."""
 
     @abstractmethod
     def _frame(self) -> Any:
@@ -83,12 +84,12 @@ class TiltedDistribution(Distribution):
         low, high = ref.support_bounds(self.reference)
         inside = (value >= low) & (value <= high)
         value = jnp.where(inside, value, self._middle)
-        return jnp.where(inside, self._log_ratio(value) + self.reference.log_prob(value), -jnp.inf)
+        return jnp.where(inside, self.log_ratio(value) + self.reference.log_prob(value), -jnp.inf)
 
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws by inverse transform, shape sample_shape + batch_shape; differentiable in the parameters."""
         assert is_prng_key(key), f"key={key!r}: expected a JAX random key."
-        dtype = self._table.lower.dtype
+        dtype = self.table.lower.dtype
         u = jax.random.uniform(key, self.shape(sample_shape), dtype, minval=jnp.finfo(dtype).tiny)
         return self.quantile(u, 1 - u)
 
@@ -98,12 +99,12 @@ class TiltedDistribution(Distribution):
 
     def icdf(self, q: ArrayLike) -> Array:
         """The point with probability q in [0, 1] below it, shape of q broadcast with `batch_shape`; NaN for any other q."""
-        q = jnp.asarray(q, self._table.lower.dtype)
+        q = jnp.asarray(q, self.table.lower.dtype)
         return jnp.where((q >= 0) & (q <= 1), self.quantile(q, 1 - q), jnp.nan)
 
     def tails(self, value: ArrayLike) -> tuple[Array, Array]:
         """P(z <= value) and P(z > value), the smaller of them accurate relative to itself, shapes as `cdf`."""
-        return _tails(self, self._table, value)
+        return _tails(self, self.table, value)
 
     def quantile(self, lower: ArrayLike, upper: ArrayLike) -> Array:
         """The point with mass `lower` below it and `upper` = 1 - lower above it.
@@ -118,25 +119,41 @@ class TiltedDistribution(Distribution):
             Points, of the broadcast shape; the ends of the support at 0 and 1. Differentiable by the implicit function
             theorem.
         """
-        return _quantile(self, self._table, lower, upper)
+        return _quantile(self, self.table, lower, upper)
 
     @property
     def mean(self) -> Array:
         """Mean, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
-        return _mean(self, self._table)
+        return _mean(self, self.table)
 
     @property
     def variance(self) -> Array:
         """Variance, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
-        return _variance(self, self._table)
+        return _variance(self, self.table)
 
     def entropy(self) -> Array:
         """Differential entropy in nats, shape `batch_shape`."""
-        return _entropy(self, self._table)
+        return _entropy(self, self.table)
 
     @property
-    def _table(self) -> Table:
+    def table(self) -> Table:
+        """Masses between the edges of panels, which draws, tails and moments are read from."""
         return self._resolve("table")
+
+    def given(self, *, table: Table | None = None, log_normalizer: tuple[Array, Array] | None = None) -> Self:
+        """The same distribution with integrals that are known already.
+
+        A distribution that enters a traced function has forgotten what it computed; this hands it over as values of the
+        trace, through which no derivative reaches the parameters.
+
+        Args:
+            table: its `table`.
+            log_normalizer: its `log_normalizer` and `log_normalizer_error`.
+        """
+        new = copy.copy(self)
+        known = {"table": table, "log_normalizer": log_normalizer}
+        new._memory = {what: value for what, value in known.items() if value is not None}
+        return new
 
     def _resolve(self, what: Quantity):
         """The quantity by the first tier of panels that resolves it; kept where no parameter is being traced."""
@@ -149,8 +166,8 @@ class TiltedDistribution(Distribution):
         return memory[what]
 
     @property
-    def _interval(self) -> tuple[Array, Array]:
-        """Where domain and support overlap, each end of a shape that broadcasts with `batch_shape`."""
+    def interval(self) -> tuple[Array, Array]:
+        """The interval that is integrated: where domain and support overlap, each end of a shape that broadcasts with `batch_shape`."""
         low, high = ref.support_bounds(self.reference)
         a, b = self._domain
         return jnp.maximum(a, low).astype(a.dtype), jnp.minimum(b, high).astype(b.dtype)
@@ -162,7 +179,7 @@ class TiltedDistribution(Distribution):
     @property
     def _middle(self) -> Array:
         """A point where everything is finite, to stand in where a branch does not apply."""
-        low, high = self._interval
+        low, high = self.interval
         return 0.5 * (low + high)
 
     def _by_function(self, x: Array) -> Array:
@@ -224,7 +241,7 @@ def _by_switch(self, what):
 def _tails(self, table, value):
     value = jnp.asarray(value, table.lower.dtype)
     value = jnp.broadcast_to(value, lax.broadcast_shapes(value.shape, self.batch_shape))
-    low, high = self._interval
+    low, high = self.interval
     inner = self._by_function(jnp.clip(value, low, high))
     below, above = (self._by_sample(x, value.shape) for x in tails(table, inner))
 
@@ -245,7 +262,7 @@ def _quantile(self, table, lower, upper):
     lower, upper = jnp.asarray(lower, dtype), jnp.asarray(upper, dtype)
     shape = lax.broadcast_shapes(lower.shape, upper.shape, self.batch_shape)
     lower, upper = jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape)
-    low, high = self._interval
+    low, high = self.interval
     inner = self._by_sample(quantile(table, self._by_function(lower), self._by_function(upper)), shape)
     inner = jnp.clip(inner, low, high)
 
@@ -277,7 +294,7 @@ def _variance(self, table):
 
 @jax.jit
 def _entropy(self, table):
-    return -_expectation(self, table, lambda z: self._log_ratio(z) + self.reference.log_prob(z))
+    return -_expectation(self, table, lambda z: self.log_ratio(z) + self.reference.log_prob(z))
 
 
 def _where_defined(self, reference_moment, value):
@@ -286,13 +303,13 @@ def _where_defined(self, reference_moment, value):
         defined = jnp.isfinite(reference_moment())
     except NotImplementedError:
         return value
-    (low, high), (support_low, support_high) = self._interval, ref.support_bounds(self.reference)
+    (low, high), (support_low, support_high) = self.interval, ref.support_bounds(self.reference)
     return jnp.where(defined | ((low <= support_low) & (high >= support_high)), value, jnp.nan)
 
 
 def _expectation(self, table, function):
     """E[function(z)]: Kronrod sums on the table's panels, and the reference's tails through its quantiles."""
-    low, high = self._interval
+    low, high = self.interval
     nodes = jnp.clip(jnp.moveaxis(panel_nodes(table.edges), (-2, -1), (0, 1)), low, high)
     values = jnp.moveaxis(function(nodes), (0, 1), (-2, -1))
     weights = contract("...nd,jd->...nj", table.density, jnp.asarray(FROM_LEGENDRE * KRONROD[:, None], values.dtype))
@@ -339,7 +356,7 @@ def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
     Equal panels, or equal parts of the intervals between breakpoints; more and more narrow ones towards an end of the
     support where the reference may be singular, or flat to every order as a log-normal is at 0.
     """
-    low, high = jnp.broadcast_arrays(*jax.lax.stop_gradient(self._interval))
+    low, high = jnp.broadcast_arrays(*jax.lax.stop_gradient(self.interval))
     number = self.energy.basis.num_panels * (2 if low.dtype == jnp.float64 else 1)
     if breakpoints is None:
         edges = jnp.linspace(low, high, number + 1, axis=-1)
@@ -358,7 +375,7 @@ def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
             shape = lax.broadcast_shapes(edges.shape[:-1], towards.shape[:-1])
             both = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (edges, towards)]
             edges = jnp.sort(jnp.concatenate(both, axis=-1), axis=-1)
-    return with_ends(edges, *(x[..., None] for x in self._interval))
+    return with_ends(edges, *(x[..., None] for x in self.interval))
 
 
 def bank_shape(energy) -> tuple[int, ...]:

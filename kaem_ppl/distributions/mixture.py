@@ -87,7 +87,7 @@ class KANTiltedMixture(TiltedDistribution):
         """Error estimate of each log Z_k, shape batch_shape + (K,), by the embedded Gauss rule."""
         return self._resolve("log_normalizer")[1]
 
-    def _log_ratio(self, value):
+    def log_ratio(self, value):
         return jax.nn.logsumexp(self._log_weights(self.log_normalizer) + self.energy.components(value), axis=-1)
 
     def _log_weights(self, log_normalizer):
@@ -101,7 +101,7 @@ class KANTiltedMixture(TiltedDistribution):
 
     def _outside(self):
         """Energies at both ends of the interval, shape batch_shape + (K,), and log-masses of the reference beyond them."""
-        interval = self._interval
+        interval = self.interval
         energies = tuple(self.energy.components(jnp.broadcast_to(x, self.batch_shape)) for x in interval)
         return energies, ref.log_outside(self.reference, *interval)
 

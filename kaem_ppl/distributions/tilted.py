@@ -61,7 +61,7 @@ class KANTilted(TiltedDistribution):
         """Error estimate of log Z, shape `batch_shape`: the relative error of Z by the embedded Gauss rule."""
         return self._resolve("log_normalizer")[1]
 
-    def _log_ratio(self, value):
+    def log_ratio(self, value):
         return self.energy(value) - self.log_normalizer
 
     def _log_density(self, z):
@@ -69,7 +69,7 @@ class KANTilted(TiltedDistribution):
 
     def _outside(self):
         """Energies at the two ends of the interval, and logarithms of the reference's masses beyond them."""
-        interval = self._interval
+        interval = self.interval
         energies = tuple(jnp.broadcast_to(self.energy(x), self.batch_shape) for x in interval)
         return energies, ref.log_outside(self.reference, *interval)
 

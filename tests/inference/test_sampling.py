@@ -154,6 +154,10 @@ def test_settings_out_of_range(make, error, message):
     "sampler",
     [
         HMC(num_integration_steps=2),
+        pytest.param(TemperedSMC(num_particles=20), marks=pytest.mark.slow),
+        pytest.param(ParallelTempering(num_temperatures=3), marks=pytest.mark.slow),
+        pytest.param(PCNL(), marks=pytest.mark.slow),
+        pytest.param(ImportanceSampling(50), marks=pytest.mark.slow),
     ],
     ids=lambda sampler: type(sampler).__name__,
 )

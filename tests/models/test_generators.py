@@ -7,7 +7,7 @@ import pytest
 from numpyro import handlers
 
 import kaem_ppl as kp
-from kaem_ppl.models import KANGenerator, MLPGenerator
+from kaem_ppl.models import ConvGenerator, KANGenerator, MLPGenerator
 
 
 def parameters(generator, name="g"):
@@ -56,3 +56,41 @@ def test_parameters_of_another_generator_are_refused(generator):
 def test_sizes_are_checked(make):
     with handlers.seed(rng_seed=0), pytest.raises(ValueError, match="sizes="):
         make((3,))("g")
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"), [((28, 28, 1), (8, 4)), ((32, 32, 3), (8, 4, 2)), ((9, 5, 1), (4, 2)), ((64, 64, 3), (8, 4, 4, 2))]
+)
+def test_deconvolutions_have_the_size_of_the_image(shape, channels):
+    generator = ConvGenerator(6, shape, channels)
+    params = parameters(generator)
+    z = jax.random.normal(jax.random.key(1), (2, 3, 6))
+    with handlers.substitute(data={"g$params": params}):
+        images = generator("g")(z)
+    assert images.shape == (2, 3, *shape)
+    assert ((images > 0) & (images < 1)).all()
+
+
+def test_a_deconvolution_is_a_strided_transposed_convolution():
+    # Oracle: one layer by hand. Kernel 4, stride 2: input i adds kernel[k] to output 2 i + k - 1.
+    generator = ConvGenerator(3, (4, 4, 1), (2,), activation=jnp.tanh, output=None)
+    params = parameters(generator)
+    params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
+    z = jax.random.normal(jax.random.key(1), (3,))
+    small = np.tanh((z @ params["start"]["kernel"] + params["start"]["bias"]).reshape(2, 2, 2))
+    kernel, expected = np.asarray(params["layer_0"]["kernel"]), np.zeros((6, 6))
+    for row, column in np.ndindex(2, 2):
+        expected[2 * row : 2 * row + 4, 2 * column : 2 * column + 4] += np.einsum(
+            "hwio,i->hw", kernel, small[row, column]
+        )
+    with handlers.substitute(data={"g$params": params}):
+        image = generator("g")(z)[..., 0]
+    np.testing.assert_allclose(image, expected[1:5, 1:5] + np.asarray(params["layer_0"]["bias"]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [((3, (4, 4), (2,)), "shape="), ((3, (4, 4, 1), ()), "channels="), ((3, (4, 4, 1), (0,)), "channels=")]
+)
+def test_a_convolution_checks_its_sizes(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ConvGenerator(*arguments)

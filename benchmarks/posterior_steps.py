@@ -1,0 +1,143 @@
+"""What a step of a posterior sampler costs beside the gradient of the generator, and how a ladder scales.
+
+81 latents, each a mixture of 40 tilted densities, deconvolutions 64-32-16 to 32 x 32 x 3, batch 128. Run as
+`python benchmarks/posterior_steps.py [--out FILE]`; prints JSON lines.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from measure import interleave, ratio, report, write_lines
+from numpyro import handlers
+
+import kaem_ppl as kp
+from kaem_ppl.inference import MALA, ULA, ParallelTempering, sample_posterior
+from kaem_ppl.inference.power_posterior import read_power_posterior
+from kaem_ppl.models import ConvGenerator, MixtureKAEM
+
+NUM_LATENTS, NUM_COMPONENTS, BATCH, STEPS, STEP_SIZE = 81, 40, 128, 20, 1e-4
+SETTING = {"latents": NUM_LATENTS, "components": NUM_COMPONENTS, "batch": BATCH, "generator": "deconvolutions 64-32-16"}
+
+
+def make_model():
+    """The model, its parameters as initialised, and noise for images."""
+    model = MixtureKAEM(
+        (NUM_LATENTS, NUM_COMPONENTS), ConvGenerator(NUM_LATENTS, (32, 32, 3), (64, 32, 16)), kp.RBF(20), (-3.0, 3.0),
+        dist.Normal(0.0, 1.0), 0.3,
+    )  # fmt: skip
+    x = jax.random.uniform(jax.random.key(0), (BATCH, 32, 32, 3))
+    with handlers.trace() as sites, handlers.seed(rng_seed=1):
+        model(x[:1])
+    params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+    return model, params, x
+
+
+def generator_gradients(model, params, x):
+    """`STEPS` gradients of the generator's log-likelihood one after another, unrolled in one program."""
+
+    def log_likelihood(z, x, params):
+        with handlers.substitute(data={"generator$params": params}):
+            mean = model.generator("generator")(z)
+        return -0.5 / model.scale**2 * jnp.sum(jnp.square(x - mean))
+
+    @jax.jit
+    def run(z, x, params):
+        for _ in range(STEPS):
+            z = z + STEP_SIZE * jax.grad(log_likelihood)(z, x, params)
+        return z
+
+    z = jax.random.normal(jax.random.key(2), (BATCH, NUM_LATENTS))
+    return lambda: run(z, x, params["generator$params"])
+
+
+def posterior_gradients(model, params, x):
+    """The same with the tabulated prior's score added: what the prior costs in a Langevin step."""
+    posterior = read_power_posterior(model, (x,), {}, params=params, plate="data")
+
+    def log_density(z, datum, posterior):
+        target = posterior.target(datum)
+        return target.log_prior({"z": z}) + target.log_likelihood({"z": z})
+
+    @jax.jit
+    def run(z, posterior):
+        for _ in range(STEPS):
+            z = z + STEP_SIZE * jax.vmap(jax.grad(log_density), in_axes=(0, 0, None))(z, posterior.rows, posterior)
+        return z
+
+    z = jax.random.normal(jax.random.key(2), (BATCH, NUM_LATENTS))
+    return lambda: run(z, posterior)
+
+
+def sampler_run(model, params, x, sampler):
+    """`STEPS` steps by `sample_posterior`."""
+    draw = partial(
+        sample_posterior, jax.random.key(3), model, params=params, sampler=sampler, num_chains=1, num_samples=STEPS,
+        num_warmup=0, plate="data", progress_bar=False,
+    )  # fmt: skip
+    return lambda: draw(x).positions
+
+
+def measure_steps(repetitions):
+    """Ratios to the generator's own gradients."""
+    model, params, x = make_model()
+    rivals = {
+        "generator's gradients": generator_gradients(model, params, x),
+        "gradients with the prior": posterior_gradients(model, params, x),
+        "20 steps of ULA": sampler_run(model, params, x, ULA(STEP_SIZE)),
+        # Without the prior's own temperature all four replicas move by the kernel.
+        "4 temperatures x 20 steps of ULA": sampler_run(
+            model, params, x, ParallelTempering(ULA(STEP_SIZE), temperatures=(0.1, 0.3, 0.6, 1.0))
+        ),
+    }
+    times, first = interleave(rivals, repetitions)
+    base = "generator's gradients"
+    lines = [report(base, SETTING, times[base] / STEPS, "seconds per step", first_call_seconds=first[base])]
+    for name in list(rivals)[1:]:
+        factor = 4 if name.startswith("4") else 1
+        lines.append(
+            report(
+                name, SETTING, ratio(times, name, base) / factor, "ratio",
+                relative_to=f"{base} x {factor}" if factor > 1 else base, first_call_seconds=first[name],
+            )
+        )  # fmt: skip
+    return lines
+
+
+def measure_ladder(repetitions):
+    """Time of a step against the number of temperatures, on a model whose step is all arithmetic."""
+    from kaem_ppl.models import MLPGenerator, ProductKAEM
+
+    model = ProductKAEM((8, 1), MLPGenerator((8, 256, 256, 64)), kp.RBF(20), (-3.0, 3.0), dist.Normal(0.0, 1.0), 0.2)
+    x = jax.random.uniform(jax.random.key(0), (BATCH, 64))
+    with handlers.trace() as sites, handlers.seed(rng_seed=1):
+        model(x[:1])
+    params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+    ladders = {t: ParallelTempering(MALA(step_size=1e-3), num_temperatures=t + 1, power=2.0) for t in (1, 2, 4, 8, 15)}
+    rivals = {str(t): sampler_run(model, params, x, ladder) for t, ladder in ladders.items()}
+    times, _ = interleave(rivals, repetitions)
+    setting = {"latents": 8, "batch": BATCH, "generator": "MLP 8-256-256-64", "steps": STEPS}
+    lines = [
+        report(
+            "moved replicas of a ladder: time over that of one, divided by their number",
+            {**setting, "temperatures": t + 1}, ratio(times, str(t), "1") / t, "ratio", relative_to="2 temperatures",
+        )
+        for t in list(ladders)[1:]
+    ]  # fmt: skip
+    return lines
+
+
+def main():
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=7)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    write_lines(measure_steps(options.repetitions) + measure_ladder(options.repetitions), options.out)
+
+
+if __name__ == "__main__":
+    main()
