@@ -72,7 +72,7 @@ def test_deconvolutions_have_the_size_of_the_image(shape, channels):
 
 
 def test_a_deconvolution_is_a_strided_transposed_convolution():
-    # Oracle: one layer by hand. Kernel 4, stride 2: input i adds kernel[k] to output 2 i + k - 1.
+    # Oracle: one layer by hand. Kernel 4, stride 2: input i adds kernel[3 - k] to output 2 i + k - 1, in both directions.
     generator = ConvGenerator(3, (4, 4, 1), (2,), activation=jnp.tanh, output=None)
     params = parameters(generator)
     params = jax.tree.map(lambda p: p + jax.random.normal(jax.random.key(2), p.shape), params)
@@ -81,7 +81,7 @@ def test_a_deconvolution_is_a_strided_transposed_convolution():
     kernel, expected = np.asarray(params["layer_0"]["kernel"]), np.zeros((6, 6))
     for row, column in np.ndindex(2, 2):
         expected[2 * row : 2 * row + 4, 2 * column : 2 * column + 4] += np.einsum(
-            "hwio,i->hw", kernel, small[row, column]
+            "hwio,i->hw", kernel[::-1, ::-1], small[row, column]
         )
     with handlers.substitute(data={"g$params": params}):
         image = generator("g")(z)[..., 0]
