@@ -1,8 +1,12 @@
 """The 8x8 handwritten digits that come with scikit-learn."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from .dataset import Dataset
 
 NUM_TRAIN = 1500
 IMAGE_SHAPE = (8, 8)
@@ -44,3 +48,24 @@ def split_digits(seed: int = 0) -> tuple[Digits, Digits]:
     order = np.random.default_rng(seed).permutation(len(images))
     train, held_out = order[:NUM_TRAIN], order[NUM_TRAIN:]
     return Digits(images[train], labels[train]), Digits(images[held_out], labels[held_out])
+
+
+@dataclass(frozen=True)
+class DigitsImages:
+    """The digits as a data set of images with one channel: `split_digits`, with its seed 0.
+
+    Raises:
+        ImportError: where scikit-learn is not installed; `pip install kaem-ppl[train]` brings it.
+    """
+
+    folder = "digits"
+    splits = ("train", "test")
+
+    def downloads(self) -> tuple[()]:
+        """None: scikit-learn has them."""
+        return ()
+
+    def load(self, root: Path, split: str, progress_bar: bool) -> Dataset:
+        """One of the two parts."""
+        images, labels = split_digits()[self.splits.index(split)]
+        return Dataset(images.reshape(-1, *IMAGE_SHAPE, 1), labels)

@@ -1,5 +1,6 @@
 """Generators: settings that, called with a name inside a model, become functions from latents to outputs."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -138,6 +139,87 @@ class ConvGenerator:
                 x = layers[f"layer_{index}"](self.activation(x))
             x = x[:, :height, :width].reshape(*z.shape[:-1], *self.shape)
             return x if self.output is None else self.output(x)
+
+        return generate
+
+
+@dataclass(frozen=True)
+class SequenceGenerator:
+    """An attention decoder (Flax NNX) from a latent to the tokens of a whole sequence at once.
+
+    Every position starts from a linear map of the latent plus an embedding of the position; blocks of self-attention and
+    a perceptron, each behind a layer normalisation and added to what was there, let positions agree with each other; a
+    last normalisation and a linear layer give logits. Tokens are independent given the latent, so that all dependence
+    between them is the latent's: nothing is fed back, and no position is hidden from another.
+
+    Attributes:
+        num_inputs: latents.
+        length: positions.
+        vocabulary_size: tokens.
+        width: numbers that describe a position; a multiple of `num_heads`.
+        num_heads: attention heads.
+        num_layers: blocks.
+
+    Raises:
+        ValueError: a number is not positive, or `width` is not a multiple of `num_heads`.
+
+    Sources: Vaswani et al. 2017, arXiv 1706.03762, eq. 1; normalisation before each part, Xiong et al. 2020,
+    arXiv 2002.04745.
+    """
+
+    num_inputs: int
+    length: int
+    vocabulary_size: int
+    width: int = 512
+    num_heads: int = 8
+    num_layers: int = 2
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name}={getattr(self, field.name)}: expected at least 1.")
+        if self.width % self.num_heads:
+            raise ValueError(f"width={self.width}: expected a multiple of num_heads={self.num_heads}.")
+
+    def __call__(self, name: str) -> Callable[[Array], Array]:
+        """Register `{name}$params`, a dictionary of the layers, and return a function from latents to logits.
+
+        The function maps (..., num_inputs) to (..., length, vocabulary_size).
+        """
+        from flax import nnx
+
+        width = self.width
+
+        def make(key):
+            rngs = nnx.Rngs(key)
+            layers = {
+                "start": nnx.Linear(self.num_inputs, width, rngs=rngs),
+                "positions": nnx.Embed(self.length, width, rngs=rngs),
+                "normalization": nnx.LayerNorm(width, rngs=rngs),
+                "logits": nnx.Linear(width, self.vocabulary_size, rngs=rngs),
+            }
+            for index in range(self.num_layers):
+                layers |= {
+                    f"attention_normalization_{index}": nnx.LayerNorm(width, rngs=rngs),
+                    f"attention_{index}": nnx.MultiHeadAttention(
+                        self.num_heads, width, decode=False, keep_rngs=False, rngs=rngs
+                    ),
+                    f"perceptron_normalization_{index}": nnx.LayerNorm(width, rngs=rngs),
+                    f"expand_{index}": nnx.Linear(width, 4 * width, rngs=rngs),
+                    f"contract_{index}": nnx.Linear(4 * width, width, rngs=rngs),
+                }
+            return layers
+
+        layers = register_layers(name, make)
+
+        def generate(z: Array) -> Array:
+            x = layers["start"](z.reshape(-1, 1, self.num_inputs)) + layers["positions"].embedding[...]
+            for index in range(self.num_layers):
+                x += layers[f"attention_{index}"](layers[f"attention_normalization_{index}"](x))
+                hidden = layers[f"expand_{index}"](layers[f"perceptron_normalization_{index}"](x))
+                x += layers[f"contract_{index}"](jax.nn.gelu(hidden))
+            logits = layers["logits"](layers["normalization"](x))
+            return logits.reshape(*z.shape[:-1], self.length, self.vocabulary_size)
 
         return generate
 

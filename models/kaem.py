@@ -1,4 +1,4 @@
-"""Kolmogorov-Arnold Energy Models in both layouts of the latent, as NumPyro models of continuous data."""
+"""Kolmogorov-Arnold Energy Models in both layouts of the latent, as NumPyro models of continuous data, and of sequences."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from kaem_ppl import kan_prior
 from kaem_ppl.basis import Basis
 
 from .generators import Generator
+from .padded_categorical import PaddedCategorical
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class ProductKAEM:
         generate = self.generator("generator")
         with numpyro.plate("data", size if x is None else len(x)):
             z = numpyro.sample("z", prior.to_event(2))
-            return _observe(generate(z.sum(-1)), self.scale, x)
+            return observe_normal(generate(z.sum(-1)), self.scale, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +87,47 @@ class MixtureKAEM:
         generate = self.generator("generator")
         with numpyro.plate("data", size if x is None else len(x)):
             z = numpyro.sample("z", prior.to_event(1))
-            return _observe(generate(z), self.scale, x)
+            return observe_normal(generate(z), self.scale, x)
 
 
-def _observe(mean, scale, x):
+@dataclass(frozen=True, eq=False)
+class SequenceKAEM:
+    """The product layout for sequences of tokens, padded to one length.
+
+        z_qp ~ exp(f_qp) pi_0 / Z_qp,    s_q = sum_p z_qp,    x_i ~ Categorical(logits = generator(s)_i)
+
+    Padding is masked: it says nothing about the latent, and is never generated. The mask is read from the tokens, inside
+    the likelihood, so that prior draws can still be shared by all data; a mask among the arguments would forbid that.
+
+    Called as a NumPyro model. Sites: `z` of shape (data, Q, P), `x` of shape (data, length), plate `data`, parameters
+    `prior$params` and `generator$params`.
+
+    Attributes:
+        shape: (Q, P).
+        generator: maps sums (..., Q) to logits (..., length, vocabulary), as `SequenceGenerator` does.
+        basis: the family of the energies.
+        domain: (a, b), where the energies are learnt.
+        reference: pi_0.
+        padding: the token that pads.
+    """
+
+    shape: tuple[int, int]
+    generator: Generator
+    basis: Basis
+    domain: tuple[float, float]
+    reference: dist.Distribution
+    padding: int = 0
+
+    def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
+        """Condition on tokens x, integers of shape (num_data, length), or generate `size` sequences."""
+        prior = kan_prior("prior", self.shape, basis=self.basis, domain=self.domain, reference=self.reference)
+        generate = self.generator("generator")
+        with numpyro.plate("data", size if x is None else len(x)):
+            z = numpyro.sample("z", prior.to_event(2))
+            return numpyro.sample("x", PaddedCategorical(generate(z.sum(-1)), self.padding).to_event(1), obs=x)
+
+
+def observe_normal(mean: Array, scale: float, x: ArrayLike | None) -> Array:
+    """The sites `mean` and `x` ~ Normal(mean, scale) of data along the present plate, everything else their event."""
     numpyro.deterministic("mean", mean)
     return numpyro.sample("x", dist.Normal(mean, scale).to_event(mean.ndim - 1), obs=x)

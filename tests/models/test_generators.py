@@ -7,7 +7,7 @@ import pytest
 from numpyro import handlers
 
 import kaem_ppl as kp
-from kaem_ppl.models import ConvGenerator, KANGenerator, MLPGenerator
+from kaem_ppl.models import ConvGenerator, KANGenerator, MLPGenerator, SequenceGenerator
 
 
 def parameters(generator, name="g"):
@@ -59,7 +59,8 @@ def test_sizes_are_checked(make):
 
 
 @pytest.mark.parametrize(
-    ("shape", "channels"), [((28, 28, 1), (8, 4)), ((32, 32, 3), (8, 4, 2)), ((9, 5, 1), (4, 2)), ((64, 64, 3), (8, 4, 4, 2))]
+    ("shape", "channels"),
+    [((28, 28, 1), (8, 4)), ((32, 32, 3), (8, 4, 2)), ((9, 5, 1), (4, 2)), ((64, 64, 3), (8, 4, 4, 2))],
 )
 def test_deconvolutions_have_the_size_of_the_image(shape, channels):
     generator = ConvGenerator(6, shape, channels)
@@ -89,8 +90,61 @@ def test_a_deconvolution_is_a_strided_transposed_convolution():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [((3, (4, 4), (2,)), "shape="), ((3, (4, 4, 1), ()), "channels="), ((3, (4, 4, 1), (0,)), "channels=")]
+    ("arguments", "message"),
+    [((3, (4, 4), (2,)), "shape="), ((3, (4, 4, 1), ()), "channels="), ((3, (4, 4, 1), (0,)), "channels=")],
 )
 def test_a_convolution_checks_its_sizes(arguments, message):
     with pytest.raises(ValueError, match=message):
         ConvGenerator(*arguments)
+
+
+def test_a_sequence_generator_is_attention_over_positions():
+    # Oracle: Vaswani et al. 2017, eq. 1, in NumPy, one head at a time.
+    generator = SequenceGenerator(3, length=4, vocabulary_size=5, width=6, num_heads=2, num_layers=2)
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: parameters(generator))
+    params = jax.tree.map(lambda leaf: 0.5 * rng.standard_normal(leaf.shape, np.float32), shapes)
+    z = rng.standard_normal((2, 3, 3), np.float32)
+
+    @jax.jit
+    def generate(params, z):
+        with handlers.substitute(data={"g$params": params}):
+            return generator("g")(z)
+
+    logits = generate(params, z)
+    assert logits.shape == (2, 3, 4, 5)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
+
+    def linear(name, x):
+        return x @ p[name]["kernel"] + p[name]["bias"]
+
+    def normalize(name, x):
+        centred = x - x.mean(-1, keepdims=True)
+        return centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-6) * p[name]["scale"] + p[name]["bias"]
+
+    def attend(name, x):
+        layers, total = p[name], p[name]["out"]["bias"]
+        for head in range(2):
+            query, key, value = (
+                x @ layers[part]["kernel"][:, head] + layers[part]["bias"][head] for part in ("query", "key", "value")
+            )
+            scores = np.exp(query @ key.T / np.sqrt(3))
+            total = total + (scores / scores.sum(-1, keepdims=True)) @ value @ layers["out"]["kernel"][head]
+        return total
+
+    for index in np.ndindex(2, 3):
+        x = linear("start", np.asarray(z[index], float)) + p["positions"]["embedding"]
+        for layer in range(2):
+            x = x + attend(f"attention_{layer}", normalize(f"attention_normalization_{layer}", x))
+            hidden = jax.nn.gelu(linear(f"expand_{layer}", normalize(f"perceptron_normalization_{layer}", x)))
+            x = x + linear(f"contract_{layer}", np.asarray(hidden, float))
+        np.testing.assert_allclose(logits[index], linear("logits", normalize("normalization", x)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"length": 0}, "length=0"), ({"num_layers": 0}, "num_layers=0"), ({"num_heads": 3}, "multiple of num_heads=3")],
+)
+def test_a_sequence_generator_checks_its_sizes(changes, message):
+    with pytest.raises(ValueError, match=message):
+        SequenceGenerator(**{"num_inputs": 2, "length": 4, "vocabulary_size": 5, "width": 8, "num_heads": 2} | changes)

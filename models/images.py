@@ -1,0 +1,83 @@
+"""What is done to images before a model sees them: grey levels in [0, 1], another size, no colours."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+# Bytes of one image after another are resized as floats; this many numbers at once.
+_CHUNK_ELEMENTS = 2**24
+# ITU-R Recommendation BT.601, the luma of red, green and blue.
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def to_unit_interval(images: ArrayLike) -> jax.Array:
+    """Grey levels in [0, 1], float32, on the device: bytes divided by 255, floats as they are."""
+    images = jnp.asarray(images)
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+
+
+def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Another height and width by linear interpolation, with a triangle filter as wide as a new pixel where it shrinks.
+
+    Args:
+        images: shape (num_images, height, width, channels), bytes or floats.
+        size: new height and width, in pixels.
+
+    Returns:
+        Images of the same dtype; bytes are rounded.
+
+    Raises:
+        ValueError: `images` has another number of axes, or a size is not positive.
+    """
+    _check_images(images)
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"`size` is {size}: expected (height, width), both at least 1.")
+    size = tuple(size)
+    if images.shape[1:3] == size:
+        return images
+    resized = np.empty((len(images), *size, images.shape[3]), images.dtype)
+    chunk = max(1, _CHUNK_ELEMENTS // max(1, images[:1].size, resized[:1].size))
+    for start in range(0, len(images), chunk):
+        part = images[start : start + chunk]
+        resized[start : start + chunk] = _resize(part, size)
+    return resized
+
+
+@partial(jax.jit, static_argnums=1)
+def _resize(images, size):
+    shape = (images.shape[0], *size, images.shape[3])
+    resized = jax.image.resize(images.astype(jnp.float32), shape, "linear", antialias=True)
+    return jnp.clip(jnp.round(resized), 0, 255).astype(jnp.uint8) if images.dtype == jnp.uint8 else resized
+
+
+def grey_images(images: np.ndarray) -> np.ndarray:
+    """The luma of colour images, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601); grey images stay as they are.
+
+    Args:
+        images: shape (num_images, height, width, 1 or 3), bytes or floats.
+
+    Returns:
+        Images of the same dtype, shape (num_images, height, width, 1); bytes are rounded.
+
+    Raises:
+        ValueError: `images` has another shape.
+    """
+    _check_images(images)
+    if images.shape[3] == 1:
+        return images
+    if images.shape[3] != 3:
+        raise ValueError(f"`images` has {images.shape[3]} channels: expected 3, red, green and blue, or 1.")
+    grey = np.empty((*images.shape[:3], 1), images.dtype)
+    chunk = max(1, _CHUNK_ELEMENTS // max(1, images[:1].size))
+    for start in range(0, len(images), chunk):
+        luma = images[start : start + chunk] @ _LUMA
+        grey[start : start + chunk, ..., 0] = np.rint(luma) if images.dtype == np.uint8 else luma
+    return grey
+
+
+def _check_images(images):
+    if np.ndim(images) != 4:
+        raise ValueError(f"`images` has shape {np.shape(images)}: expected (num_images, height, width, channels).")

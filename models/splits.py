@@ -1,0 +1,35 @@
+"""Random parts of a data set, decided by a seed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .dataset import Dataset
+
+
+def split_dataset(dataset: Dataset, sizes: Sequence[int], seed: int = 0) -> tuple[Dataset, ...]:
+    """Disjoint random parts.
+
+    Args:
+        dataset: what is divided.
+        sizes: number of data of each part; together at most all, and what is left is left out.
+        seed: of the shuffle. The first parts do not depend on the sizes of the later ones.
+
+    Raises:
+        ValueError: a size is negative, or the parts need more data than there are.
+    """
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"`sizes` is {list(sizes)}: expected no negative size.")
+    if sum(sizes) > len(dataset):
+        raise ValueError(f"`sizes` is {list(sizes)}, {sum(sizes)} together: the data set has only {len(dataset)}.")
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    return tuple(dataset.take(rows) for rows in np.split(order, np.cumsum(sizes))[:-1])
+
+
+def subset(dataset: Dataset, num_data: int, seed: int = 0) -> Dataset:
+    """`num_data` random data without repetition.
+
+    Raises:
+        ValueError: there are fewer than that.
+    """
+    return split_dataset(dataset, [num_data], seed)[0]
