@@ -15,7 +15,7 @@ from measure import interleave, ratio, report, write_lines
 from numpyro import handlers
 
 import kaem_ppl as kp
-from kaem_ppl.inference import MALA, ULA, ParallelTempering, sample_posterior
+from kaem_ppl.inference import MALA, ULA, GivenLadder, ParallelTempering, PowerLadder, sample_posterior
 from kaem_ppl.inference.power_posterior import read_power_posterior
 from kaem_ppl.models import ConvGenerator, MixtureKAEM
 
@@ -90,7 +90,7 @@ def measure_steps(repetitions):
         "20 steps of ULA": sampler_run(model, params, x, ULA(STEP_SIZE)),
         # Without the prior's own temperature all four replicas move by the kernel.
         "4 temperatures x 20 steps of ULA": sampler_run(
-            model, params, x, ParallelTempering(ULA(STEP_SIZE), temperatures=(0.1, 0.3, 0.6, 1.0))
+            model, params, x, ParallelTempering(ULA(STEP_SIZE), ladder=GivenLadder((0.1, 0.3, 0.6, 1.0)))
         ),
     }
     times, first = interleave(rivals, repetitions)
@@ -116,7 +116,7 @@ def measure_ladder(repetitions):
     with handlers.trace() as sites, handlers.seed(rng_seed=1):
         model(x[:1])
     params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
-    ladders = {t: ParallelTempering(MALA(step_size=1e-3), num_temperatures=t + 1, power=2.0) for t in (1, 2, 4, 8, 15)}
+    ladders = {t: ParallelTempering(MALA(step_size=1e-3), ladder=PowerLadder(t + 1, 2.0)) for t in (1, 2, 4, 8, 15)}
     rivals = {str(t): sampler_run(model, params, x, ladder) for t, ladder in ladders.items()}
     times, _ = interleave(rivals, repetitions)
     setting = {"latents": 8, "batch": BATCH, "generator": "MLP 8-256-256-64", "steps": STEPS}

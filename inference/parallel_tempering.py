@@ -1,7 +1,5 @@
 """Parallel tempering: any kernel at a ladder of temperatures, neighbours exchanged at every step."""
 
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -10,6 +8,7 @@ import jax.numpy as jnp
 from .adaptation import Adaptation, adapt, begin_adaptation, end_adaptation
 from .coordinates import Coordinates
 from .kernel import ChainState, Kernel
+from .ladders import AdaptedLadder, Ladder, check_ladder
 from .langevin import MALA
 from .markov_chain import record, run_chains
 from .power_posterior import PowerPosterior
@@ -29,8 +28,7 @@ class ParallelTempering(Sampler):
     """Replica exchange by deterministic even-odd swaps (Syed et al. 2022); each chain and datum decides for itself.
 
     A ladder that starts at temperature 0 draws its first replica from the prior anew at every step, exactly, so that
-    each round trip brings an independent start. The ladder is `temperatures` if given, else (k / (R - 1))^power if
-    `power` is given, else adapted: warm-up moves the temperatures of each datum to where neighbours reject equally often.
+    each round trip brings an independent start.
 
     Statistics added to the kernel's at temperature 1: `swap_acceptance` and `is_swapped` by pair, `replica`, which replica
     stands at each temperature, and `tempered_log_likelihood` at each temperature. The summary has `temperatures`,
@@ -38,42 +36,29 @@ class ParallelTempering(Sampler):
 
     Attributes:
         kernel: moves each replica.
-        num_temperatures: R, where `temperatures` is not given.
-        temperatures: increasing, the last one 1; at least two.
-        power: p.
+        ladder: where the replicas stand.
 
     Raises:
-        TypeError: `kernel` is not a kernel.
-        ValueError: the ladder is not usable, or given in two ways.
+        TypeError: `kernel` is not a kernel, or `ladder` not a ladder.
     """
 
     kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value
-    num_temperatures: int = 8
-    temperatures: Sequence[float] | None = None
-    power: float | None = None
+    ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
 
     def __post_init__(self):
         if not isinstance(self.kernel, Kernel):
             raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `NUTS()`, got {self.kernel!r}.")
-        if self.temperatures is not None:
-            if self.power is not None:
-                raise ValueError("Give either `temperatures` or `power`, not both.")
-            object.__setattr__(self, "temperatures", check_temperatures(self.temperatures))
-            object.__setattr__(self, "num_temperatures", len(self.temperatures))
-        if self.num_temperatures < 2:
-            raise ValueError(f"`num_temperatures` must be at least 2, got {self.num_temperatures}.")
-        if self.power is not None and not self.power > 0:
-            raise ValueError(f"`power` must be positive, got {self.power}.")
+        check_ladder(self.ladder, "ParallelTempering")
+
+    @property
+    def num_temperatures(self) -> int:
+        """R."""
+        return self.ladder.num_temperatures
 
     @property
     def coordinates(self) -> Coordinates:
         """The kernel's own."""
         return self.kernel.coordinates
-
-    @property
-    def adapts_ladder(self) -> bool:
-        """Whether warm-up moves the temperatures."""
-        return self.temperatures is None and self.power is None
 
     def sample(
         self,
@@ -89,9 +74,10 @@ class ParallelTempering(Sampler):
         transition = _Tempered(self)
         if transition.draws_reference:
             check_prior(posterior, "A ladder of ParallelTempering that starts at temperature 0")
-        if self.adapts_ladder and num_warmup == 0:
+        if self.ladder.adapts and num_warmup == 0:
             raise ValueError(
-                "The ladder is adapted in warm-up, but `num_warmup` is 0. Give it some, or give `power` or `temperatures`."
+                "The ladder is adapted in warm-up, but `num_warmup` is 0. Give it some, or give a fixed ladder such as "
+                "`PowerLadder(8)`."
             )
         output = run_chains(
             key,
@@ -133,17 +119,11 @@ class _Tempered:
 
     @property
     def draws_reference(self) -> bool:
-        temperatures = self.sampler.temperatures
-        return temperatures is None or temperatures[0] == 0
+        return self.sampler.ladder.starts_at_prior
 
     def begin(self, key, state: ChainState, target) -> tuple[ReplicaExchangeState, Adaptation]:
         sampler, dtype = self.sampler, state.log_likelihood.dtype
-        if sampler.temperatures is not None:
-            temperatures = jnp.asarray(sampler.temperatures, dtype)
-        else:
-            # Cubes are where an adapted ladder starts: most of the change happens close to the prior.
-            power = 3.0 if sampler.power is None else sampler.power
-            temperatures = jnp.linspace(0, 1, sampler.num_temperatures, dtype=dtype) ** power
+        temperatures = jnp.asarray(sampler.ladder.temperatures, dtype)
 
         def start(number):
             new = self.kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
@@ -187,7 +167,7 @@ class _Tempered:
 
     def after_warmup_chunk(self, carry, records, fraction):
         # The last fifth of warm-up tunes step sizes on the final ladder.
-        if not self.sampler.adapts_ladder or fraction > 0.8:
+        if not self.sampler.ladder.adapts or fraction > 0.8:
             return carry
         state, adaptation = carry
         return state._replace(temperatures=_move_ladder(state.temperatures, records["swap_acceptance"])), adaptation
@@ -217,18 +197,3 @@ def _move_ladder(temperatures, swap_acceptance):
     rejection = 1 - swap_acceptance.mean((0, 1))
     ladder = jax.vmap(equalize_rejection)(temperatures[0], rejection)
     return jnp.broadcast_to(ladder, temperatures.shape)
-
-
-def check_temperatures(temperatures: Sequence[float]) -> tuple[float, ...]:
-    """A ladder as a tuple of floats.
-
-    Raises:
-        ValueError: it does not increase from 0 or more to 1 in at least two temperatures.
-    """
-    ladder = tuple(float(t) for t in temperatures)
-    increases = all(low < high for low, high in itertools.pairwise(ladder))
-    if len(ladder) < 2 or not increases or ladder[0] < 0 or ladder[-1] != 1:
-        raise ValueError(
-            f"`temperatures` must increase from 0 or more to 1, in at least two steps of the ladder, got {ladder}."
-        )
-    return ladder

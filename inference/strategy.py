@@ -1,11 +1,12 @@
 """What `fit` asks of a learning strategy."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
 
 from .parameters import Params
-from .plate_model import PlateModel
+from .training_model import TrainingModel
 
 
 class Strategy(Protocol):
@@ -13,14 +14,17 @@ class Strategy(Protocol):
 
     A strategy may remember something about each datum, such as the present state of its Markov chain. `fit` keeps that
     state, hands the strategy the rows of the batch at hand, and writes back what the strategy returns.
+
+    A strategy that learns a NumPyro program beside the model, such as an encoder, has it as the attribute `guide`: a
+    function of the model's arguments, whose `numpyro.param` sites are then learnt too and stand among `params`.
     """
 
-    def init(self, key: jax.Array, plate_model: PlateModel, params: Params, data: Any) -> Any:
+    def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> Any:
         """Return the state remembered between steps: a pytree of arrays (num_data, ...), or () for none."""
         ...
 
     def loss(
-        self, key: jax.Array, plate_model: PlateModel, params: Params, state: Any, batch: Any
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: Any, batch: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         """Evaluate the objective whose gradient in `params` the optimiser follows downhill.
 
@@ -36,3 +40,20 @@ class Strategy(Protocol):
             into the history, and the new rows of the state.
         """
         ...
+
+    def draw(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: Any, batch: Any
+    ) -> dict[str, jax.Array]:
+        """Draw the latents of each datum of a batch from its posterior, for grids to be refitted to.
+
+        Args: as `loss`.
+
+        Returns:
+            By name of the latent site, values whose leading axis runs over the data.
+        """
+        ...
+
+
+def guide_of(strategy: Strategy) -> Callable | None:
+    """The program that a strategy learns beside the model, if there is one."""
+    return getattr(strategy, "guide", None)

@@ -15,7 +15,7 @@ from numpyro.util import not_jax_tracer
 from .basis import RBF, Basis
 from .distributions import KANTilted, KANTiltedMixture
 from .network import KANetwork, check_sizes
-from .univariate import UnivariateKAN
+from .univariate import UnivariateKAN, check_domain
 
 
 def kan_prior(
@@ -27,12 +27,16 @@ def kan_prior(
     reference: Distribution,
     num_components: int | None = None,
     activation: Callable[[Array], Array] = jax.nn.silu,
+    adaptive_grid: bool = False,
 ) -> KANTilted | KANTiltedMixture:
     """Declare a learnt prior inside a model; it starts close to its reference.
 
     Registers the site `{name}$params`, a dictionary with the entries `coef`, `base_weight` and `spline_weight` of a
     `UnivariateKAN`; with `num_components` also `logits`; and where `basis.trainable_width`, `unconstrained_width`, one
-    number that `biject_to(basis.width_constraint)` maps to the width. Grid and domain are constants.
+    number that `biject_to(basis.width_constraint)` maps to the width. Grid and domain are constants, unless
+    `adaptive_grid`: then a second site `{name}$grid`, a dictionary of `grid`, shape bank + (G,), and `domain`, shape
+    bank + (2,), holds those of each function, the bank being `shape` and with `num_components` one axis more. No gradient
+    is meant for it: it is for training to refit.
 
     Args:
         name: prefix of the parameter's name.
@@ -42,6 +46,7 @@ def kan_prior(
         reference: the univariate distribution that is tilted; its own parameters may be learnt too.
         num_components: K, for a mixture of K tilted densities for each latent.
         activation: the energies' base function.
+        adaptive_grid: whether grid and domain are a site of the model.
 
     Returns:
         A distribution of batch shape `shape` broadcast with the reference's.
@@ -70,6 +75,8 @@ def kan_prior(
 
     values = dict(register_parameters(name, init))
     logits = values.pop("logits", None)
+    if adaptive_grid:
+        values |= _register_grid(name, bank_shape, basis, domain)
     energy = _bank(values, basis, domain, activation)
     if logits is None:
         return KANTilted(energy, reference)
@@ -146,6 +153,20 @@ def register_parameters(name: str, init: Callable[[Array], Any]) -> Any:
         return numpyro.param(site, init(key))
     _check_like(site, values, jax.eval_shape(init, jax.random.key(0)))
     return values
+
+
+def _register_grid(name, bank_shape, basis, domain):
+    """Grid and domain of each function, the value of the site `{name}$grid`."""
+    with jax.ensure_compile_time_eval():
+        bounds = jnp.asarray(check_domain(domain), jnp.result_type(float))
+        initial = {
+            name: jnp.broadcast_to(value, bank_shape + value.shape)
+            for name, value in (("grid", basis.init_grid(bounds)), ("domain", bounds))
+        }
+    site = f"{name}$grid"
+    values = numpyro.param(site, initial)
+    _check_like(site, values, initial)
+    return dict(values)
 
 
 def _check_like(site, values, expected):

@@ -165,7 +165,7 @@ class UnivariateKAN:
         return self.base_weight * self.activation(z)[..., None] + self.spline_weight * spline
 
     def refit(
-        self, samples: ArrayLike, *, domain: tuple[float, float] | None = None, tolerance: float = 1e-3
+        self, samples: ArrayLike, *, domain: tuple[float, float] | Array | None = None, tolerance: float = 1e-3
     ) -> "UnivariateKAN":
         """Move each grid to where the samples are, as far as the function stays what it was.
 
@@ -176,7 +176,8 @@ class UnivariateKAN:
 
         Args:
             samples: draws, shape (num_samples, ...) + batch_shape.
-            domain: the new domain; None keeps the present one. Outside the old domain the old function is constant.
+            domain: the new domain, or an array batch_shape + (2,) of one for each function; None keeps the present one.
+                Outside the old domain the old function is constant.
             tolerance: largest change, relative to the range of the function, at least 0.
 
         Returns:
@@ -194,7 +195,7 @@ class UnivariateKAN:
         num_grid = self.grid.shape[-1]
         if num_grid == 0 and domain is None:
             return self
-        new_domain = self.domain if domain is None else jnp.asarray(check_domain(domain), self.coef.dtype)
+        new_domain = self.domain if domain is None else self._check_new_domain(domain)
         a, b = (jnp.broadcast_to(new_domain[..., i], self.batch_shape) for i in (0, 1))
         samples = jnp.moveaxis(samples.reshape(-1, *self.batch_shape), 0, -1)
         samples = jnp.clip(samples, a[..., None], b[..., None])
@@ -237,6 +238,15 @@ class UnivariateKAN:
         return dataclasses.replace(
             self, grid=pick(grids) if num_grid else self.grid, coef=pick(coefs), domain=new_domain
         )
+
+    def _check_new_domain(self, domain):
+        if not isinstance(domain, Array):
+            return jnp.asarray(check_domain(domain), self.coef.dtype)
+        if domain.shape not in ((2,), (*self.batch_shape, 2)):
+            raise ValueError(f"domain of shape {domain.shape}: expected (2,) or {(*self.batch_shape, 2)}.")
+        if not_jax_tracer(domain) and not np.all(np.diff(domain, axis=-1) > 0):
+            raise ValueError(f"domain={domain}: expected increasing pairs (a, b).")
+        return domain.astype(self.coef.dtype)
 
     @staticmethod
     def _clip(z: Array, domain: Array) -> Array:

@@ -10,7 +10,7 @@ import scipy.stats as st
 from numpyro import handlers
 
 import kaem_ppl as kp
-from kaem_ppl.inference import MALA, NUTS, ParallelTempering, TemperedSMC, sample_posterior
+from kaem_ppl.inference import MALA, NUTS, AdaptedLadder, ParallelTempering, TemperedSMC, sample_posterior
 
 REPLICATIONS, DRAWS, BINS = 500, 99, 20
 
@@ -42,7 +42,7 @@ def replications():
         (MALA(), 20),
         (NUTS(), 5),
         (TemperedSMC(num_particles=500, kernel=MALA()), 1),
-        (ParallelTempering(MALA(), num_temperatures=4), 20),
+        (ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 20),
     ],
     ids=["MALA", "NUTS", "TemperedSMC", "ParallelTempering"],
 )

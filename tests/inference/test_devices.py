@@ -36,13 +36,13 @@ samplers = {
     "ULA": ULA(0.01), "MALA": MALA(step_size=0.02), "HMC": HMC(step_size=0.1, num_integration_steps=3), "PCNL": PCNL(step_size=0.1),
     "EllipticalSlice": EllipticalSlice(), "ImportanceSampling": ImportanceSampling(50),
     "TemperedSMC": TemperedSMC(num_particles=20, kernel=MALA(step_size=0.02), num_mutation_steps=4),
-    "ParallelTempering": ParallelTempering(MALA(step_size=0.02), num_temperatures=3, power=2.0),
+    "ParallelTempering": ParallelTempering(MALA(step_size=0.02), ladder=PowerLadder(3, 2.0)),
 }
 warmup = 0
 if x64:
     warmup = 20
     samplers = {"MALA": MALA(), "HMC": HMC(num_integration_steps=3), "NUTS": NUTS(max_tree_depth=4), "PCNL": PCNL(),
-        "TemperedSMC": TemperedSMC(num_particles=20), "ParallelTempering": ParallelTempering(MALA(), num_temperatures=3)}
+        "TemperedSMC": TemperedSMC(num_particles=20), "ParallelTempering": ParallelTempering(MALA(), ladder=AdaptedLadder(3))}
 results = {}
 for name, sampler in samplers.items():
     draws = sample_posterior(jax.random.key(1), model, x, params=params, sampler=sampler, num_chains=2, num_samples=20,

@@ -9,7 +9,15 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from kaem_ppl.inference import NUTS, ULA, ImportanceSampling, ParallelTempering, diagnose, sample_posterior
+from kaem_ppl.inference import (
+    NUTS,
+    ULA,
+    AdaptedLadder,
+    ImportanceSampling,
+    ParallelTempering,
+    diagnose,
+    sample_posterior,
+)
 
 
 def model(x):
@@ -88,7 +96,9 @@ def test_ladder_that_no_replica_climbs(draws):
         "tempered_log_likelihood": np.asarray(jax.random.normal(jax.random.key(3), (4, 800, 3))),
     }
     summary = {"communication_barrier": np.full(4, 1.98), "recommended_num_temperatures": np.full(4, 5)}
-    diagnosis = diagnose(changed(draws, sampler=ParallelTempering(num_temperatures=3), stats=stats, summary=summary))
+    diagnosis = diagnose(
+        changed(draws, sampler=ParallelTempering(ladder=AdaptedLadder(3)), stats=stats, summary=summary)
+    )
     assert diagnosis.run["round_trips"] == 0
     assert diagnosis.run["ess_per_temperature"].shape == (3,)
     assert any("calls for 5 temperatures, and there are 3" in words for words in diagnosis.warnings)

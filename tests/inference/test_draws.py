@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import Predictive
 
-from kaem_ppl.inference import MALA, ImportanceSampling, ParallelTempering, TemperedSMC, sample_posterior
+from kaem_ppl.inference import MALA, AdaptedLadder, ImportanceSampling, ParallelTempering, TemperedSMC, sample_posterior
 
 X = jnp.array([[0.5, 1.0], [-1.0, 0.0], [2.0, 2.5]])
 
@@ -92,7 +92,7 @@ def test_tree_without_a_plate_names_the_models_own():
     [
         MALA(),
         pytest.param(ImportanceSampling(100), marks=pytest.mark.slow),
-        pytest.param(ParallelTempering(num_temperatures=3), marks=pytest.mark.slow),
+        pytest.param(ParallelTempering(ladder=AdaptedLadder(3)), marks=pytest.mark.slow),
         pytest.param(TemperedSMC(num_particles=50, kernel=MALA()), marks=pytest.mark.slow),
     ],
     ids=lambda sampler: type(sampler).__name__,

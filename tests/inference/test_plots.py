@@ -5,7 +5,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from kaem_ppl.inference import MALA, ParallelTempering, sample_posterior
+from kaem_ppl.inference import MALA, ParallelTempering, PowerLadder, sample_posterior
 from kaem_ppl.inference.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
 
 
@@ -17,7 +17,7 @@ def model(x):
 
 @pytest.fixture(scope="module")
 def tempered():
-    sampler = ParallelTempering(MALA(step_size=0.05), num_temperatures=3, power=2.0)
+    sampler = ParallelTempering(MALA(step_size=0.05), ladder=PowerLadder(3, 2.0))
     return sample_posterior(
         jax.random.key(0), model, jnp.array([0.5, -1.0, 2.0]), sampler=sampler, num_chains=2, num_samples=40,
         num_warmup=0, plate="data", progress_bar=False,

@@ -13,7 +13,7 @@ from numpyro.contrib.module import flax_module
 from numpyro.distributions import constraints
 from numpyro.infer import Predictive
 
-from kaem_ppl.inference import ImportanceMLE, NonFiniteLossError, fit
+from kaem_ppl.inference import AdaptiveGrid, ImportanceMLE, NonFiniteLossError, fit
 
 # Without resampling, which takes long to compile.
 QUICK = {"strategy": ImportanceMLE(50, ess_threshold=0), "num_epochs": 2, "progress_bar": False}
@@ -146,6 +146,128 @@ def test_traces_do_not_grow_with_epochs():
     assert count(1) == count(6)
 
 
+def test_nothing_compiles_after_the_first_epochs():
+    # Oracle: JAX's own count of compilations. Three epochs with evaluations, copies for the callback and a resumption have
+    # compiled everything; six more, and going on from a state, compile nothing.
+    compiled, x = [], ppca_data(20)
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
+    )
+    evidence = jax.jit(lambda params: -jnp.square(params["offset"] - 1).sum())
+    arguments = QUICK | {"batch_size": 8, "evaluate": lambda key, params: evidence(params), "patience": 100}
+
+    def run(num_epochs, state=None):
+        return fit(
+            jax.random.key(0), ppca, x, **(arguments | {"num_epochs": num_epochs}), state=state, callback=lambda *_: None
+        )
+
+    run(3, run(2).state)
+    assert compiled
+    # Finding a model's sites compiles a few small programs at each call, however many epochs there are.
+    compiled.clear()
+    run(3)
+    few = len(compiled)
+    compiled.clear()
+    result = run(9)
+    assert len(compiled) == few
+    compiled.clear()
+    run(12, result.state)
+    assert len(compiled) == few
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Pull every parameter to 3, on a path that depends on the keys, and remember the last key of each datum."""
+
+    def init(self, key, plate_model, params, data):
+        return jnp.zeros(len(data))
+
+    def loss(self, key, plate_model, params, state, batch):
+        noise = jax.random.normal(key, (len(batch),))
+        distance = sum(jnp.square(leaf - 3).sum() for leaf in jax.tree.leaves(params))
+        return distance + (state * batch[:, 0]).mean() * params["noise"], ({}, noise)
+
+
+def test_a_state_resumes_bit_for_bit():
+    # Oracle: the same training without a stop. The state passes through NumPy, as through a file.
+    arguments = {"strategy": Pull(), "optimizer": optax.adam(0.1), "batch_size": 8, "progress_bar": False}
+    states, rows = [], []
+    whole = fit(
+        jax.random.key(0), ppca, ppca_data(20), num_epochs=5, **arguments,
+        callback=lambda state, row: (states.append(state), rows.append(row)),
+    )  # fmt: skip
+    kept = jax.tree.map(np.asarray, states[1])
+    resumed = fit(jax.random.key(9), ppca, ppca_data(20), num_epochs=5, state=kept, **arguments)
+    jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
+    np.testing.assert_array_equal(resumed.history["epoch"], [3, 4, 5])
+    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"][2:])
+    # The copies that the callback saw are its own.
+    assert [int(state.epoch) for state in states] == [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
+    assert not np.array_equal(states[0].params["weight"], states[4].params["weight"])
+
+
+def test_one_optimizer_for_each_site():
+    # Oracle: steps of gradient descent by hand; a rate of 0 leaves a site where it was.
+    rates = {"weight": 0.0, "offset": 0.1, "noise": 0.0}
+    arguments = {"strategy": Pull(), "num_epochs": 1, "progress_bar": False}
+    optimizer = {name: optax.sgd(rate) for name, rate in rates.items()}
+    params = fit(jax.random.key(0), ppca, ppca_data(4), optimizer=optimizer, **arguments).params
+    np.testing.assert_allclose(params["offset"], 0.1 * 6 * np.ones(4), rtol=1e-6)
+    np.testing.assert_array_equal(params["weight"], jnp.array([0.5, 0.1, -0.2, 0.3]))
+    np.testing.assert_allclose(params["noise"], 0.6, rtol=1e-6)
+
+
+def test_gradients_are_clipped_by_optax():
+    optimizer = optax.chain(optax.clip_by_global_norm(0.01), optax.sgd(1.0))
+    arguments = {"strategy": Pull(), "num_epochs": 1, "progress_bar": False}
+    params = fit(jax.random.key(0), ppca, ppca_data(4), optimizer=optimizer, **arguments).params
+    moved = jnp.square(params["weight"] - jnp.array([0.5, 0.1, -0.2, 0.3])).sum() + jnp.square(params["offset"]).sum()
+    assert 0 < moved <= 0.01**2 * 1.001
+
+
+def test_stops_early_at_the_best_evaluation():
+    # Oracle: evaluations written down beforehand, the best of them the second, after epoch 4.
+    seen, values = [], iter([1.0, 5.0, 4.0, 3.0, 9.0])
+
+    def evaluate(key, params):
+        seen.append(params["offset"])
+        return next(values)
+
+    result = fit(
+        jax.random.key(0), ppca, ppca_data(20), strategy=Pull(), num_epochs=20, progress_bar=False, evaluate=evaluate,
+        evaluate_every=2, patience=2,
+    )  # fmt: skip
+    np.testing.assert_array_equal(result.history["epoch"], range(1, 9))
+    np.testing.assert_array_equal(result.history["evaluation"], [np.nan, 1, np.nan, 5, np.nan, 4, np.nan, 3])
+    np.testing.assert_array_equal(result.params["offset"], seen[1])
+    assert not np.array_equal(result.params["offset"], seen[-1])
+
+
+def test_convolutions_train_batch_by_batch():
+    # Oracle: the same model without a convolution, a sum over the same numbers, whose epochs are one program each.
+    def convolved(x):
+        kernel = numpyro.param("kernel", jnp.array([0.5, 0.1, -0.2]))
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(0, 1).expand([4]).to_event(1))
+            mean = jax.lax.conv_general_dilated(z[:, None, :], kernel[None, None, :], (1,), "SAME")[:, 0]
+            numpyro.sample("x", dist.Normal(mean, 0.5).to_event(1), obs=x)
+
+    def summed(x):
+        kernel = numpyro.param("kernel", jnp.array([0.5, 0.1, -0.2]))
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(0, 1).expand([4]).to_event(1))
+            padded = jnp.pad(z, ((0, 0), (1, 1)))
+            mean = sum(kernel[i] * padded[:, i : i + 4] for i in range(3))
+            numpyro.sample("x", dist.Normal(mean, 0.5).to_event(1), obs=x)
+
+    first, second = (
+        fit(jax.random.key(0), model, ppca_data(20), **(QUICK | {"batch_size": 8})) for model in (convolved, summed)
+    )
+    np.testing.assert_allclose(first.params["kernel"], second.params["kernel"], rtol=1e-4)
+    np.testing.assert_allclose(first.history["loss"], second.history["loss"], rtol=1e-4)
+
+
 @pytest.mark.parametrize(("num_data", "batch_size", "visits"), [(6, 2, [1, 2, 3]), (6, 6, [1, 2, 3])])
 def test_each_datum_comes_once_an_epoch(num_data, batch_size, visits):
     # Oracle: counting. A state kept per datum also shows that rows return to where they came from.
@@ -257,6 +379,13 @@ def with_mutable_state(x):
         ({"batch_size": 0}, ValueError, "`batch_size` must be between 1 and the 20 data, got 0"),
         ({"num_epochs": 0}, ValueError, "`num_epochs`"),
         ({"optimizer": 0.1}, TypeError, "`optimizer` must be an Optax"),
+        ({"optimizer": {"noise": 0.1}}, TypeError, "`optimizer` must be an Optax"),
+        ({"optimizer": {"noise": optax.sgd(1.0)}}, ValueError, r"lacks \['offset', 'weight'\], and has \[\]"),
+        ({"patience": 3}, ValueError, "`evaluate` is missing"),
+        ({"evaluate": max, "patience": 0}, ValueError, "`patience` must be at least 1"),
+        ({"evaluate_every": 0}, ValueError, "`evaluate_every` must be at least 1"),
+        ({"grids": AdaptiveGrid()}, ValueError, "`grids` is given, but the model has no grid"),
+        ({"state": (1.0,)}, ValueError, "`state` is not a state of this training"),
         ({"params": {"wait": 1.0}}, ValueError, r"`params` names \['wait'\], but the model's parameters are"),
         ({"plate": "rows"}, ValueError, r"the model's plates are \['data'\]"),
         ({"model": without_params}, ValueError, "no `numpyro.param` site"),

@@ -1,0 +1,185 @@
+"""Ladders of temperatures from the prior, 0, to the posterior, 1: values shared by all that climbs one."""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ladder(ABC):
+    """Where the replicas or stages of a tempered method stand.
+
+    Attributes:
+        num_temperatures: R, at least two.
+        adapts: whether the temperatures are only where a warm-up starts.
+    """
+
+    adapts: ClassVar[bool] = False
+    num_temperatures: int
+
+    @property
+    @abstractmethod
+    def temperatures(self) -> tuple[float, ...]:
+        """R increasing exponents of the likelihood, the last one 1."""
+
+    @property
+    def starts_at_prior(self) -> bool:
+        """Whether the first temperature is 0."""
+        return self.temperatures[0] == 0
+
+    def quadrature_weights(self) -> np.ndarray | None:
+        """Weights of a rule for the integral over [0, 1] from values at the temperatures, if these are nodes of one."""
+        return None
+
+
+@dataclass(frozen=True)
+class PowerLadder(Ladder):
+    """t_k = (k / (R - 1))^p (Friel and Pettitt 2008): p above 1 crowds the temperatures towards the prior.
+
+    Attributes:
+        num_temperatures: R.
+        power: p.
+
+    Raises:
+        ValueError: there are fewer than two temperatures, or p is not positive.
+    """
+
+    num_temperatures: int = 16
+    power: float = 3.0
+
+    def __post_init__(self):
+        check_num_temperatures(self.num_temperatures)
+        if not self.power > 0:
+            raise ValueError(f"`power` must be positive, got {self.power}.")
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """See `Ladder.temperatures`."""
+        return tuple(float(t) for t in np.linspace(0, 1, self.num_temperatures) ** self.power)
+
+    def quadrature_weights(self) -> np.ndarray | None:
+        """Simpson's rule in u = t^(1/p), where R is odd and p at least 1: the integral of E(u^p) p u^(p-1) over u."""
+        if self.num_temperatures % 2 == 0 or self.power < 1:
+            return None
+        u = np.linspace(0, 1, self.num_temperatures)
+        simpson = np.where(np.arange(self.num_temperatures) % 2 == 1, 4.0, 2.0)
+        simpson[[0, -1]] = 1.0
+        return simpson / (3 * (self.num_temperatures - 1)) * self.power * u ** (self.power - 1)
+
+
+@dataclass(frozen=True)
+class GeometricLadder(Ladder):
+    """0, and then temperatures in constant ratio from the smallest to 1.
+
+    Attributes:
+        num_temperatures: R, 0 counted.
+        smallest: the first temperature above 0.
+
+    Raises:
+        ValueError: there are fewer than three temperatures, or the smallest does not lie between 0 and 1.
+    """
+
+    num_temperatures: int = 16
+    smallest: float = 1e-3
+
+    def __post_init__(self):
+        if self.num_temperatures < 3:
+            raise ValueError(f"`num_temperatures` must be at least 3, got {self.num_temperatures}.")
+        if not 0 < self.smallest < 1:
+            raise ValueError(f"`smallest` must lie between 0 and 1, got {self.smallest}.")
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """See `Ladder.temperatures`."""
+        return (0.0, *(float(t) for t in np.geomspace(self.smallest, 1, self.num_temperatures - 1)))
+
+
+@dataclass(frozen=True, init=False)
+class GivenLadder(Ladder):
+    """Temperatures as they are given.
+
+    Attributes:
+        num_temperatures: R, how many were given.
+
+    Raises:
+        ValueError: they do not increase from 0 or more to 1 in at least two temperatures.
+    """
+
+    num_temperatures: int
+    given: tuple[float, ...]
+
+    def __init__(self, temperatures: Sequence[float]):
+        ladder = tuple(float(t) for t in temperatures)
+        increases = all(low < high for low, high in itertools.pairwise(ladder))
+        if len(ladder) < 2 or not increases or ladder[0] < 0 or ladder[-1] != 1:
+            raise ValueError(f"`temperatures` must increase from 0 or more to 1, in at least two values, got {ladder}.")
+        object.__setattr__(self, "given", ladder)
+        object.__setattr__(self, "num_temperatures", len(ladder))
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """See `Ladder.temperatures`."""
+        return self.given
+
+
+@dataclass(frozen=True)
+class AdaptedLadder(Ladder):
+    """Temperatures that a warm-up moves, for each datum, to where neighbours reject equally often (Syed et al. 2022).
+
+    They start at cubes: most of the change happens close to the prior.
+
+    Attributes:
+        num_temperatures: R.
+
+    Raises:
+        ValueError: there are fewer than two temperatures.
+    """
+
+    adapts: ClassVar[bool] = True
+    num_temperatures: int = 8
+
+    def __post_init__(self):
+        check_num_temperatures(self.num_temperatures)
+
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """See `Ladder.temperatures`."""
+        return PowerLadder(self.num_temperatures, 3.0).temperatures
+
+
+def check_num_temperatures(num_temperatures: int) -> None:
+    """Refuse a ladder of one rung.
+
+    Raises:
+        ValueError: there are fewer than two temperatures.
+    """
+    if num_temperatures < 2:
+        raise ValueError(f"`num_temperatures` must be at least 2, got {num_temperatures}.")
+
+
+def check_ladder(ladder: Ladder, method: str, *, fixed: bool = False, from_prior: bool = False) -> None:
+    """Refuse a ladder that a method can't climb.
+
+    Args:
+        ladder: to be checked.
+        method: its name, for the message.
+        fixed: whether the temperatures must be known before the run.
+        from_prior: whether the first one must be 0.
+
+    Raises:
+        TypeError: it is not a ladder.
+        ValueError: the temperatures are adapted, or do not start at 0.
+    """
+    if not isinstance(ladder, Ladder):
+        raise TypeError(f"`ladder` must be a ladder such as `PowerLadder(16)`, got {ladder!r}.")
+    if fixed and ladder.adapts:
+        raise ValueError(
+            f"{method} needs temperatures that are known before it runs, got `{ladder!r}`. Give a `PowerLadder`, "
+            "`GeometricLadder` or `GivenLadder`."
+        )
+    if from_prior and not ladder.starts_at_prior:
+        raise ValueError(f"`ladder` must start at 0, the prior, for {method}, got {ladder.temperatures[0]} first.")

@@ -1,0 +1,272 @@
+"""Maximum likelihood by a tempered population: a ladder of replicas for each datum, exchanged at every step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.special import logsumexp
+
+from . import replica_exchange
+from .chain_memory import ChainMemory, adapt_step_size, draw_starts, remember
+from .kernel import Kernel
+from .langevin import MALA
+from .langevin_mle import check_chain
+from .parameters import Params
+from .training_model import TrainingModel
+
+
+class PopulationMemory(NamedTuple):
+    """One row for each datum.
+
+    Attributes:
+        chains: of its R replicas.
+        temperatures: its ladder, shape (num_data, R); () where the ladder is given.
+    """
+
+    chains: ChainMemory
+    temperatures: jax.Array | tuple[()]
+
+
+@dataclass(frozen=True)
+class ThermodynamicMLE:
+    """Learn from replicas of each datum's power posteriors p_k proportional to p(z) p(x | z)^t_k, 0 = t_1 < ... < t_R = 1.
+
+    A visit makes `num_steps` sweeps: the replica at temperature 0 is drawn anew from the prior, exactly, every other one
+    moves by the kernel, and neighbours are exchanged (Syed et al. 2022). With l = log p(x | z) and M sweeps, three
+    objectives are built on the draws, which are held fixed:
+
+    - `fisher`: log p(x, z) at t = 1, by Fisher's identity; the ladder is for mixing. The least noise, and no bias from the
+      ladder.
+    - `thermodynamic`: the trapezoid rule for log p(x) = integral_0^1 E_t[l] dt (Friel and Pettitt 2008, eq. 7).
+    - `steppingstone`: log p(x) ~ sum_k log mean exp((t_{k+1} - t_k) l) (Xie et al. 2011, eq. 11).
+
+    The last two move with the draws' own densities too: d E_t[l] = E_t[d l] + Cov_t(l, d log p(z) + t d l) (Masrani et
+    al., arXiv 1907.00031, eq. 9), and for the steppingstone the score of its draws likewise. Without those terms the sum
+    over k of (t_{k+1} - t_k) d l is not the derivative of the evidence. They are estimated over the M sweeps of a visit,
+    which follow one another in a chain: many sweeps, or slow chains keep a part of the covariance out.
+
+    The history's `log_evidence` is the steppingstone estimate of the sweeps made for training, the chains at most one
+    visit old.
+
+    Attributes:
+        kernel: moves each replica; where it adapts its step size, each datum has one for each temperature.
+        num_temperatures: R.
+        num_steps: M, sweeps of a visit.
+        power: p of t_k = ((k - 1) / (R - 1))^p; or a function from the number of the datum's earlier visits, that is of
+            finished epochs, to p, such as `CyclicPower()`; None adapts each datum's ladder to where neighbours reject
+            equally often.
+        objective: one of the three.
+        persistent: whether replicas go on from visit to visit, rather than from prior draws.
+
+    Raises:
+        TypeError: `kernel` is not a Markov kernel.
+        ValueError: another argument is out of range.
+    """
+
+    kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value
+    num_temperatures: int = 8
+    num_steps: int = 20
+    power: float | Callable[[jax.Array], jax.Array] | None = None
+    objective: Literal["fisher", "thermodynamic", "steppingstone"] = "fisher"
+    persistent: bool = True
+
+    def __post_init__(self):
+        check_chain(self.kernel, self.num_steps)
+        if self.num_temperatures < 2:
+            raise ValueError(f"`num_temperatures` must be at least 2, got {self.num_temperatures}.")
+        if self.power is not None and not callable(self.power) and not self.power > 0:
+            raise ValueError(f"`power` must be positive, got {self.power}.")
+        if self.objective not in ("fisher", "thermodynamic", "steppingstone"):
+            raise ValueError(
+                f"`objective` must be 'fisher', 'thermodynamic' or 'steppingstone', got {self.objective!r}."
+            )
+        if self.objective != "fisher" and self.num_steps < 2:
+            raise ValueError(
+                f"`objective={self.objective!r}` needs the spread of draws within a visit: give at least 2 `num_steps`."
+            )
+
+    def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> PopulationMemory:
+        """Put R replicas at prior draws for each datum."""
+        shape = (self.num_temperatures,)
+        position = draw_starts(self.kernel, plate_model, shape, key, params, data) if self.persistent else ()
+        num_data = jax.tree.leaves(data)[0].shape[0]
+        # Cubes are where an adapted ladder starts: most of the change happens close to the prior.
+        ladder = jnp.linspace(0, 1, self.num_temperatures) ** 3
+        temperatures = jnp.tile(ladder, (num_data, 1)) if self.power is None else ()
+        return PopulationMemory(remember(self.kernel, position, num_data, shape), temperatures)
+
+    def loss(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: PopulationMemory, batch: Any
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], PopulationMemory]]:
+        """Return minus the objective, averaged over the batch; see `Strategy.loss`."""
+        posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
+        record, new_state = self._move(key, plate_model, posterior, state)
+        estimate, likelihood_weight, prior_weight = jax.vmap(_OBJECTIVES[self.objective])(
+            record.log_likelihood, record.temperatures
+        )
+        evidence = jax.vmap(_steppingstone)(record.log_likelihood, record.temperatures)[0]
+        metrics = {
+            "log_evidence": evidence.mean(),
+            "log_likelihood": record.log_likelihood[:, -1, -1].mean(),
+            "acceptance_rate": record.acceptance_rate.mean(),
+            "swap_acceptance": record.swap_acceptance.mean(),
+        }
+        if self.objective == "fisher":
+            last = jax.tree.map(lambda x: x[:, -1, -1], record.position)
+            log_likelihood, log_prior = plate_model.log_densities(params, batch, plate_model.values(posterior, last))
+            return -(log_likelihood + log_prior).mean(), (metrics, new_state)
+        surrogate = self._weigh(plate_model, params, posterior, batch, record.position, likelihood_weight, prior_weight)
+        # Its value is the estimate, its derivative that of the weighted densities.
+        return -(estimate.mean() + surrogate - lax.stop_gradient(surrogate)), (metrics, new_state)
+
+    def draw(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: PopulationMemory, batch: Any
+    ) -> dict[str, jax.Array]:
+        """Draw by one more visit, which is not remembered; see `Strategy.draw`."""
+        posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
+        record, _ = self._move(key, plate_model, posterior, state)
+        last = jax.tree.map(lambda x: x[:, -1, -1], record.position)
+        return jax.vmap(posterior.values)(posterior.rows, last)
+
+    def _weigh(self, plate_model, params, posterior, batch, positions, likelihood_weight, prior_weight):
+        """Weighted log-densities of all draws, (B, M, R), a mean over the data; one sweep at a time bounds memory."""
+        num_temperatures = self.num_temperatures
+        rows = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_temperatures, axis=0), batch)
+        repeated = plate_model.posterior_at(posterior, rows)
+
+        @jax.checkpoint
+        def add(total, sweep):
+            position, likelihood_weight, prior_weight = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sweep)
+            latents = plate_model.values(repeated, position)
+            log_likelihood, log_prior = plate_model.log_densities(params, rows, latents)
+            # A draw that cannot have made the datum has log-density -inf and weight 0.
+            terms = jnp.where(likelihood_weight == 0, 0, likelihood_weight * log_likelihood) + prior_weight * log_prior
+            return total + terms.sum(), None
+
+        sweeps = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (positions, likelihood_weight, prior_weight))
+        unroll = self.num_steps if plate_model.unrolls else 1
+        total, _ = lax.scan(add, jnp.zeros((), likelihood_weight.dtype), sweeps, unroll=unroll)
+        return total / posterior.num_data
+
+    def _ladder(self, memory):
+        if self.power is None:
+            return memory.temperatures
+        power = self.power(memory.chains.num_visits) if callable(self.power) else self.power
+        return jnp.linspace(0, 1, self.num_temperatures) ** power
+
+    def _move(self, key, plate_model, posterior, memory):
+        kernel = self.kernel
+
+        def move(key, datum, memory):
+            target = posterior.target(datum)
+            start_key, steps_key = jax.random.split(key)
+            temperatures, num_visits = self._ladder(memory), memory.chains.num_visits
+            position = memory.chains.position
+            if not self.persistent:
+                position = jax.vmap(target.draw)(jax.random.split(start_key, self.num_temperatures))
+            replicas = jax.vmap(lambda position: kernel.evaluate(target, position))(position)
+            tuning = kernel.default_tuning(jax.tree.map(lambda x: x[0], position))
+
+            def step(key, replica, temperature, step_size):
+                return kernel.step(key, replica, target, temperature, tuning._replace(step_size=step_size))
+
+            exchange = replica_exchange.build_kernel(
+                step, lambda replica: replica.log_likelihood, lambda key: kernel.evaluate(target, target.draw(key))
+            )
+
+            def sweep(carry, key):
+                state, log_step_size = carry
+                state, info = exchange(key, state, jnp.exp(log_step_size))
+                acceptance_rate = info.kernel_info["acceptance_rate"]
+                # The first replica is drawn, not moved.
+                moved = adapt_step_size(kernel, log_step_size[1:], acceptance_rate, num_visits)
+                record = _Record(
+                    state.replicas.position, state.replicas.log_likelihood, info.swap_acceptance, acceptance_rate
+                )
+                return (state, log_step_size.at[1:].set(moved)), record
+
+            state = replica_exchange.init(replicas, temperatures)
+            # Even and odd pairs go on taking turns where the last visit stopped.
+            state = state._replace(num_steps=num_visits * self.num_steps)
+            keys = jax.random.split(steps_key, self.num_steps)
+            unroll = self.num_steps if plate_model.unrolls else 1
+            (state, log_step_size), record = lax.scan(sweep, (state, memory.chains.log_step_size), keys, unroll=unroll)
+            position = state.replicas.position if self.persistent else ()
+            new_temperatures = ()
+            if self.power is None:
+                rejection = 1 - record.swap_acceptance.mean(0)
+                wanted = replica_exchange.equalize_rejection(temperatures, rejection)
+                new_temperatures = temperatures + 0.5 * lax.rsqrt(1.0 + num_visits) * (wanted - temperatures)
+            memory = PopulationMemory(ChainMemory(position, log_step_size, num_visits + 1), new_temperatures)
+            return record._replace(temperatures=temperatures), memory
+
+        keys = jax.random.split(key, posterior.num_data)
+        return lax.stop_gradient(jax.vmap(move)(keys, posterior.rows, memory))
+
+
+@dataclass(frozen=True)
+class CyclicPower:
+    """A ladder's power that swings between two values, from `low` to `high` and back once in `period` epochs.
+
+    Attributes:
+        low: power at the start of a cycle; 1 spaces temperatures equally.
+        high: power in the middle of it; more puts temperatures closer to the prior.
+        period: epochs of a cycle.
+
+    Source: the annealing schedule of Raj, arXiv 2506.14167.
+    """
+
+    low: float = 1.0
+    high: float = 4.0
+    period: int = 10
+
+    def __post_init__(self):
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"`low` and `high` must be positive and in order, got {self.low} and {self.high}.")
+        if self.period < 1:
+            raise ValueError(f"`period` must be at least 1, got {self.period}.")
+
+    def __call__(self, num_visits: jax.Array) -> jax.Array:
+        """The power after a number of finished epochs."""
+        phase = 2 * jnp.pi * num_visits / self.period
+        return self.low + (self.high - self.low) * 0.5 * (1 - jnp.cos(phase))
+
+
+class _Record(NamedTuple):
+    """Sweeps of a visit, arrays (M, R, ...)."""
+
+    position: Any
+    log_likelihood: jax.Array
+    swap_acceptance: jax.Array
+    acceptance_rate: jax.Array
+    temperatures: jax.Array | tuple[()] = ()
+
+
+# Of one datum: an estimate of the log-evidence from log-likelihoods (M, R), and the weights (M, R) with which each draw's
+# log-likelihood and log-prior enter its derivative.
+
+
+def _thermodynamic(log_likelihood, temperatures):
+    num_sweeps = len(log_likelihood)
+    intervals = jnp.diff(temperatures)
+    trapezoid = 0.5 * (jnp.pad(intervals, (0, 1)) + jnp.pad(intervals, (1, 0)))
+    mean = log_likelihood.mean(0)
+    covariance = trapezoid * (log_likelihood - mean) / (num_sweeps - 1)
+    return (trapezoid * mean).sum(), trapezoid / num_sweeps + temperatures * covariance, covariance
+
+
+def _steppingstone(log_likelihood, temperatures):
+    num_sweeps = len(log_likelihood)
+    # The last temperature is nobody's lower neighbour.
+    intervals = jnp.pad(jnp.diff(temperatures), (0, 1))
+    log_weights = jnp.where(intervals > 0, intervals * log_likelihood, 0.0)
+    weights = jax.nn.softmax(log_weights, axis=0)
+    excess = jnp.where(intervals > 0, weights - 1 / num_sweeps, 0.0)
+    estimate = (logsumexp(log_weights, axis=0) - jnp.log(num_sweeps)).sum()
+    return estimate, intervals * weights + temperatures * excess, excess
+
+
+_OBJECTIVES = {"fisher": _steppingstone, "thermodynamic": _thermodynamic, "steppingstone": _steppingstone}

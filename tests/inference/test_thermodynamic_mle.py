@@ -1,0 +1,121 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from kaem_ppl.inference import MALA, CyclicPower, ThermodynamicMLE
+from kaem_ppl.inference.thermodynamic_mle import _OBJECTIVES
+from kaem_ppl.inference.training_model import read_training_model
+
+
+def training_model_of(linear_gaussian, data):
+    return read_training_model(jax.random.key(0), linear_gaussian.model, data, "data", linear_gaussian.params)
+
+
+@pytest.mark.parametrize("objective", ["thermodynamic", "steppingstone"])
+def test_weights_are_those_of_the_objective_s_derivative(objective):
+    # Oracle: independent draws from p_t with z ~ Normal(0, s), l = -(z - y)^2 / 2, whose power posteriors are normal; the
+    # derivative in y, and in log s at 1, of the objective's expectation, by central differences of its closed form.
+    temperatures, y = np.array([0, 0.1, 0.4, 1.0]), 0.8
+    num_draws = 200_000
+
+    def moments(t, y, log_s):
+        precision = np.exp(-2 * log_s) + t
+        return t * y / precision, 1 / precision
+
+    def mean_log_likelihood(t, y, log_s):
+        mean, variance = moments(t, y, log_s)
+        return -0.5 * ((mean - y) ** 2 + variance)
+
+    def log_normalizer(t, y, log_s):
+        variance = np.exp(2 * log_s) + (1 / t if t else np.inf)
+        return 0.0 if t == 0 else -0.5 * y**2 / variance - 0.5 * np.log(t * variance)
+
+    def objective_in(y, log_s):
+        if objective == "steppingstone":
+            return log_normalizer(1.0, y, log_s)
+        means = [mean_log_likelihood(t, y, log_s) for t in temperatures]
+        return np.trapezoid(means, temperatures)
+
+    mean, variance = moments(temperatures, y, 0.0)
+    z = mean + np.sqrt(variance) * np.random.default_rng(0).normal(size=(num_draws, 4))
+    log_likelihood = -0.5 * (z - y) ** 2
+    estimate, likelihood_weight, prior_weight = _OBJECTIVES[objective](jnp.asarray(log_likelihood), jnp.asarray(temperatures))
+    np.testing.assert_allclose(estimate, objective_in(y, 0.0), atol=0.01)
+    in_y = (likelihood_weight * (z - y)).sum()
+    in_log_s = (prior_weight * (z**2 - 1)).sum()
+    step = 1e-4
+    np.testing.assert_allclose(in_y, (objective_in(y + step, 0) - objective_in(y - step, 0)) / (2 * step), atol=0.02)
+    np.testing.assert_allclose(in_log_s, (objective_in(y, step) - objective_in(y, -step)) / (2 * step), atol=0.02)
+
+
+def test_evidence_and_ladder_of_persistent_populations(linear_gaussian):
+    # Oracle: the closed-form log-evidence. 100 visits of 10 sweeps to each of 6 data; the steppingstone's logarithm of ten
+    # draws lies low by less than 0.1 nats here. And equal rejection between neighbours, what the ladder adapts to.
+    strategy, x = ThermodynamicMLE(MALA(), 4, 10), linear_gaussian.x
+    plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
+
+    @jax.jit
+    def visit(memory, key):
+        _, (metrics, memory) = strategy.loss(key, plate_model, params, memory, x)
+        return memory, metrics
+
+    memory = strategy.init(jax.random.key(0), plate_model, params, x)
+    memory, metrics = jax.lax.scan(visit, memory, jax.random.split(jax.random.key(1), 200))
+    exact = linear_gaussian.log_evidence(params, x).mean()
+    assert abs(metrics["log_evidence"][100:].mean() - exact) < 0.1
+    ladder = np.asarray(memory.temperatures)
+    assert (np.diff(ladder) > 0).all()
+    np.testing.assert_allclose(ladder[:, [0, -1]], [[0, 1]] * len(x), atol=1e-6)
+    assert not np.allclose(ladder[0], ladder[1], atol=1e-3)
+    # Neighbours reject equally often, whatever the cubes were that they started from.
+    fixed = ThermodynamicMLE(MALA(), 4, 10, power=3.0)
+    start = memory._replace(temperatures=())
+    swaps = jax.jit(lambda: fixed._move(jax.random.key(2), plate_model, plate_model.posterior(params, x), start))()[0]
+    assert swaps.swap_acceptance.shape == (6, 10, 3)
+
+
+@pytest.mark.slow
+def test_fisher_s_gradient(linear_gaussian):
+    # Oracle: the closed form, differentiated; as for `LangevinMLE`, 20 batches, five standard errors.
+    strategy = ThermodynamicMLE(MALA(0.3), 3, 60, power=2.0)
+    x = jnp.repeat(linear_gaussian.x, 100, axis=0)
+    plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
+
+    @jax.jit
+    def estimate(key):
+        init_key, loss_key = jax.random.split(key)
+        memory = strategy.init(init_key, plate_model, params, x)
+        return jax.grad(lambda params: strategy.loss(loss_key, plate_model, params, memory, x)[0])(params)
+
+    estimates = jax.tree.map(lambda *x: jnp.stack(x), *map(estimate, jax.random.split(jax.random.key(1), 20)))
+    exact = jax.grad(lambda params: -linear_gaussian.log_evidence(params, linear_gaussian.x).mean())(params)
+    for name, values in estimates.items():
+        std_error = values.std(0, ddof=1) / np.sqrt(len(values))
+        assert (jnp.abs(values.mean(0) - exact[name]) < 5 * std_error).all(), name
+
+
+def test_cyclic_power():
+    power = CyclicPower(1.0, 5.0, period=8)
+    np.testing.assert_allclose(power(jnp.array([0, 2, 4, 8, 12])), [1, 3, 5, 1, 5], atol=1e-5)
+    ladder = ThermodynamicMLE(MALA(), 3, 2, power=power)._ladder
+    memory = type("Memory", (), {"chains": type("Chains", (), {"num_visits": jnp.array(4)})})
+    np.testing.assert_allclose(ladder(memory), [0, 0.5**5, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_temperatures": 1}, "`num_temperatures` must be at least 2, got 1"),
+        ({"power": 0.0}, "`power` must be positive, got 0.0"),
+        ({"objective": "bound"}, "`objective` must be"),
+        ({"objective": "steppingstone", "num_steps": 1}, "give at least 2 `num_steps`"),
+    ],
+)
+def test_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ThermodynamicMLE(**arguments)
+    with pytest.raises(ValueError, match="`low` and `high` must be positive and in order"):
+        CyclicPower(2.0, 1.0)
+    with pytest.raises(ValueError, match="`period`"):
+        CyclicPower(period=0)
