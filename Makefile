@@ -18,6 +18,8 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed  ## train a KAEM on real digits and leave the results in runs/digits
 	$(RUN) -m kaem_ppl.demo
 
+# Programs of the fast tests run once: they are compiled quickly rather than well. The slow tests run what users run.
+test: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 test: $(VENV)/.installed  ## the fast tests
 	$(RUN) -m pytest -n auto --dist loadfile -m "not slow"
 

@@ -41,7 +41,12 @@ def found(request):
     return {}
 
 
-@pytest.fixture(params=SMALL)
+@pytest.fixture(
+    params=[
+        name if name in ("ParallelTempering", "ImportanceSampling") else pytest.param(name, marks=pytest.mark.slow)
+        for name in SMALL
+    ]
+)
 def result(request, linear_gaussian, found):
     one, name = linear_gaussian, request.param
     if name not in found:
@@ -151,12 +156,15 @@ def impossible(x):
         ({"method": TemperedSMC}, TypeError, "`method` must be one of"),
         ({"model": flat}, ValueError, "its evidence is not defined"),
         ({"method": ParallelTempering(ladder=GivenLadder((0.1, 1)))}, ValueError, "must start at 0"),
-        ({"model": impossible, "method": SMALL["TemperedSMC"]}, ValueError, "0 at every one of 400 prior draws"),
+        pytest.param(
+            {"model": impossible, "method": SMALL["TemperedSMC"]}, ValueError, "0 at every one of 400 prior draws",
+            marks=pytest.mark.slow,
+        ),
         ({"model": impossible, "method": SMALL["ImportanceSampling"]}, ValueError, "0 at every one of 2000 prior draws"),
         ({"model": impossible, "method": NestedSampling(50)}, ValueError, "0 at every one of 50 prior draws"),
-        (
+        pytest.param(
             {"model": impossible, "method": SMALL["AnnealedImportanceSampling"]}, ValueError,
-            "0 at every one of 200 prior draws",
+            "0 at every one of 200 prior draws", marks=pytest.mark.slow,
         ),
         ({"model": impossible, "method": SMALL["ParallelTempering"]}, ValueError, "log-likelihood is not finite at any"),
     ],

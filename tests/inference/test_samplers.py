@@ -80,11 +80,11 @@ def check_moments(draws, mean, covariance):
     ("sampler", "num_samples"),
     [
         (MALA(), 20_000),
-        (HMC(), 4_000),
-        (NUTS(), 4_000),
+        pytest.param(HMC(), 4_000, marks=pytest.mark.slow),
+        pytest.param(NUTS(), 4_000, marks=pytest.mark.slow),
         (EllipticalSlice(), 40_000),
-        (PCNL(), 20_000),
-        (ImportanceSampling(200_000), 10_000),
+        pytest.param(PCNL(), 20_000, marks=pytest.mark.slow),
+        pytest.param(ImportanceSampling(200_000), 10_000, marks=pytest.mark.slow),
         pytest.param(ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 10_000, marks=pytest.mark.slow),
         pytest.param(ParallelTempering(EllipticalSlice(), ladder=AdaptedLadder(4)), 10_000, marks=pytest.mark.slow),
         pytest.param(ParallelTempering(NUTS(), ladder=PowerLadder(3, 2.0)), 4_000, marks=pytest.mark.slow),
@@ -107,6 +107,7 @@ def test_conjugate_posterior(sampler, num_samples):
         assert abs(value.mean() - exact.logpdf(_X)) < max(0.05, 5 * value.std(ddof=1) / 2)
 
 
+@pytest.mark.slow
 def test_unadjusted_langevin_has_the_bias_of_its_step():
     # Oracle: the stationary law of the Euler scheme for a normal posterior with covariance S = V diag(v) V', which is
     # normal with the same mean and variances v / (1 - eta / (2 v)) along V. In those units the sample variances of
@@ -138,6 +139,7 @@ def fraction_above_zero(draws):
     return (np.asarray(draws.samples["z"])[..., 0] > 0).mean((0, 1))
 
 
+@pytest.mark.slow
 def test_parallel_tempering_finds_both_modes():
     # The bar is 0.03. A chain of 5,000 steps makes over 100 round trips, four of them put the standard error near 0.01.
     draws = draw(
@@ -155,6 +157,7 @@ def test_parallel_tempering_finds_both_modes():
     assert (draws.summary["recommended_num_temperatures"] >= 2).all()
 
 
+@pytest.mark.slow
 def test_tempered_smc_finds_both_modes():
     # The bar is 0.03: 4 x 4,000 particles by systematic resampling, standard error near 0.006.
     sampler = TemperedSMC(num_particles=4_000, kernel=MALA(), num_mutation_steps=5)
@@ -162,6 +165,7 @@ def test_tempered_smc_finds_both_modes():
     assert np.abs(fraction_above_zero(draws) - 0.7).max() < 0.03
 
 
+@pytest.mark.slow
 def test_nuts_fails_between_modes_and_diagnose_says_so():
     # Eight chains, for R-hat can't tell that all of them are in one mode: 0.7^8 + 0.3^8, six seeds in a hundred. Ranks
     # bound what it can say: one chain apart from seven gives 1.3, four from four above 2.

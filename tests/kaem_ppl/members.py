@@ -41,8 +41,9 @@ REFERENCES = {
 }
 
 PAIRS = [(basis, reference) for basis in BASES for reference in REFERENCES]
-# Every basis once and every reference at least once: what the fast tests compile. The slow ones run over the rest.
-FAST_PAIRS = list(zip(BASES, list(REFERENCES) * 2, strict=False))
+ONE_PER_BASIS = list(zip(BASES, list(REFERENCES) * 2, strict=False))
+# Every reference once: what the fast tests compile. The slow ones run over the rest.
+FAST_PAIRS = ONE_PER_BASIS[:4]
 SLOW_PAIRS = [pair for pair in PAIRS if pair not in FAST_PAIRS]
 
 

@@ -10,6 +10,7 @@ pytest.importorskip("matplotlib")
 from kaem_ppl import demo
 
 
+@pytest.mark.slow
 def test_a_short_run_writes_everything(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "NUM_EVIDENCE_DRAWS", 2000)
     demo.main(["--out", str(tmp_path / "digits"), "--epochs", "2", "--particles", "50"])

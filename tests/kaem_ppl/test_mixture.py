@@ -38,6 +38,7 @@ def test_log_prob_equals_numpyros_mixture(reference, shape):
     np.testing.assert_allclose(ours.log_prob(z), theirs.log_prob(z), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_reference_with_a_batch():
     # Oracle: MixtureSameFamily, its reference expanded by hand.
     energy = BASES["RBF"](jax.random.key(0), (5, 4))

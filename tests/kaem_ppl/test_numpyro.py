@@ -43,6 +43,7 @@ def test_handlers():
     np.testing.assert_allclose(log_joint, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_predictive():
     draws = Predictive(_model, num_samples=6)(jax.random.key(0), size=4)
     assert draws["z"].shape == (6, 4, 3)
@@ -72,6 +73,7 @@ def _elbos(model, guide, steps=60):
     return losses
 
 
+@pytest.mark.slow
 def test_svi_learns_a_prior():
     # Law: the ELBO improves when the prior is a KANTilted to be learnt; data far from its start. Key 0, deterministic.
     x = jnp.asarray(1.5 + 0.3 * np.random.default_rng(0).normal(size=30))

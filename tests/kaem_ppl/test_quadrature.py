@@ -79,6 +79,7 @@ def test_refined_panels_resolve_a_spike(scale, x64):
     assert abs(float(slowly) - exact) < 1e-9
 
 
+@pytest.mark.slow
 def test_refined_panels_find_two_peaks_of_unlike_width(x64):
     # Oracle: the sum of two Gaussian integrals; the narrow one holds as much mass as the wide one.
     wide, narrow = 0.3, 0.01

@@ -102,6 +102,7 @@ def test_the_upper_tail_keeps_its_digits(e):
     np.testing.assert_allclose(prior.tails(z)[int(e > 0)], stats.norm.sf(6.0), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_nuts_finds_the_same_posterior():
     def model(x):
         z = numpyro.sample("z", TILTED)

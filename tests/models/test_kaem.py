@@ -106,7 +106,8 @@ def test_outputs_may_be_images():
     assert jax.eval_shape(log_density_of_images, jnp.zeros((7, 4, 4))).shape == (7,)
 
 
-@pytest.mark.parametrize("make", [ProductKAEM, pytest.param(MixtureKAEM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [ProductKAEM, MixtureKAEM])
 def test_a_few_epochs_on_digits_help(make):
     pytest.importorskip("sklearn")
     images = split_digits()[0].images[:100]
