@@ -3,10 +3,10 @@ PYTHON ?= $(shell command -v python3.12 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow notebooks lint format clean
+.PHONY: help train-vanilla train-langevin train-thermo train-variational train-sequential demo test test-slow test-all notebooks lint format clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z -]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 20
 
 $(VENV)/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
@@ -18,13 +18,22 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed  ## train a KAEM on real digits and leave the results in runs/digits
 	$(RUN) -m kaem_ppl.demo
 
+train-vanilla train-langevin train-thermo train-variational: train-%: $(VENV)/.installed  ## train on a data set: make train-vanilla DATASET=MNIST
+	$(RUN) -m kaem_ppl.cli train $* --dataset $(or $(DATASET),$(error DATASET is missing: make $@ DATASET=MNIST)) $(FLAGS)
+
+train-sequential: $(VENV)/.installed  ## train one run after another: make train-sequential CONFIG=jobs.txt
+	$(RUN) -m kaem_ppl.cli train-sequential $(or $(CONFIG),$(error CONFIG is missing: make $@ CONFIG=jobs.txt))
+
 # Programs of the fast tests run once: they are compiled quickly rather than well. The slow tests run what users run.
 test: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 test: $(VENV)/.installed  ## the fast tests
-	$(RUN) -m pytest -n auto --dist loadfile -m "not slow"
+	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not exhaustive"
 
 test-slow: $(VENV)/.installed  ## the long statistical checks
 	$(RUN) -m pytest -n auto --dist loadfile -m slow
+
+test-all: $(VENV)/.installed  ## these, and every basis with every reference; an hour or two
+	$(RUN) -m pytest -n auto --dist loadfile
 
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 	$(RUN) tests/run_notebooks.py

@@ -11,6 +11,7 @@ import numpy as np
 
 from .annealed_importance import AnnealedImportanceSampling
 from .importance_sampling import ImportanceSampling
+from .langevin import ULA
 from .nested_sampling import NestedSampling, check_likelihood
 from .parallel_tempering import ParallelTempering
 from .parameters import Params
@@ -101,7 +102,7 @@ class LogEvidence:
             "inference_library": "kaem_ppl",
             "method": repr(self.method),
             "sampling_time": self.seconds,
-            "warnings": list(self.warnings),
+            "warnings": "\n".join(self.warnings),
         }
         dataset = xarray.Dataset(variables, coords={"estimator": names}, attrs=attributes)
         return xarray.DataTree.from_dict({"log_evidence": dataset})
@@ -266,8 +267,10 @@ def _(method: ParallelTempering, key, posterior: PowerPosterior, **settings) -> 
             r_hat > _LARGEST_R_HAT,
             f"chains disagree about the log-likelihood, R-hat above {_LARGEST_R_HAT}. Draw longer.",
         ),
+        _complain_of_bias(method.kernel, posterior),
     )
-    bad = (size < _SMALLEST_ESS) | (r_hat > _LARGEST_R_HAT)
+    # The first is of steppingstone alone, the others of all estimates.
+    bad = np.any([is_bad for is_bad, _ in complaints[1:]], axis=0)
     estimates = {name: x._replace(is_trustworthy=x.is_trustworthy & ~bad) for name, x in estimates.items()}
     summary = {
         "effective_sample_size": size,
@@ -294,7 +297,8 @@ def _(method: TemperedSMC, key, posterior: PowerPosterior, *, num_chains, progre
             worst > _LARGEST_STD_ERROR,
             "the particles of some population descend from a handful of prior draws. Take more particles, more mutation "
             "steps, or a higher `target_ess`.",
-        )
+        ),
+        _complain_of_bias(method.kernel, posterior),
     ]
     if len(values) > 1:
         complaints.append(
@@ -369,6 +373,13 @@ def _(method: NestedSampling, key, posterior: PowerPosterior, *, num_chains, pro
         )
     summary = {"information": run.information.mean(0), "num_iterations": run.num_iterations.max(0)}
     return Found({"nested_sampling": Estimate(value, std_error, np.isfinite(value))}, None, summary, tuple(complaints))
+
+
+def _complain_of_bias(kernel, posterior):
+    return (
+        np.full(posterior.num_data, isinstance(kernel, ULA)),
+        "the kernel is ULA, whose draws have a bias of the order of its step that no standard error shows. Use `MALA`.",
+    )
 
 
 def _average(values, std_errors):

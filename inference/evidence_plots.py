@@ -131,7 +131,7 @@ def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None 
         )  # fmt: skip
     if exact is not None:
         panel.axvline(exact, color=_OTHER, linewidth=1, label="exact")
-        panel.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside upper right", frameon=False, fontsize=8)
     panel.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_xlabel("log-evidence (nats)")

@@ -519,17 +519,20 @@ def _tabulate_priors(posterior):
     if not names:
         return posterior
 
-    def tilted(names, latents, datum):
-        sites = posterior._run(datum, _Fix(latents))
-        return {name: _unwrap(sites[name]["fn"]) for name in names}
-
     fixed = []
     for name in names:
-        jaxpr = jax.make_jaxpr(partial(tilted, [name]))(shapes, datum).jaxpr
+        jaxpr = jax.make_jaxpr(partial(_tilted_priors.__wrapped__, posterior, (name,)))(shapes, datum).jaxpr
         _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
         if not any(is_used):
             fixed.append(name)
     zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in shapes.items()}
-    known = jax.jit(partial(tilted, fixed))(zeros, datum) if fixed else {}
+    known = _tilted_priors(posterior, tuple(fixed), zeros, datum) if fixed else {}
     tables = {name: tabulate_prior(name, prior) for name, prior in known.items()}
     return dataclasses.replace(posterior, tables=tables)
+
+
+@partial(jax.jit, static_argnums=1)
+def _tilted_priors(posterior, names, latents, datum):
+    """The tilted distributions of some sites, where latents have these values."""
+    sites = posterior._run(datum, _Fix(latents))
+    return {name: _unwrap(sites[name]["fn"]) for name in names}

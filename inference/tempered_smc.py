@@ -188,7 +188,8 @@ def climb(
             bar.update(float(jnp.min(populations.temperature)) - bar.n)
     if bar is not None:
         bar.close()
-    return populations, jax.tree.map(lambda *x: jnp.stack(x, axis=2), *stages)
+    # On the host: on the device every number of stages would be a program of its own.
+    return populations, jax.tree.map(lambda *x: np.stack(x, axis=2), *jax.device_get(stages))
 
 
 def _ladder_bar(show):

@@ -14,6 +14,7 @@ import kaem_ppl as kp
 from kaem_ppl.inference import (
     HMC,
     MALA,
+    ULA,
     AdaptedLadder,
     AnnealedImportanceSampling,
     GivenLadder,
@@ -105,6 +106,14 @@ def test_a_narrow_posterior_is_not_believed():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", [ParallelTempering(ULA(0.1), PowerLadder(4)), TemperedSMC(100, ULA(0.1), 2)])
+def test_an_inexact_kernel_is_not_believed(method):
+    evidence = log_evidence(jax.random.key(0), one_latent, jnp.array(1.0), method=method, **QUICK)
+    assert not evidence.is_trustworthy
+    assert any("kernel is ULA" in words for words in evidence.warnings)
+
+
+@pytest.mark.slow
 def test_a_datum_does_not_depend_on_the_others():
     def model(x):
         with numpyro.plate("data", len(x)):
@@ -119,9 +128,7 @@ def test_a_datum_does_not_depend_on_the_others():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [*SMALL.values(), NestedSampling(50)], ids=[*SMALL, "NestedSampling"])
-def test_a_second_call_compiles_nothing(method):
-    from jax._src import test_util
-
+def test_a_second_call_compiles_nothing(method, caplog):
     def model(x):
         with numpyro.plate("data", len(x)):
             one_latent(x)
@@ -130,10 +137,9 @@ def test_a_second_call_compiles_nothing(method):
         log_evidence(jax.random.key(key), model, jnp.array([0.5, -1.0]), plate="data", method=method, **QUICK)
 
     run(0)
-    # What reads the model runs a few operations of its own; the programs of the method are compiled once.
-    with test_util.count_jit_and_pmap_lowerings() as count:
+    with jax.log_compiles(), caplog.at_level("WARNING"):
         run(1)
-    assert count() == 0
+    assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
 
 
 def flat(x):
@@ -312,10 +318,9 @@ def test_kaem_with_two_latents_against_quadrature():
             z = numpyro.sample("z", prior.to_event(1))
             numpyro.sample("x", dist.Normal(decode(z), 0.5).to_event(1), obs=x)
 
-    def sites(params, size):
-        x = jnp.zeros((size, 6))
-        with handlers.trace() as found, handlers.seed(rng_seed=5), handlers.substitute(data=params):
-            model(x)
+    def sites(values, size):
+        with handlers.trace() as found, handlers.seed(rng_seed=5), handlers.substitute(data=values):
+            model(jnp.zeros((size, 6)))
         return found
 
     params = {name: site["value"] for name, site in sites({}, 1).items() if site["type"] == "param"}
@@ -324,20 +329,16 @@ def test_kaem_with_two_latents_against_quadrature():
     )
     grid = np.linspace(-7, 7, 401)
     points = jnp.asarray(np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2))
-    with handlers.substitute(data={**params, "z": points}), handlers.seed(rng_seed=0), handlers.trace() as on_grid:
-        model(jnp.zeros((len(points), 6)))
+    on_grid = sites({**params, "z": points}, len(points))
     mean = np.asarray(on_grid["x"]["fn"].base_dist.loc, float)
     log_prior = np.asarray(on_grid["z"]["fn"].log_prob(points), float)
-    with handlers.substitute(data=params):
-        x = handlers.seed(handlers.uncondition(model), 7)
-        with handlers.trace() as simulated:
-            x(jnp.zeros((32, 6)))
-    x = simulated["x"]["value"]
+    x = sites(params, 32)["x"]["fn"].sample(jax.random.key(7))
     exact = np.array([
         logsumexp(log_prior + st.norm.logpdf(np.asarray(one, float), mean, 0.5).sum(-1)) for one in x
     ]) + 2 * np.log(grid[1] - grid[0])  # fmt: skip
 
-    for method in THREE.values():
+    # Standard errors near 0.01, so that 32 data stay within 0.05.
+    for method in (TemperedSMC(2000, MALA(), 4), THREE["tempering"]):
         evidence = log_evidence(jax.random.key(1), model, x, params=params, plate="data", method=method, **LONGER)
         for name in ("steppingstone", "thermodynamic_integration", "tempered_smc"):
             if name in evidence.estimates:

@@ -42,7 +42,7 @@ REFERENCES = {
 
 PAIRS = [(basis, reference) for basis in BASES for reference in REFERENCES]
 ONE_PER_BASIS = list(zip(BASES, list(REFERENCES) * 2, strict=False))
-# Every reference once: what the fast tests compile. The slow ones run over the rest.
+# Every reference once: what the fast tests compile. The exhaustive ones run over the rest.
 FAST_PAIRS = ONE_PER_BASIS[:4]
 SLOW_PAIRS = [pair for pair in PAIRS if pair not in FAST_PAIRS]
 

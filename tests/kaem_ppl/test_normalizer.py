@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from .members import BASES, FAST_PAIRS, SLOW_PAIRS, density, tilted
+from .members import BASES, FAST_PAIRS, ONE_PER_BASIS, SLOW_PAIRS, density, tilted
 
 SIZES = (1, 10, 100)
 FAR = (100, 1e4, -1e4)
@@ -15,8 +15,9 @@ BARS = {"float32": 1e-6, "float64": 1e-10}
 
 
 def _pairs():
-    slow = [pytest.param(*pair, marks=pytest.mark.slow) for pair in SLOW_PAIRS]
-    return pytest.mark.parametrize(("basis", "reference"), [*FAST_PAIRS, *slow])
+    slow = [pytest.param(*pair, marks=pytest.mark.slow) for pair in ONE_PER_BASIS if pair in SLOW_PAIRS]
+    rest = [pytest.param(*pair, marks=pytest.mark.exhaustive) for pair in SLOW_PAIRS if pair not in ONE_PER_BASIS]
+    return pytest.mark.parametrize(("basis", "reference"), [*FAST_PAIRS, *slow, *rest])
 
 
 def _check(basis, reference, precision, sizes, domain):
@@ -41,15 +42,15 @@ def test_log_normalizer(basis, reference, precision):
     _check(basis, reference, precision, SIZES, (-3.0, 3.0))
 
 
-@pytest.mark.parametrize("basis", ["RBF", *(pytest.param(b, marks=pytest.mark.slow) for b in BASES if b != "RBF")])
+@pytest.mark.parametrize("basis", ["RBF", *(pytest.param(b, marks=pytest.mark.exhaustive) for b in BASES if b != "RBF")])
 def test_reference_far_from_the_domain_and_huge_energies(basis, precision):
     # Normal(0, 1) under a domain (3, 6): nearly all of the reference's mass lies outside.
     if precision == "float64" and basis not in ("RBF", "BSpline3", "BSpline1"):
-        pytest.skip("float64 of this basis runs with the slow tests")
+        pytest.skip("float64 of this basis runs with the exhaustive tests")
     _check(basis, "Normal", precision, FAR, (3.0, 6.0))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("basis", ["Fourier", "Chebyshev", "RSWAF", "Morlet"])
 def test_reference_far_from_the_domain_in_float64(basis, x64):
     _check(basis, "Normal", "float64", FAR, (3.0, 6.0))
@@ -63,7 +64,14 @@ def _value_and_gradients(d, z, what):
     return jax.value_and_grad(objective, (0, 1))(d, z)
 
 
-@pytest.mark.parametrize("basis", ["RBF", *(pytest.param(b, marks=pytest.mark.slow) for b in BASES if b != "RBF")])
+@pytest.mark.parametrize(
+    "basis",
+    [
+        "RBF",
+        pytest.param("BSpline3", marks=pytest.mark.slow),
+        *(pytest.param(b, marks=pytest.mark.exhaustive) for b in BASES if b not in ("RBF", "BSpline3")),
+    ],
+)
 @pytest.mark.parametrize("what", ["log_normalizer", "log_prob"])
 def test_huge_energies_have_finite_gradients(basis, what):
     # Law: every value and gradient is finite, with energies of +-1e4, inside and outside the domain.

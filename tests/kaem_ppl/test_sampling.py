@@ -23,8 +23,13 @@ def _ks(draws, cdf):
     return stats.kstwobign.sf(statistic * np.sqrt(n))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("basis", "reference"), PAIRS)
+@pytest.mark.parametrize(
+    ("basis", "reference"),
+    [
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in ONE_PER_BASIS),
+        *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in PAIRS if p not in ONE_PER_BASIS),
+    ],
+)
 def test_a_million_draws(basis, reference):
     # Oracle: Gauss sums in NumPy with SciPy's reference, which quad confirms. Key 0; p above 1e-4 for each of 3 x 28
     # densities and two mixtures: family-wise false alarm at most 86e-4 = 0.9 %.
