@@ -48,7 +48,7 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
     fit_key, evidence_key, sample_key = jax.random.split(jax.random.key(seed), 3)
 
     num_steps = num_epochs * -(-len(train.images) // BATCH_SIZE)
-    params, history = fit(
+    params, history, *_ = fit(
         fit_key,
         model,
         train.images,

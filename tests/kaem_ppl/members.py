@@ -50,7 +50,8 @@ SLOW_PAIRS = [pair for pair in PAIRS if pair not in FAST_PAIRS]
 @cache
 def _float32_bank(basis, sizes, domain, seed):
     """Arrays of a bank whose functions have, in turn, the sizes max|f| asked for; None leaves a function as drawn."""
-    with jax.enable_x64(False):
+    # Known numbers, wherever the first call stands, a trace included.
+    with jax.enable_x64(False), jax.ensure_compile_time_eval():
         bank = BASES[basis](jax.random.key(seed), (len(sizes),), domain)
         bank = jax.tree.map(np.asarray, bank)
     z = np.linspace(*domain, 20_001)

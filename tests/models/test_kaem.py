@@ -112,7 +112,7 @@ def test_a_few_epochs_on_digits_help(make):
     pytest.importorskip("sklearn")
     images = split_digits()[0].images[:100]
     model = make((4, 2), KANGenerator((4, 9, 64), output=jax.nn.sigmoid), scale=0.3, **PRIOR)
-    _, history = fit(
+    _, history, *_ = fit(
         jax.random.key(0),
         model,
         images,
