@@ -1,13 +1,11 @@
 """What a strategy with Markov chains remembers of each datum between its visits."""
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from .kernel import Kernel
-from .parameters import Params
 from .power_posterior import Position
 from .training_model import TrainingModel
 
@@ -27,19 +25,21 @@ class ChainMemory(NamedTuple):
     num_visits: jax.Array
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
 def draw_starts(
-    kernel: Kernel, plate_model: TrainingModel, shape: tuple[int, ...], key: jax.Array, params: Params, data: Any
+    kernel: Kernel, plate_model: TrainingModel, shape: tuple[int, ...], key: jax.Array, data: Any
 ) -> Position:
-    """Prior draws for each datum, arrays (num_data, *shape, ...) by site name."""
-    posterior = plate_model.posterior(params, data, kernel.coordinates)
+    """Draws for each datum from the prior at the first parameters, arrays (num_data, *shape, ...) by site name."""
+    posterior = plate_model.initial_posterior(data, kernel.coordinates)
+    return _draw(posterior, jax.random.split(key, (posterior.num_data, *shape)))
 
+
+@jax.jit
+def _draw(posterior, keys):
     def draw(key, datum):
         return posterior.target(datum).draw(key)
 
-    for _ in shape:
+    for _ in keys.shape[1:]:
         draw = jax.vmap(draw, in_axes=(0, None))
-    keys = jax.random.split(key, (posterior.num_data, *shape))
     return jax.vmap(draw)(keys, posterior.rows)
 
 

@@ -46,7 +46,7 @@ class LangevinMLE:
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> ChainMemory:
         """Put a chain at a prior draw for each datum."""
-        position = draw_starts(self.kernel, plate_model, (), key, params, data) if self.persistent else ()
+        position = draw_starts(self.kernel, plate_model, (), key, data) if self.persistent else ()
         return remember(self.kernel, position, jax.tree.leaves(data)[0].shape[0])
 
     def loss(

@@ -91,7 +91,7 @@ class ThermodynamicMLE:
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> PopulationMemory:
         """Put R replicas at prior draws for each datum."""
         shape = (self.num_temperatures,)
-        position = draw_starts(self.kernel, plate_model, shape, key, params, data) if self.persistent else ()
+        position = draw_starts(self.kernel, plate_model, shape, key, data) if self.persistent else ()
         num_data = jax.tree.leaves(data)[0].shape[0]
         # Cubes are where an adapted ladder starts: most of the change happens close to the prior.
         ladder = jnp.linspace(0, 1, self.num_temperatures) ** 3

@@ -11,6 +11,8 @@ import numpyro.distributions as dist
 from jax import lax
 from numpyro import handlers
 
+from kaem_ppl import KANTilted
+
 from .coordinates import Coordinates, Unconstrained
 from .data import call_model
 from .parameters import Params
@@ -40,11 +42,15 @@ class TrainingModel(PlateModel):
     _templates: dict[Coordinates, PowerPosterior] = field(default_factory=dict, compare=False, repr=False)
 
     def posterior(
-        self, params: Params, batch: Any, coordinates: Coordinates = Unconstrained()  # noqa: B008 - a frozen value
+        self,
+        params: Params,
+        batch: Any,
+        coordinates: Coordinates = Unconstrained(),  # noqa: B008 - a frozen value
     ) -> PowerPosterior:
         """The posterior of each datum of a batch; traceable, and a constant to derivatives.
 
-        Tilted priors are tabulated on a fixed number of cells, once for all that is done with the posterior.
+        Tilted priors are tabulated on a fixed number of cells, once for all that is done with the posterior; their
+        log-densities are right up to a constant.
 
         Args:
             params: constrained parameters.
@@ -58,6 +64,10 @@ class TrainingModel(PlateModel):
         params = lax.stop_gradient(params)
         tables = {name: _tabulate(prior) for name, prior in self.priors(params, batch, template.tables).items()}
         return dataclasses.replace(self.posterior_at(template, batch), params=params, tables=tables)
+
+    def initial_posterior(self, data: Any, coordinates: Coordinates = Unconstrained()) -> PowerPosterior:  # noqa: B008
+        """The posterior of each datum at the first parameters, whose priors are tabulated already."""
+        return self.posterior_at(self._template(coordinates), data)
 
     def posterior_at(self, posterior: PowerPosterior, batch: Any) -> PowerPosterior:
         """The same posterior, of other data."""
@@ -92,8 +102,7 @@ class TrainingModel(PlateModel):
         """
         sites = self._run(jax.random.key(0), params, batch, latents)
         log_likelihood, log_prior = (
-            sum(self.site_log_prob(sites[name]) for name in names)
-            for names in (self.observed, self.latent)
+            sum(self.site_log_prob(sites[name]) for name in names) for names in (self.observed, self.latent)
         )
         return log_likelihood, log_prior
 
@@ -184,7 +193,15 @@ def _unwrap(fn):
 
 
 def _tabulate(prior):
-    low, cell, cubics, error, _ = _interpolate(prior, _NUM_CELLS)
+    if isinstance(prior, KANTilted):
+        # Chains need no normaliser, and integrals take long to compile. A mixture's components need theirs.
+        none = jnp.zeros(prior.batch_shape)
+        return _fill_table(prior.given(log_normalizer=(none, none)), prior)
+    return _fill_table(prior, prior)
+
+
+def _fill_table(up_to_a_constant, prior):
+    low, cell, cubics, error, _ = _interpolate(up_to_a_constant, _NUM_CELLS)
     return TabulatedPrior(prior, prior.table, low, cell, cubics, error)
 
 

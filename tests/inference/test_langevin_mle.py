@@ -13,7 +13,14 @@ def training_model_of(linear_gaussian, data):
     return read_training_model(jax.random.key(0), linear_gaussian.model, data, "data", linear_gaussian.params)
 
 
-@pytest.mark.parametrize("strategy", [LangevinMLE(MALA(0.3), 60), LangevinMLE(HMC(0.5, num_integration_steps=3), 20)])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        LangevinMLE(MALA(0.3), 60),
+        pytest.param(LangevinMLE(HMC(0.5, num_integration_steps=3), 20), marks=pytest.mark.slow),
+    ],
+    ids=["MALA", "HMC"],
+)
 def test_gradient_is_the_gradient_of_the_log_evidence(linear_gaussian, strategy):
     # Oracle: the closed form, differentiated. 2,000 chains for each of 6 data, in 20 batches; the mean of 14 partial
     # derivatives within 5 of their standard errors: a false alarm in 1e-3 of seeds (Student's t, 19 degrees of freedom).

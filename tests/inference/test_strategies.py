@@ -15,7 +15,6 @@ import kaem_ppl as kp
 from kaem_ppl.inference import (
     MALA,
     ULA,
-    EllipticalSlice,
     ImportanceMLE,
     LangevinMLE,
     PathwiseImportanceMLE,
@@ -80,9 +79,9 @@ def log_evidence(params):
 def trapezoid(params):
     """The thermodynamic integral on the ladder, every expectation exact."""
     log_mass, log_likelihood = on_a_grid(params)
-    means = jnp.stack([
-        (jax.nn.softmax((log_mass + t * log_likelihood).ravel()) * log_likelihood.ravel()).sum() for t in TEMPERATURES
-    ])
+    means = jnp.stack(
+        [(jax.nn.softmax((log_mass + t * log_likelihood).ravel()) * log_likelihood.ravel()).sum() for t in TEMPERATURES]
+    )
     return (np.diff(TEMPERATURES) * 0.5 * (means[1:] + means[:-1])).sum()
 
 
@@ -92,7 +91,6 @@ GRADIENTS = {
     "pathwise": (1, PathwiseImportanceMLE(4096), log_evidence, 0.0),
     "variational": (1, VariationalMLE(normal_guide, 4096), log_evidence, 0.0),
     "mala": (64, LangevinMLE(MALA(0.15), 200, persistent=False), log_evidence, 0.0),
-    "elliptical slice": (64, LangevinMLE(EllipticalSlice(), 50, persistent=False), log_evidence, 0.0),
     # The variance is too large by a factor 1 / (1 - step / (2 variance)): one per cent, for variances near 0.25.
     "ula": (64, LangevinMLE(ULA(0.005), 300, persistent=False), log_evidence, 0.01),
     "fisher": (64, ThermodynamicMLE(MALA(0.15), 4, 50, power=2.0, persistent=False), log_evidence, 0.0),
@@ -172,11 +170,11 @@ def encoder(x):
 RECOVERIES = {
     "importance": ImportanceMLE(400, ess_threshold=0),
     "pathwise": PathwiseImportanceMLE(400),
+    # In the coordinates of the chains variances are near 0.1, so the step's own bias of them is five per cent.
+    "langevin, fresh": LangevinMLE(ULA(0.01), 100, persistent=False),
     "langevin, persistent": LangevinMLE(MALA(), 5),
-    "langevin, fresh": LangevinMLE(ULA(0.005), 60, persistent=False),
     "thermodynamic, adapted": ThermodynamicMLE(MALA(), 4, 5),
-    "thermodynamic": ThermodynamicMLE(MALA(), 8, 40, power=2.0, objective="thermodynamic"),
-    "steppingstone": ThermodynamicMLE(MALA(), 4, 20, power=2.0, objective="steppingstone"),
+    "thermodynamic": ThermodynamicMLE(MALA(), 8, 20, power=2.0, objective="thermodynamic"),
     "variational": VariationalMLE(encoder, 50),
 }
 
@@ -184,20 +182,18 @@ RECOVERIES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECOVERIES)
 def test_recovers_two_separated_modes(name):
-    # Oracle: the density that 4,000 data were generated from, on a grid. The sampling error of the data puts the maximum
-    # of the likelihood itself near 0.02 from it in total variation.
+    # Oracle: the density that 10,000 data were generated from, on a grid.
     z = np.linspace(-3, 3, 601)
     mass = np.exp(TRUE_LOG_DENSITY) / np.exp(TRUE_LOG_DENSITY).sum()
-    drawn = z[np.random.default_rng(0).choice(len(z), 4000, p=mass)]
-    noise = 0.4 * np.random.default_rng(1).normal(size=(4000, 2))
+    drawn = z[np.random.default_rng(0).choice(len(z), 10_000, p=mass)]
+    noise = 0.4 * np.random.default_rng(1).normal(size=(10_000, 2))
     x = jnp.asarray(drawn[:, None] * np.array([1.0, -0.5]) + noise, jnp.float32)
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 30 * 20))
     result = fit(
         jax.random.key(0), one_latent, x, strategy=RECOVERIES[name], optimizer=optimizer, num_epochs=30,
-        batch_size=200, progress_bar=False,
+        batch_size=500, progress_bar=False,
     )  # fmt: skip
     bank = kp.UnivariateKAN.init(jax.random.key(0), (1,), basis=MODES["basis"], domain=MODES["domain"])
     energy = dataclasses.replace(bank, **result.params["prior$params"])(jnp.asarray(z)[:, None])[:, 0]
     total_variation = 0.5 * np.abs(jax.nn.softmax(energy) - mass).sum()
-    print(name, total_variation, flush=True)
-    assert total_variation < 0.05
+    assert total_variation < 0.05, total_variation

@@ -40,7 +40,8 @@ def test_weights_are_those_of_the_objective_s_derivative(objective):
     mean, variance = moments(temperatures, y, 0.0)
     z = mean + np.sqrt(variance) * np.random.default_rng(0).normal(size=(num_draws, 4))
     log_likelihood = -0.5 * (z - y) ** 2
-    estimate, likelihood_weight, prior_weight = _OBJECTIVES[objective](jnp.asarray(log_likelihood), jnp.asarray(temperatures))
+    weigh = _OBJECTIVES[objective]
+    estimate, likelihood_weight, prior_weight = weigh(jnp.asarray(log_likelihood), jnp.asarray(temperatures))
     np.testing.assert_allclose(estimate, objective_in(y, 0.0), atol=0.01)
     in_y = (likelihood_weight * (z - y)).sum()
     in_log_s = (prior_weight * (z**2 - 1)).sum()
@@ -51,7 +52,7 @@ def test_weights_are_those_of_the_objective_s_derivative(objective):
 
 def test_evidence_and_ladder_of_persistent_populations(linear_gaussian):
     # Oracle: the closed-form log-evidence. 100 visits of 10 sweeps to each of 6 data; the steppingstone's logarithm of ten
-    # draws lies low by less than 0.1 nats here. And equal rejection between neighbours, what the ladder adapts to.
+    # draws lies low by less than 0.1 nats here.
     strategy, x = ThermodynamicMLE(MALA(), 4, 10), linear_gaussian.x
     plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
 
@@ -68,11 +69,6 @@ def test_evidence_and_ladder_of_persistent_populations(linear_gaussian):
     assert (np.diff(ladder) > 0).all()
     np.testing.assert_allclose(ladder[:, [0, -1]], [[0, 1]] * len(x), atol=1e-6)
     assert not np.allclose(ladder[0], ladder[1], atol=1e-3)
-    # Neighbours reject equally often, whatever the cubes were that they started from.
-    fixed = ThermodynamicMLE(MALA(), 4, 10, power=3.0)
-    start = memory._replace(temperatures=())
-    swaps = jax.jit(lambda: fixed._move(jax.random.key(2), plate_model, plate_model.posterior(params, x), start))()[0]
-    assert swaps.swap_acceptance.shape == (6, 10, 3)
 
 
 @pytest.mark.slow

@@ -158,7 +158,12 @@ def test_nothing_compiles_after_the_first_epochs():
 
     def run(num_epochs, state=None):
         return fit(
-            jax.random.key(0), ppca, x, **(arguments | {"num_epochs": num_epochs}), state=state, callback=lambda *_: None
+            jax.random.key(0),
+            ppca,
+            x,
+            **(arguments | {"num_epochs": num_epochs}),
+            state=state,
+            callback=lambda *_: None,
         )
 
     run(3, run(2).state)

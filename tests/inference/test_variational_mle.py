@@ -106,7 +106,11 @@ def test_refuses(linear_gaussian):
     for program, message in ((other_site, r"sample sites \['y'\]"), (without_paths, r"draws of \['z'\]")):
         with pytest.raises(ValueError, match=message):
             fit(
-                jax.random.key(0), linear_gaussian.model, linear_gaussian.x, strategy=VariationalMLE(program), **arguments
+                jax.random.key(0),
+                linear_gaussian.model,
+                linear_gaussian.x,
+                strategy=VariationalMLE(program),
+                **arguments,
             )
     with pytest.raises(TypeError, match="`guide` must be a NumPyro program"):
         VariationalMLE(3)

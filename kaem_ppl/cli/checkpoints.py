@@ -1,0 +1,204 @@
+"""Checkpoints of a run: each is complete or not there, and a damaged one is passed over."""
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from ..inference import TrainingState
+from .errors import CommandError
+from .structure import describe, rebuild
+
+_NOTES, _ARRAYS = "notes.json", "arrays"
+
+
+class Checkpoint(NamedTuple):
+    """What is saved after an epoch.
+
+    Attributes:
+        epoch: finished epochs.
+        state: of training, arrays of NumPy.
+        rows: of the history, one for each epoch.
+        config: settings of the run, as TOML.
+    """
+
+    epoch: int
+    state: TrainingState
+    rows: list[dict[str, float]]
+    config: str
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints in a folder, one subfolder for each, named by its epoch.
+
+    Each is written into a folder of another name, which is renamed when all is there: `notes.json`, with the history, the
+    settings and a checksum of each array, and `arrays`, by Orbax.
+
+    Attributes:
+        folder: where they are.
+        num_kept: the last ones that are kept, beside the one with the lowest loss.
+    """
+
+    folder: Path
+    num_kept: int = 3
+
+    def epochs(self) -> list[int]:
+        """Epochs with a checkpoint, in order."""
+        if not self.folder.exists():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdecimal())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write one, and delete those that are no longer kept.
+
+        Raises:
+            CommandError: it can't be written; those before it are as they were.
+        """
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoint.state)]
+        notes = {
+            "structure": describe(checkpoint.state),
+            "checksum": _checksum(leaves),
+            "rows": checkpoint.rows,
+            "config": checkpoint.config,
+        }
+        path, part = self._path(checkpoint.epoch), self.folder / f".{checkpoint.epoch:06}.part"
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            (part / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
+            with _checkpointer() as checkpointer:
+                checkpointer.save(part.absolute() / _ARRAYS, _named(leaves))
+            # One of the same epoch is there only where it could not be read.
+            shutil.rmtree(path, ignore_errors=True)
+            part.rename(path)
+        # Orbax and TensorStore report a full disk by many kinds of errors.
+        except Exception as error:
+            shutil.rmtree(part, ignore_errors=True)
+            epochs = self.epochs()
+            last = f"The last good one is that of epoch {epochs[-1]}" if epochs else "There is none before it"
+            raise CommandError(
+                f"The checkpoint of epoch {checkpoint.epoch} can't be written to {self.folder}: "
+                f"{_reason(error, self.folder)} {last}; continue by `kaem train --resume {self.folder.parent}`.",
+                status=1,
+            ) from error
+        self._delete_old(checkpoint.rows)
+
+    def load(self, epoch: int) -> Checkpoint:
+        """Read one.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = self._path(epoch)
+        try:
+            notes = json.loads((path / _NOTES).read_text(encoding="utf-8"))
+            # NumPy arrays of the same shapes: the devices may be others now.
+            blank = [np.empty(shape, dtype) for shape, dtype, _ in notes["checksum"]]
+            with _checkpointer() as checkpointer:
+                arrays = checkpointer.restore(path.absolute() / _ARRAYS, _named(blank))
+            leaves = [np.asarray(arrays.get(_name(index), leaf)) for index, leaf in enumerate(blank)]
+            if _checksum(leaves) != notes["checksum"]:
+                raise ValueError("its arrays do not have their checksum")
+            state = rebuild(notes["structure"], leaves)
+            return Checkpoint(epoch, state, notes["rows"], notes["config"])
+        # Damaged bytes lead Orbax and TensorStore to many kinds of errors.
+        except Exception as error:
+            raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
+
+    def load_last(self, warn: Callable[[str], None]) -> Checkpoint | None:
+        """Read the last good one; None where there is none at all.
+
+        Args:
+            warn: is told of each damaged one that is passed over.
+
+        Raises:
+            CommandError: all are damaged.
+        """
+        epochs = self.epochs()
+        for epoch in reversed(epochs):
+            try:
+                return self.load(epoch)
+            except ValueError as error:
+                warn(f"{error}. The one before it is used.")
+        if epochs:
+            raise CommandError(
+                f"All checkpoints in {self.folder} are damaged: train anew, in another folder.", status=1
+            )
+        return None
+
+    def load_best(self, warn: Callable[[str], None]) -> Checkpoint | None:
+        """Read the one with the lowest loss, as the last good one's history has it; None where there is none at all.
+
+        Raises:
+            CommandError: all are damaged.
+        """
+        last = self.load_last(warn)
+        if last is None:
+            return None
+        best = _best(last.rows, self.epochs())
+        if best == last.epoch:
+            return last
+        try:
+            return self.load(best)
+        except ValueError as error:
+            warn(f"{error}. The last good one is used.")
+            return last
+
+    def _delete_old(self, rows):
+        epochs = self.epochs()
+        kept = {*epochs[-self.num_kept :], _best(rows, epochs)}
+        for epoch in epochs:
+            if epoch not in kept:
+                shutil.rmtree(self._path(epoch), ignore_errors=True)
+
+    def _path(self, epoch):
+        return self.folder / f"{epoch:06}"
+
+
+def _checkpointer():
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint.options import MultiprocessingOptions
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    # A process of a distributed run reads and writes alone: arrays are whole in each.
+    me = jax.process_index()
+    alone = MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me))
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _named(leaves):
+    # Orbax saves no array without elements.
+    return {_name(index): leaf for index, leaf in enumerate(leaves) if leaf.size}
+
+
+def _name(index):
+    return f"{index:05}"
+
+
+def _checksum(leaves):
+    """Shape, dtype and SHA-256 of each array."""
+    return [
+        [list(leaf.shape), str(leaf.dtype), hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()]
+        for leaf in leaves
+    ]
+
+
+def _best(rows, epochs):
+    losses = {int(row["epoch"]): row["loss"] for row in rows}
+    return min((epoch for epoch in epochs if epoch in losses), key=losses.get, default=epochs[-1])
+
+
+def _reason(error, folder):
+    free = shutil.disk_usage(folder).free if folder.exists() else None
+    if free is not None and free < 2**20:
+        return "the disk is full. Free space."
+    return f"{' '.join(str(error).split())[:200]}. Free space, or make the folder writable."

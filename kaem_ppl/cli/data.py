@@ -1,0 +1,70 @@
+"""The data of a run, as its settings want them."""
+
+import dataclasses
+
+from ..models import (
+    DATASETS,
+    CelebA,
+    DarcyFlow,
+    Dataset,
+    LogNormalPermeability,
+    PennTreebank,
+    SMSSpam,
+    ThresholdPermeability,
+    grey_images,
+    load_dataset,
+    resize_images,
+    subset,
+)
+from .config import Config
+from .errors import CommandError
+
+
+def load_data(config: Config, split: str, progress_bar: bool) -> Dataset:
+    """Read the split `train` or `test`, and make of it what the settings say.
+
+    Raises:
+        CommandError: fewer data are there than asked for, or what is asked for has no meaning for them.
+        FileNotFoundError: a file is missing.
+        DataFileError: a file is damaged.
+    """
+    settings = config.data
+    dataset = load_dataset(_source(config), split, progress_bar=progress_bar)
+    if dataset.vocabulary is None and not is_field(config):
+        dataset = _shape_images(dataset, settings)
+    elif settings.grey or (dataset.vocabulary is not None and settings.size is not None):
+        raise CommandError(f"size and grey concern images, and {config.dataset} has none: leave them out.")
+    wanted = {"train": settings.num_train, "test": settings.num_test}[split]
+    if wanted is None:
+        return dataset
+    if wanted > len(dataset):
+        raise CommandError(f"--num-{split} is {wanted}, but {config.dataset} has {len(dataset)} data to {split} on.")
+    return subset(dataset, wanted, config.seed)
+
+
+def is_field(config: Config) -> bool:
+    """Whether data are fields, whose values have a unit and no bounds."""
+    return isinstance(DATASETS[config.dataset], DarcyFlow)
+
+
+def _source(config):
+    settings, source = config.data, DATASETS[config.dataset]
+    if isinstance(source, SMSSpam | PennTreebank):
+        return dataclasses.replace(source, length=settings.length, vocabulary_size=settings.vocabulary_size)
+    if isinstance(source, DarcyFlow):
+        permeability = {"threshold": ThresholdPermeability(), "lognormal": LogNormalPermeability()}
+        given = {"resolution": settings.size, "num_train": settings.num_train, "num_test": settings.num_test}
+        given = {name: value for name, value in given.items() if value is not None}
+        return dataclasses.replace(source, permeability=permeability[settings.permeability], **given)
+    if isinstance(source, CelebA) and settings.size is not None:
+        return dataclasses.replace(source, size=settings.size)
+    return source
+
+
+def _shape_images(dataset, settings):
+    images = dataset.values
+    if settings.size is not None:
+        images = resize_images(images, (settings.size, settings.size))
+    if settings.grey:
+        images = grey_images(images)
+    return dataclasses.replace(dataset, values=images)

@@ -1,0 +1,124 @@
+"""One program on one device or many: the batch is split, parameters are everywhere."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ..inference import Strategy
+from ..inference.parameters import Params
+from ..inference.training_model import TrainingModel
+from .errors import CommandError
+
+_AXIS = "data"
+
+
+@dataclass(frozen=True)
+class DataParallel:
+    """A strategy whose batches, and what it remembers of their data, lie in equal parts on all devices.
+
+    The compiler follows: what is computed of a datum is computed where it lies, and means over the batch, gradients
+    among them, are summed over the devices.
+
+    Attributes:
+        strategy: what is done with a batch.
+        sharding: of arrays whose leading axis runs over the batch.
+    """
+
+    strategy: Strategy
+    sharding: NamedSharding
+
+    @property
+    def guide(self) -> Callable | None:
+        """The strategy's guide, if it has one."""
+        return getattr(self.strategy, "guide", None)
+
+    def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> Any:
+        """What the strategy remembers at first."""
+        return self.strategy.init(key, plate_model, params, data)
+
+    def loss(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: Any, batch: Any
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        """The strategy's loss of a batch that is split; see `Strategy.loss`."""
+        state, batch = jax.lax.with_sharding_constraint((state, batch), self.sharding)
+        loss, (metrics, state) = self.strategy.loss(key, plate_model, params, state, batch)
+        everywhere = NamedSharding(self.sharding.mesh, PartitionSpec())
+        # What is remembered of all data stays on every device, whole, so that each can save it.
+        return loss, (metrics, jax.lax.with_sharding_constraint(state, everywhere))
+
+    def draw(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: Any, batch: Any
+    ) -> dict[str, jax.Array]:
+        """The strategy's draws."""
+        return self.strategy.draw(key, plate_model, params, state, batch)
+
+
+def start_processes() -> None:
+    """Join the other processes of a distributed run.
+
+    The address of the first process, their number and the number of this one are read from `JAX_COORDINATOR_ADDRESS`,
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or found out from the cluster (Slurm, Open MPI, ...) where these are not set.
+
+    Raises:
+        CommandError: they can't be found out, or the first process can't be reached.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    given = {name: os.environ[name] for name in names if name in os.environ}
+    if given and len(given) < len(names):
+        missing = ", ".join(name for name in names if name not in given)
+        raise CommandError(f"--distributed: {', '.join(given)} is set, but {missing} is not. Set all three, or none.")
+    try:
+        if given:
+            address, num_processes, process_id = given.values()
+            jax.distributed.initialize(address, int(num_processes), int(process_id))
+        else:
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise CommandError(f"--distributed: {error} Set {', '.join(names)} for each process.") from error
+
+
+def all_devices(batch_size: int) -> NamedSharding | None:
+    """How rows of a batch are split over all devices; None where there is only one.
+
+    Raises:
+        CommandError: the batch can't be split evenly.
+    """
+    devices = jax.devices()
+    if len(devices) == 1:
+        return None
+    if batch_size % len(devices):
+        raise CommandError(
+            f"batch_size is {batch_size}, and there are {len(devices)} devices: expected a multiple of {len(devices)}."
+        )
+    return NamedSharding(Mesh(np.array(devices), (_AXIS,)), PartitionSpec(_AXIS))
+
+
+def place(values: np.ndarray, sharding: NamedSharding | None) -> jax.Array | np.ndarray:
+    """Put data on the devices: split by rows where their number divides them, whole on each otherwise.
+
+    Args:
+        values: all data, in every process.
+        sharding: of their rows; None leaves them as they are.
+    """
+    if sharding is None:
+        return values
+    if len(values) % sharding.num_devices:
+        sharding = NamedSharding(sharding.mesh, PartitionSpec())
+    return jax.make_array_from_callback(values.shape, sharding, lambda index: values[index])
+
+
+def gather(tree: Any) -> Any:
+    """Bring arrays to the host, those in parts on several processes too; every process has to call this."""
+
+    def to_host(leaf):
+        if leaf.is_fully_addressable or leaf.is_fully_replicated:
+            return np.asarray(leaf)
+        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+
+    return jax.tree.map(to_host, tree)

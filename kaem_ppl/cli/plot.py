@@ -1,0 +1,17 @@
+"""`kaem plot`: how training went, and what the prior became."""
+
+from ..plots import plot_prior
+from .build import build_prior
+from .figures import plot_history
+from .messages import say
+from .saved_run import SavedRun
+
+
+def plot(run: SavedRun) -> None:
+    """Write `plots/history.png`, and for a KAEM `plots/prior.png`."""
+    plots = run.folder.plots
+    plot_history(run.rows).savefig(plots / "history.png", dpi=150)
+    prior = build_prior(run.config, run.params)
+    if prior is not None:
+        plot_prior(prior).savefig(plots / "prior.png", dpi=150)
+    say(f"figures in {plots}")

@@ -1,0 +1,155 @@
+"""`kaem train`: a run from its first epoch, or from where it was stopped."""
+
+import time
+
+import jax
+import numpy as np
+
+from ..demo import save_parameters
+from ..inference import NonFiniteLossError, TrainingState, fit
+from .build import build_model, build_optimizer, build_strategy, find_offenders
+from .checkpoints import Checkpoint
+from .config import Config, differences, parse_config
+from .data import load_data
+from .devices import DataParallel, all_devices, gather, place
+from .errors import CommandError
+from .messages import say, warn
+from .run_folder import RunFolder
+
+# What may differ between two parts of a run: neither is what an epoch does.
+_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
+_NUM_CHECKED = 1000
+
+
+def train(config: Config, folder: RunFolder, progress_bar: bool) -> None:
+    """Start a run in a new folder.
+
+    Raises:
+        CommandError: settings do not fit, or the run can't go on.
+    """
+    if jax.process_index() == 0:
+        folder.create(config)
+    _run(config, folder, None, progress_bar)
+
+
+def resume(folder: RunFolder, config: Config, progress_bar: bool) -> None:
+    """Go on with a run as if it had not been stopped.
+
+    Args:
+        folder: of the run.
+        config: the run's settings; a later end is the only one that may have changed.
+        progress_bar: whether to show epochs.
+
+    Raises:
+        CommandError: settings were changed, no checkpoint can be read, or the run can't go on.
+    """
+    checkpoint = folder.checkpoints().load_last(warn)
+    if checkpoint is None:
+        say(f"{folder.path} has no checkpoint yet: training starts anew.")
+        _run(config, folder, None, progress_bar)
+        return
+    _check_unchanged(checkpoint, config, folder)
+    if jax.process_index() == 0:
+        # The run may have been killed between the checkpoint and these.
+        folder.write_history(checkpoint.rows)
+        folder.write("config.toml", config.to_toml())
+    if checkpoint.epoch >= config.training.num_epochs:
+        say(f"{folder.path} is complete, with {checkpoint.epoch} epochs. Give a larger --num-epochs to train longer.")
+        return
+    say(f"{folder.path}: going on after epoch {checkpoint.epoch}.")
+    _run(config, folder, checkpoint, progress_bar)
+
+
+def _run(config, folder, checkpoint, progress_bar):
+    settings = config.training
+    dataset = load_data(config, "train", progress_bar)
+    if settings.batch_size > len(dataset):
+        raise CommandError(f"batch_size is {settings.batch_size}, but there are only {len(dataset)} data to train on.")
+    sharding = all_devices(settings.batch_size)
+    model = build_model(config, dataset)
+    strategy = build_strategy(config, model, dataset)
+    record = _Record(config, folder, [] if checkpoint is None else list(checkpoint.rows))
+    started = time.perf_counter()
+    try:
+        fit(
+            jax.random.key(config.seed),
+            model,
+            {"x": place(dataset.values, sharding)},
+            strategy=strategy if sharding is None else DataParallel(strategy, sharding),
+            optimizer=build_optimizer(config, len(dataset)),
+            num_epochs=settings.num_epochs,
+            batch_size=settings.batch_size,
+            callback=record,
+            state=None if checkpoint is None else checkpoint.state,
+            progress_bar=progress_bar and jax.process_index() == 0,
+        )
+    except NonFiniteLossError as error:
+        record.save_last()
+        save_parameters(folder.path / "last_good.npz", error.params)
+        offenders = find_offenders(jax.random.key(0), model, error.params, dataset.values[:_NUM_CHECKED])
+        raise CommandError(_describe_failure(error, offenders, record), status=1) from error
+    except KeyboardInterrupt:
+        record.save_last()
+        raise
+    numbers = ", ".join(f"{name} {value:.5g}" for name, value in record.rows[-1].items() if name != "epoch")
+    say(f"{folder.path}: {len(record.rows)} epochs, {numbers}; {time.perf_counter() - started:.0f} s")
+
+
+class _Record:
+    """Keeps the rows of the history, and saves them and the state when it is time."""
+
+    def __init__(self, config: Config, folder: RunFolder, rows: list[dict[str, float]]):
+        self.rows = rows
+        self._config, self._folder = config, folder
+        self._checkpoints = folder.checkpoints(config.training.keep_checkpoints)
+        self._state, self._time_saved = None, time.monotonic()
+
+    def __call__(self, state: TrainingState, row: dict[str, float]) -> None:
+        """Called after each epoch."""
+        self.rows.append({name: int(x) if name == "epoch" else float(x) for name, x in row.items()})
+        self._state = state
+        settings = self._config.training
+        is_due = time.monotonic() - self._time_saved >= 60 * settings.checkpoint_minutes
+        # Processes gather their parts together, and their clocks differ.
+        if is_due or row["epoch"] == settings.num_epochs or jax.process_count() > 1:
+            self.save_last()
+
+    def save_last(self) -> None:
+        """Save what the last finished epoch left, unless that was done."""
+        if self._state is None:
+            return
+        state = gather(self._state)
+        if jax.process_index() == 0:
+            self._checkpoints.save(Checkpoint(len(self.rows), state, self.rows, self._config.to_toml()))
+            self._folder.write_history(self.rows)
+        self._state, self._time_saved = None, time.monotonic()
+
+
+def _check_unchanged(checkpoint, config, folder):
+    old = parse_config(checkpoint.config, f"The checkpoint of epoch {checkpoint.epoch}")
+    # The length of a cosine is part of what an epoch does.
+    ignored = _MAY_CHANGE if config.training.schedule == "constant" else _MAY_CHANGE[1:]
+    changed = differences(old, config, ignored)
+    if changed:
+        words = "; ".join(f"{name} was {before!r} and is {after!r} now" for name, before, after in changed)
+        raise CommandError(
+            f"{folder.path} was started with other settings: {words}. Put them back, or start a new run with them."
+        )
+
+
+def _describe_failure(error, offenders, record):
+    where = (
+        f"At the last good parameters the sites {', '.join(offenders)} are not finite."
+        if offenders
+        else f"At the last good parameters every site is finite; the largest number is in {_largest(error.params)}."
+    )
+    num_epochs = len(record.rows)
+    kept = f"The checkpoint of epoch {num_epochs} is kept, and" if num_epochs else "No epoch was finished;"
+    return (
+        f"The loss stopped being finite in epoch {error.epoch}. {where} {kept} the last good parameters are in "
+        "last_good.npz. Start again with a smaller --learning-rate, --clip-norm, or a larger --scale."
+    )
+
+
+def _largest(params):
+    return max(params, key=lambda name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(params[name])))

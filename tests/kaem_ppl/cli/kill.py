@@ -1,0 +1,67 @@
+"""Kill training at random moments and go on: `python kill.py FOLDER NUM_KILLS SEED`, then compare the folders in it.
+
+Modules are imported once, and each run is a fork of this process that starts JAX itself; programs are compiled once, and
+found again in a folder.
+"""
+
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from kaem_ppl.cli import main
+
+SETTINGS = (
+    "--dataset DIGITS --num-train 32 --batch-size 16 --num-latents 2 --hidden 8 --num-basis 5 --kernel mala "
+    "--persistent true --num-steps 2 --num-epochs 30 --checkpoint-minutes 0"
+)
+
+
+def start(words):
+    """Run the command in a process of its own."""
+    process = os.fork()
+    if process:
+        return process
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os._exit(main(words))
+
+
+def finish(words):
+    """Run the command to its end, and return how long it took."""
+    started = time.perf_counter()
+    assert os.waitpid(start(words), 0)[1] == 0, words
+    return time.perf_counter() - started
+
+
+def kill_and_resume(root, num_kills, seed):
+    """Leave an uninterrupted run in `whole`, and as many others that were killed and resumed."""
+    command = ["train", "langevin", *SETTINGS.split(), "--run-dir"]
+    # The first one compiles.
+    finish([*command, str(root / "compiled")])
+    seconds = finish([*command, str(root / "whole")])
+    rng = random.Random(seed)
+    for number in range(num_kills):
+        folder = root / f"killed-{number}"
+        process = start([*command, str(folder)])
+        time.sleep(rng.uniform(0.05, 0.95) * seconds)
+        os.kill(process, signal.SIGKILL)
+        status = os.waitpid(process, 0)[1]
+        started = (folder / "config.toml").exists()
+        epochs = sum(path.name.isdecimal() for path in folder.glob("checkpoints/*"))
+        print(
+            f"{number}: {'killed' if status == signal.SIGKILL else 'too late'}, started {started}, kept {epochs}",
+            flush=True,
+        )
+        finish(["train", "--resume", str(folder)] if started else [*command, str(folder)])
+
+
+if __name__ == "__main__":
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(sys.argv[1]) / "compiled-programs")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    kill_and_resume(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

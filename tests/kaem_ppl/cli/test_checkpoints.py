@@ -1,0 +1,95 @@
+"""Checkpoints: everything comes back bit for bit, damage is passed over, and the right ones are kept."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints
+from kaem_ppl.cli.errors import CommandError
+from kaem_ppl.cli.structure import describe, rebuild
+from kaem_ppl.inference import TrainingState
+from kaem_ppl.inference.chain_memory import ChainMemory
+
+pytest.importorskip("orbax.checkpoint")
+
+
+def state_after(epoch):
+    params = {"prior$params": {"coef": jnp.arange(3.0) / 7 + epoch}, "generator$params": {"bias": jnp.zeros(0)}}
+    optimizer = optax.multi_transform(
+        {"prior": optax.adam(1e-3), "generator": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, 0.9))},
+        {"prior$params": "prior", "generator$params": "generator"},
+    )
+    memory = ChainMemory({"z": jnp.ones((4, 2))}, jnp.full(4, -jnp.inf), jnp.zeros(4, jnp.int32))
+    key = jax.random.key_data(jax.random.key(3))
+    return TrainingState(
+        params, {}, optimizer.init(params), memory, jnp.int32(epoch), key, (), (params, {}), jnp.array(True)
+    )
+
+
+def checkpoint(epoch, losses):
+    rows = [{"epoch": number + 1, "loss": loss} for number, loss in enumerate(losses[:epoch])]
+    return Checkpoint(epoch, state_after(epoch), rows, "seed = 0\n")
+
+
+def fail(message):
+    raise AssertionError(message)
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    saved = checkpoint(2, [0.1, float("nan")])
+    checkpoints.save(saved)
+    loaded = checkpoints.load_last(fail)
+    assert jax.tree.structure(loaded.state) == jax.tree.structure(saved.state)
+    for new, old in zip(jax.tree.leaves(loaded.state), jax.tree.leaves(saved.state), strict=True):
+        assert new.dtype == old.dtype
+        np.testing.assert_array_equal(new, old)
+    assert loaded.config == saved.config
+    np.testing.assert_equal(loaded.rows, saved.rows)
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["000002"]
+
+
+def test_the_last_ones_and_the_best_are_kept_and_damaged_ones_passed_over(tmp_path):
+    checkpoints = Checkpoints(tmp_path, num_kept=2)
+    losses = [3.0, 1.0, 2.0, 4.0, 5.0]
+    for epoch in range(1, 6):
+        checkpoints.save(checkpoint(epoch, losses))
+    assert checkpoints.epochs() == [2, 4, 5]
+    assert checkpoints.load_best(fail).epoch == 2
+    # A byte of the largest file turned over.
+    largest = max((tmp_path / "000005" / "arrays").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(content)
+    (tmp_path / "000004" / "notes.json").write_text('{"rows": [')
+    # What a killed process leaves behind is not a checkpoint.
+    (tmp_path / ".000006.part").mkdir()
+    warnings = []
+    assert checkpoints.load_last(warnings.append).epoch == 2
+    assert [str(tmp_path / name) in text for name, text in zip(("000005", "000004"), warnings, strict=True)] == [
+        True
+    ] * 2
+    (tmp_path / "000002" / "notes.json").unlink()
+    with pytest.raises(CommandError, match=r"All checkpoints in .* are damaged") as error:
+        checkpoints.load_last(warnings.append)
+    assert error.value.status == 1
+
+
+def test_a_checkpoint_that_can_not_be_written_leaves_the_others(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints")
+    checkpoints.save(checkpoint(1, [1.0, 2.0]))
+    # A file where the next one is to be written.
+    (tmp_path / "checkpoints" / ".000002.part").write_text("")
+    with pytest.raises(CommandError, match=r"epoch 2 can't be written .* The last good one is that of epoch 1"):
+        checkpoints.save(checkpoint(2, [1.0, 2.0]))
+    assert checkpoints.load_last(fail).epoch == 1
+
+
+def test_structures_of_other_packages_are_refused():
+    for description in ({"named_tuple": ["os", "stat_result"], "fields": [0]}, {"set": []}, "x"):
+        with pytest.raises(ValueError, match="unknown structure"):
+            rebuild(description, [1])
+    with pytest.raises(TypeError, match=r"holds a builtins\.dict"):
+        describe({1: 2})

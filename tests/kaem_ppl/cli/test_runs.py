@@ -1,0 +1,234 @@
+"""Runs from the command line: every subcommand on every kind of data, killed, resumed, and on several devices."""
+
+import csv
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+pytest.importorskip("orbax.checkpoint")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+from kaem_ppl.cli import main
+from kaem_ppl.cli.checkpoints import Checkpoints
+from kaem_ppl.cli.figures import sine_spectrum
+
+TINY = (
+    "--num-latents 2 --num-components 1 --num-basis 5 --batch-size 8 --num-epochs 2 --schedule constant "
+    "--checkpoint-minutes 0"
+)
+SMALL_CHAINS = "--num-data 2 --num-chains 2 --num-samples 20"
+
+
+def fail(message):
+    raise AssertionError(message)
+
+
+def run(line):
+    assert main(line.split()) == 0
+
+
+def last(folder):
+    return Checkpoints(Path(folder) / "checkpoints").load_last(fail)
+
+
+def rows(folder):
+    with (Path(folder) / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_equal(first, second):
+    for (path, new), old in zip(jax.tree.leaves_with_path(first), jax.tree.leaves(second), strict=True):
+        np.testing.assert_array_equal(new, old, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KAEM_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path
+
+
+def write_cifar10(workplace):
+    folder = workplace / "data" / "cifar10"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        records = rng.integers(0, 256, (16, 3073), dtype=np.uint8)
+        records[:, 0] = np.arange(16) % 10
+        (folder / name).write_bytes(records.tobytes())
+
+
+def write_sms_spam(workplace):
+    folder = workplace / "data" / "sms_spam"
+    folder.mkdir(parents=True)
+    lines = "".join(f"{'spam' if i % 5 == 0 else 'ham'}\tcall me at {i} for a mat\n" for i in range(40))
+    (folder / "SMSSpamCollection").write_text(lines)
+
+
+def test_power_of_one_sine_mode_stands_at_its_wave_number():
+    x = (np.arange(16) + 0.5) / 16
+    mode = np.sin(3 * np.pi * x)[:, None] * np.sin(3 * np.pi * x)
+    wave_number, power = sine_spectrum(mode[None])
+    assert wave_number[np.argmax(power)] == 3
+    np.testing.assert_allclose(np.delete(power, 2), 0, atol=1e-20)
+    # Noise of variance 1 has power 1 in every mode of an orthonormal transform; 4,000 fields, five standard errors.
+    noise = np.random.default_rng(0).normal(size=(4000, 16, 16))
+    np.testing.assert_allclose(sine_spectrum(noise)[1], 1, atol=5 * np.sqrt(2 / 4000))
+
+
+@pytest.mark.slow
+def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
+    train = f"train vanilla --dataset DIGITS --num-train 32 --num-test 20 --hidden 8 --num-particles 20 {TINY}"
+    run(f"{train} --num-epochs 4 --run-dir whole")
+    run(f"{train} --run-dir part")
+    assert [row["epoch"] for row in rows("part")] == ["1", "2"]
+    run("train --resume part --num-epochs 4")
+    assert_equal(last("part").state, last("whole").state)
+    assert rows("part") == rows("whole")
+    shutil.move("part", "moved")
+    assert "resume" not in capsys.readouterr().err
+
+    # A later end is no change; anything else is, and nothing is touched.
+    assert main(["train", "--resume", "moved", "--scale", "0.5"]) == 2
+    assert "started with other settings: scale was 0.2 and is 0.5 now" in capsys.readouterr().err
+    assert main([*train.split(), "--run-dir", "moved"]) == 2
+    assert "moved is not empty: give another --run-dir, or continue it by --resume" in capsys.readouterr().err
+    # A damaged checkpoint: the one before it is used, and leads to the same end.
+    damaged = Path("moved/checkpoints/000004/notes.json")
+    damaged.write_text(damaged.read_text()[:100])
+    run("train --resume moved")
+    assert "000004 is damaged" in capsys.readouterr().err
+    assert_equal(last("moved").state, last("whole").state)
+
+    for checkpoint in ("last", "best"):
+        run(f"sample moved --num-samples 5 --checkpoint {checkpoint}")
+    samples = np.load("moved/samples/samples.npz")["samples"]
+    assert samples.shape == (5, 8, 8, 1)
+    assert (samples >= 0).all()
+    assert (samples <= 1).all()
+    run("evaluate moved --num-draws 200")
+    with open("moved/evaluation.csv") as file:
+        assert len(list(csv.DictReader(file))) == 20
+    run(f"diagnose moved --sampler tempering {SMALL_CHAINS}")
+    run(f"evidence moved {SMALL_CHAINS}")
+    run("plot moved")
+    names = {str(path.relative_to("moved")) for path in Path("moved").rglob("*") if path.is_file()}
+    assert {
+        "config.toml", "versions.json", "history.csv", "evaluation.csv", "diagnosis.txt", "draws.nc", "evidence.txt",
+        "evidence.csv", "samples/samples.png", "plots/history.png", "plots/prior.png", "plots/posterior.png",
+        "plots/swap_rates.png", "plots/replica_trace.png", "plots/estimates.png", "plots/thermodynamic_curve.png",
+    } <= names  # fmt: skip
+
+
+@pytest.mark.slow
+def test_colours_texts_fields_and_baselines(workplace, capsys):
+    write_cifar10(workplace)
+    write_sms_spam(workplace)
+    chains = "--num-steps 2 --num-temperatures 2"
+    run(f"train thermo --dataset CIFAR10 --hidden 4,4 {chains} {TINY} --run-dir cifar")
+    run("sample cifar --num-samples 3")
+    assert np.load("cifar/samples/samples.npz")["samples"].shape == (3, 32, 32, 3)
+    run(f"train variational --dataset CIFAR10 --size 8 --grey true --hidden 4 --encoder-hidden 4 {TINY} --run-dir grey")
+    run("sample grey --num-samples 3")
+    assert np.load("grey/samples/samples.npz")["samples"].shape == (3, 8, 8, 1)
+
+    texts = "--length 12 --vocabulary-size 60 --width 8 --num-heads 2 --num-layers 1 --num-particles 4"
+    run(f"train vanilla --dataset SMS_SPAM {texts} {TINY} --run-dir texts")
+    run("sample texts --num-samples 3")
+    assert len(Path("texts/samples/samples.txt").read_text().splitlines()) == 3
+    run("evaluate texts --num-draws 50")
+
+    run(f"train vanilla --dataset DARCY_FLOW --num-train 16 --num-test 4 --size 8 --hidden 4 {TINY} --run-dir fields")
+    run("sample fields --num-samples 3")
+    assert Path("fields/samples/spectra.png").stat().st_size > 1000
+
+    run(f"train variational --model vae --dataset DIGITS --num-train 16 {TINY} --run-dir vae")
+    run("sample vae --num-samples 3")
+    run(f"train langevin --model latent-ebm --num-steps 2 --dataset DIGITS --num-train 16 {TINY} --run-dir ebm")
+    run("sample ebm --num-samples 3")
+    capsys.readouterr()
+    assert main(["evidence", "ebm"]) == 2
+    assert "unknown normaliser" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_site(workplace, capsys):
+    line = f"train vanilla --dataset DIGITS --num-train 32 --hidden 8 --num-particles 20 --learning-rate 1e30 {TINY}"
+    assert main([*line.split(), "--run-dir", "broken"]) == 1
+    error = capsys.readouterr().err
+    assert "The loss stopped being finite in epoch 1" in error
+    assert "generator$params" in error or "prior$params" in error
+    saved = np.load("broken/last_good.npz")
+    assert all(np.isfinite(saved[name]).all() for name in saved)
+
+
+@pytest.mark.slow
+def test_a_failed_job_does_not_stop_the_rest(workplace, capfd):
+    settings = f"--num-train 16 --hidden 4 --num-particles 4 {TINY}"
+    text = f"# two jobs\nMNIST vanilla {settings}  # no such files\n\nDIGITS vanilla {settings}\n"
+    (workplace / "jobs.txt").write_text(text)
+    assert main(["train-sequential", "jobs.txt"]) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert "failed, status 2" in lines[-2]
+    assert "done" in lines[-1]
+    assert len(rows("runs/digits-vanilla")) == 2
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(tmp_path):
+    # Oracle: the run that nothing stopped.
+    script = Path(__file__).with_name("kill.py")
+    output = subprocess.run(
+        [sys.executable, str(script), str(tmp_path), "20", "0"], check=True, capture_output=True, text=True
+    ).stdout
+    assert output.count("killed") >= 15
+    whole = last(tmp_path / "whole")
+    for number in range(20):
+        resumed = last(tmp_path / f"killed-{number}")
+        assert_equal(resumed.state, whole.state)
+        assert rows(tmp_path / f"killed-{number}") == rows(tmp_path / "whole")
+
+
+def train_on(folder, mode, num_devices=1, distributed=()):
+    """Start 20 steps of training in processes of their own."""
+    settings = (
+        f"--dataset DIGITS --num-train 40 --num-latents 2 --hidden 8 --num-basis 5 --batch-size 8 --num-epochs 4 {mode}"
+    )
+    command = [sys.executable, "-m", "kaem_ppl.cli", "train", *settings.split(), "--run-dir", str(folder)]
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    if not distributed:
+        return [subprocess.Popen(command, env=environment)]
+    processes = []
+    for number in range(2):
+        cluster = {"JAX_COORDINATOR_ADDRESS": distributed, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(number)}
+        processes.append(subprocess.Popen([*command, "--distributed"], env={**environment, **cluster}))
+    return processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["vanilla --num-particles 50", "langevin --num-steps 2 --persistent true"])
+def test_one_device_eight_devices_and_two_processes(tmp_path, mode):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    starts = {"one": {}, "eight": {"num_devices": 8}, "processes": {"distributed": address}}
+    for name, where in starts.items():
+        assert [process.wait(300) for process in train_on(tmp_path / name, mode, **where)] == [0] * (
+            1 + bool(where.get("distributed"))
+        )
+    one = last(tmp_path / "one").state
+    for name in ("eight", "processes"):
+        other = last(tmp_path / name).state
+        for (path, new), old in zip(jax.tree.leaves_with_path(other.params), jax.tree.leaves(one.params), strict=True):
+            np.testing.assert_allclose(new, old, atol=1e-5, rtol=0, err_msg=f"{name}{jax.tree_util.keystr(path)}")
