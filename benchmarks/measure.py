@@ -40,7 +40,9 @@ def ratio(times: dict[str, np.ndarray], name: str, rival: str) -> np.ndarray:
     return times[name] / times[rival]
 
 
-def report(question: str, setting: dict[str, Any], values, unit: str, *, relative_to: str | None = None, **more) -> dict:
+def report(
+    question: str, setting: dict[str, Any], values, unit: str, *, relative_to: str | None = None, **more
+) -> dict:
     """Print a measurement as one line of JSON: median, quartiles, and where it was made.
 
     Args:
@@ -62,10 +64,12 @@ def report(question: str, setting: dict[str, Any], values, unit: str, *, relativ
         "quartiles": [float(low), float(high)],
         "repetitions": len(values),
         **more,
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10),
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        / (1 << 20 if sys.platform == "darwin" else 1 << 10),
         "device": jax.devices()[0].device_kind,
         "cpus": jax.device_count() if jax.default_backend() != "cpu" else _cpus(),
-        "versions": {name: version(name) for name in ("kaem-ppl", "jax", "numpyro", "blackjax")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("kaem-ppl", "jax", "numpyro", "blackjax")}
+        | {"python": platform.python_version()},
     }
     print(json.dumps(line), flush=True)
     return line

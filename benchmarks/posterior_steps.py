@@ -120,14 +120,13 @@ def measure_ladder(repetitions):
     rivals = {str(t): sampler_run(model, params, x, ladder) for t, ladder in ladders.items()}
     times, _ = interleave(rivals, repetitions)
     setting = {"latents": 8, "batch": BATCH, "generator": "MLP 8-256-256-64", "steps": STEPS}
-    lines = [
+    return [
         report(
             "moved replicas of a ladder: time over that of one, divided by their number",
             {**setting, "temperatures": t + 1}, ratio(times, str(t), "1") / t, "ratio", relative_to="2 temperatures",
         )
         for t in list(ladders)[1:]
     ]  # fmt: skip
-    return lines
 
 
 def main():

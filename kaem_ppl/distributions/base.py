@@ -167,7 +167,7 @@ class TiltedDistribution(Distribution):
 
     @property
     def interval(self) -> tuple[Array, Array]:
-        """The interval that is integrated: where domain and support overlap, each end of a shape that broadcasts with `batch_shape`."""
+        """What is integrated, domain and support overlapping; ends of shapes that broadcast with `batch_shape`."""
         low, high = ref.support_bounds(self.reference)
         a, b = self._domain
         return jnp.maximum(a, low).astype(a.dtype), jnp.minimum(b, high).astype(b.dtype)

@@ -33,7 +33,8 @@ x = jax.device_put(x, NamedSharding(Mesh(jax.devices(), "data"), PartitionSpec("
 # In float32 the settings are given: what a warm-up adapts follows every rounding, and a step that ends an adaptation a
 # digit apart goes elsewhere.
 samplers = {
-    "ULA": ULA(0.01), "MALA": MALA(step_size=0.02), "HMC": HMC(step_size=0.1, num_integration_steps=3), "PCNL": PCNL(step_size=0.1),
+    "ULA": ULA(0.01), "MALA": MALA(step_size=0.02), "HMC": HMC(step_size=0.1, num_integration_steps=3),
+    "PCNL": PCNL(step_size=0.1),
     "EllipticalSlice": EllipticalSlice(), "ImportanceSampling": ImportanceSampling(50),
     "TemperedSMC": TemperedSMC(num_particles=20, kernel=MALA(step_size=0.02), num_mutation_steps=4),
     "ParallelTempering": ParallelTempering(MALA(step_size=0.02), ladder=PowerLadder(3, 2.0)),
@@ -42,7 +43,8 @@ warmup = 0
 if x64:
     warmup = 20
     samplers = {"MALA": MALA(), "HMC": HMC(num_integration_steps=3), "NUTS": NUTS(max_tree_depth=4), "PCNL": PCNL(),
-        "TemperedSMC": TemperedSMC(num_particles=20), "ParallelTempering": ParallelTempering(MALA(), ladder=AdaptedLadder(3))}
+        "TemperedSMC": TemperedSMC(num_particles=20),
+        "ParallelTempering": ParallelTempering(MALA(), ladder=AdaptedLadder(3))}
 results = {}
 for name, sampler in samplers.items():
     draws = sample_posterior(jax.random.key(1), model, x, params=params, sampler=sampler, num_chains=2, num_samples=20,
@@ -60,8 +62,14 @@ def test_one_and_four_devices(precision, tmp_path):
     results = []
     for num_devices in (1, 4):
         path = tmp_path / f"{num_devices}.npz"
-        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}", "JAX_PLATFORMS": "cpu"}
-        subprocess.run([sys.executable, "-c", SCRIPT, str(num_devices), precision, str(path)], env=environment, check=True)
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+            "JAX_PLATFORMS": "cpu",
+        }
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(num_devices), precision, str(path)], env=environment, check=True
+        )
         results.append(np.load(path))
     one, four = results
     for name in one.files:

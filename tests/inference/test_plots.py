@@ -29,7 +29,8 @@ def test_swap_rates_stand_between_their_temperatures(tempered):
     line = panel.lines[0]
     np.testing.assert_allclose(line.get_xdata(), [0.125, 0.625])
     np.testing.assert_allclose(line.get_ydata(), tempered.sample_stats["swap_acceptance"].mean((0, 1, 2)), rtol=1e-5)
-    assert panel.get_xlabel() and panel.get_ylabel()
+    assert panel.get_xlabel()
+    assert panel.get_ylabel()
 
 
 def test_a_trace_is_where_the_replica_stands(tempered):

@@ -82,7 +82,8 @@ def _kind(d, index):
 
 
 @pytest.mark.parametrize(
-    ("basis", "reference"), [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[1:])]
+    ("basis", "reference"),
+    [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[1:])],
 )
 def test_gradients_of_icdf(basis, reference, x64):
     _check(_distribution(basis, reference), "icdf")

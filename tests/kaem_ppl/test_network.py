@@ -33,7 +33,11 @@ def double_loop(bank, x):
     return jnp.stack(columns, axis=-1)
 
 
-@pytest.mark.parametrize("basis", [BASES[0], *(pytest.param(b, marks=pytest.mark.slow) for b in BASES[1:])], ids=lambda basis: type(basis).__name__)
+@pytest.mark.parametrize(
+    "basis",
+    [BASES[0], *(pytest.param(b, marks=pytest.mark.slow) for b in BASES[1:])],
+    ids=lambda basis: type(basis).__name__,
+)
 def test_a_layer_is_the_double_loop_over_its_functions(basis):
     bank = random_bank(jax.random.key(0), (3, 2), basis)
     # Also beyond the domain, where every function is constant.

@@ -42,7 +42,9 @@ def test_log_normalizer(basis, reference, precision):
     _check(basis, reference, precision, SIZES, (-3.0, 3.0))
 
 
-@pytest.mark.parametrize("basis", ["RBF", *(pytest.param(b, marks=pytest.mark.exhaustive) for b in BASES if b != "RBF")])
+@pytest.mark.parametrize(
+    "basis", ["RBF", *(pytest.param(b, marks=pytest.mark.exhaustive) for b in BASES if b != "RBF")]
+)
 def test_reference_far_from_the_domain_and_huge_energies(basis, precision):
     # Normal(0, 1) under a domain (3, 6): nearly all of the reference's mass lies outside.
     if precision == "float64" and basis not in ("RBF", "BSpline3", "BSpline1"):

@@ -69,7 +69,8 @@ def _check_tails(d, basis, reference, precision, sizes=SIZES):
 
 
 @pytest.mark.parametrize(
-    ("basis", "reference"), [*ONE_PER_BASIS[:2], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[2:])]
+    ("basis", "reference"),
+    [*ONE_PER_BASIS[:2], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[2:])],
 )
 def test_cdf_and_icdf(basis, reference):
     d = tilted(basis, reference, SIZES)
@@ -86,7 +87,8 @@ def test_cdf_and_icdf_of_the_other_pairs(basis, reference):
 
 
 @pytest.mark.parametrize(
-    ("basis", "reference"), [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[1:])]
+    ("basis", "reference"),
+    [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[1:])],
 )
 def test_cdf_and_icdf_in_float64(basis, reference, x64):
     d = tilted(basis, reference, SIZES)
