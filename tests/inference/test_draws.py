@@ -7,7 +7,19 @@ import numpyro.distributions as dist
 import pytest
 from numpyro.infer import Predictive
 
-from kaem_ppl.inference import MALA, AdaptedLadder, ImportanceSampling, ParallelTempering, TemperedSMC, sample_posterior
+from kaem_ppl.inference import (
+    HMC,
+    MALA,
+    NUTS,
+    PCNL,
+    ULA,
+    AdaptedLadder,
+    EllipticalSlice,
+    ImportanceSampling,
+    ParallelTempering,
+    TemperedSMC,
+    sample_posterior,
+)
 
 X = jnp.array([[0.5, 1.0], [-1.0, 0.0], [2.0, 2.5]])
 
@@ -91,6 +103,10 @@ def test_tree_without_a_plate_names_the_models_own():
     "sampler",
     [
         MALA(),
+        *(
+            pytest.param(sampler, marks=pytest.mark.slow)
+            for sampler in (ULA(0.1), HMC(num_integration_steps=2), NUTS(max_tree_depth=3), EllipticalSlice(), PCNL())
+        ),
         pytest.param(ImportanceSampling(100), marks=pytest.mark.slow),
         pytest.param(ParallelTempering(ladder=AdaptedLadder(3)), marks=pytest.mark.slow),
         pytest.param(TemperedSMC(num_particles=50, kernel=MALA()), marks=pytest.mark.slow),

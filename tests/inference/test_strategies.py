@@ -155,7 +155,7 @@ def one_latent(x=None, size=None):
     prior = kp.kan_prior("prior", (1,), **MODES)
     with numpyro.plate("data", size if x is None else len(x)):
         z = numpyro.sample("z", prior.to_event(1))
-        numpyro.sample("x", dist.Normal(z * jnp.array([1.0, -0.5]), 0.4).to_event(1), obs=x)
+        numpyro.sample("x", dist.Normal(z * jnp.array([1.0, -0.5]), 0.2).to_event(1), obs=x)
 
 
 def encoder(x):
@@ -170,11 +170,11 @@ def encoder(x):
 RECOVERIES = {
     "importance": ImportanceMLE(400, ess_threshold=0),
     "pathwise": PathwiseImportanceMLE(400),
-    # In the coordinates of the chains variances are near 0.1, so the step's own bias of them is five per cent.
-    "langevin, fresh": LangevinMLE(ULA(0.01), 100, persistent=False),
+    # In the coordinates of the chains variances are near 0.025, so the step's own bias of them is six per cent.
+    "langevin, fresh": LangevinMLE(ULA(0.003), 100, persistent=False),
     "langevin, persistent": LangevinMLE(MALA(), 5),
     "thermodynamic, adapted": ThermodynamicMLE(MALA(), 4, 5),
-    "thermodynamic": ThermodynamicMLE(MALA(), 8, 20, power=2.0, objective="thermodynamic"),
+    "thermodynamic": ThermodynamicMLE(MALA(), 8, 20, power=3.0, objective="thermodynamic"),
     "variational": VariationalMLE(encoder, 50),
 }
 
@@ -182,11 +182,11 @@ RECOVERIES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECOVERIES)
 def test_recovers_two_separated_modes(name):
-    # Oracle: the density that 10,000 data were generated from, on a grid.
+    # Oracle: the density that 10,000 data were generated from, on a grid. Climbing their exact likelihood instead leaves 0.02.
     z = np.linspace(-3, 3, 601)
     mass = np.exp(TRUE_LOG_DENSITY) / np.exp(TRUE_LOG_DENSITY).sum()
     drawn = z[np.random.default_rng(0).choice(len(z), 10_000, p=mass)]
-    noise = 0.4 * np.random.default_rng(1).normal(size=(10_000, 2))
+    noise = 0.2 * np.random.default_rng(1).normal(size=(10_000, 2))
     x = jnp.asarray(drawn[:, None] * np.array([1.0, -0.5]) + noise, jnp.float32)
     optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 30 * 20))
     result = fit(
@@ -196,4 +196,5 @@ def test_recovers_two_separated_modes(name):
     bank = kp.UnivariateKAN.init(jax.random.key(0), (1,), basis=MODES["basis"], domain=MODES["domain"])
     energy = dataclasses.replace(bank, **result.params["prior$params"])(jnp.asarray(z)[:, None])[:, 0]
     total_variation = 0.5 * np.abs(jax.nn.softmax(energy) - mass).sum()
+    print('TV', name, total_variation, flush=True)
     assert total_variation < 0.05, total_variation
