@@ -7,14 +7,16 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
 
-from ..inference import TrainingState
 from .errors import CommandError
 from .structure import describe, rebuild
+
+if TYPE_CHECKING:
+    from ..inference import TrainingState
 
 _NOTES, _ARRAYS = "notes.json", "arrays"
 
@@ -30,7 +32,7 @@ class Checkpoint(NamedTuple):
     """
 
     epoch: int
-    state: TrainingState
+    state: "TrainingState"
     rows: list[dict[str, float]]
     config: str
 

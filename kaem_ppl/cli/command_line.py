@@ -121,9 +121,6 @@ _positive.__name__ = "whole number"
 
 
 def _train(options):
-    from .devices import start_processes
-    from .train import resume, train
-
     given = {name[5:]: value for name, value in vars(options).items() if name.startswith("flag_")}
     if options.resume is not None:
         _check_resume(options)
@@ -136,7 +133,12 @@ def _train(options):
     if options.distributed:
         if options.resume is None and options.run_dir is None:
             raise CommandError("--distributed wants --run-dir: the same folder for all processes.")
+        from .devices import start_processes
+
         start_processes()
+    # Only now: inference makes arrays when it is imported, and processes have to join before the first one.
+    from .train import resume, train
+
     # What ends a job on a cluster leaves a checkpoint behind, as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     (train if options.resume is None else resume)(folder=folder, config=config, progress_bar=sys.stderr.isatty())

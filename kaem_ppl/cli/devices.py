@@ -3,17 +3,20 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ..inference import Strategy
-from ..inference.parameters import Params
-from ..inference.training_model import TrainingModel
 from .errors import CommandError
+
+# Inference makes arrays when it is imported, and processes have to join before the first one.
+if TYPE_CHECKING:
+    from ..inference import Strategy
+    from ..inference.parameters import Params
+    from ..inference.training_model import TrainingModel
 
 _AXIS = "data"
 
@@ -30,7 +33,7 @@ class DataParallel:
         sharding: of arrays whose leading axis runs over the batch.
     """
 
-    strategy: Strategy
+    strategy: "Strategy"
     sharding: NamedSharding
 
     @property
@@ -38,12 +41,12 @@ class DataParallel:
         """The strategy's guide, if it has one."""
         return getattr(self.strategy, "guide", None)
 
-    def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> Any:
+    def init(self, key: jax.Array, plate_model: "TrainingModel", params: "Params", data: Any) -> Any:
         """What the strategy remembers at first."""
         return self.strategy.init(key, plate_model, params, data)
 
     def loss(
-        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: Any, batch: Any
+        self, key: jax.Array, plate_model: "TrainingModel", params: "Params", state: Any, batch: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         """The strategy's loss of a batch that is split; see `Strategy.loss`."""
         state, batch = jax.lax.with_sharding_constraint((state, batch), self.sharding)
@@ -53,7 +56,7 @@ class DataParallel:
         return loss, (metrics, jax.lax.with_sharding_constraint(state, everywhere))
 
     def draw(
-        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: Any, batch: Any
+        self, key: jax.Array, plate_model: "TrainingModel", params: "Params", state: Any, batch: Any
     ) -> dict[str, jax.Array]:
         """The strategy's draws."""
         return self.strategy.draw(key, plate_model, params, state, batch)

@@ -2,6 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.fft import dstn
 
 _GENERATED, _REAL, _LINE = "#c8553d", "#2a6f97", "#2a6f97"
@@ -19,11 +20,12 @@ def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figur
     num_columns = min(num_columns, len(names))
     num_rows = -(-len(names) // num_columns)
     figure = Figure(figsize=(3.2 * num_columns, 2.3 * num_rows + 0.2), layout="constrained")
-    panels = figure.subplots(num_rows, num_columns, squeeze=False, sharex=True).ravel()
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for name, panel in zip(names, panels, strict=False):
         panel.plot(
             epochs, [row[name] for row in rows], color=_LINE, linewidth=1.4, marker="o" if len(rows) < 15 else ""
         )
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_title(name.replace("_", " "), fontsize=10)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
@@ -42,18 +44,26 @@ def plot_fields(generated: np.ndarray, real: np.ndarray, *, num_rows: int = 4, n
         num_rows: fields in a column on each side.
         num_columns: fields in a row.
     """
-    low, high = min(0.0, float(real.min())), float(real.max())
-    figure = Figure(figsize=(1.0 * 2 * num_columns + 1.2, 1.0 * num_rows + 0.5), layout="constrained")
-    sides = figure.subfigures(1, 2)
-    for side, (name, fields) in zip(sides, {"generated": generated, "real": real}.items(), strict=True):
-        side.suptitle(name, fontsize=11)
-        panels = side.subplots(num_rows, num_columns, squeeze=False).ravel()
-        for panel in panels:
-            panel.set_axis_off()
-        for panel, field in zip(panels, fields, strict=False):
-            image = panel.imshow(field, vmin=low, vmax=high, cmap="viridis")
+    limits = {"vmin": min(0.0, float(real.min())), "vmax": float(real.max()), "cmap": "viridis"}
+    figure = Figure(figsize=(2 * num_columns + 1.2, num_rows + 0.5), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1)
+    panels = figure.subplots(1, 2)
+    for panel, (name, fields) in zip(panels, {"generated": generated, "real": real}.items(), strict=True):
+        image = panel.imshow(_tile(fields[: num_rows * num_columns], num_rows, num_columns), **limits)
+        panel.set_title(name, fontsize=11)
+        panel.set_axis_off()
     figure.colorbar(image, ax=panels, label="pressure", shrink=0.8)
     return figure
+
+
+def _tile(fields, num_rows, num_columns):
+    """One field of all, with nothing between neighbours."""
+    n = fields.shape[-1]
+    canvas = np.full((num_rows * (n + 1) - 1, num_columns * (n + 1) - 1), np.nan)
+    for index, field in enumerate(fields):
+        top, left = (n + 1) * np.array(divmod(index, num_columns))
+        canvas[top : top + n, left : left + n] = field
+    return canvas
 
 
 def plot_spectra(generated: np.ndarray, real: np.ndarray) -> Figure:
@@ -67,7 +77,8 @@ def plot_spectra(generated: np.ndarray, real: np.ndarray) -> Figure:
     panel = figure.subplots()
     for name, fields, color in (("real", real, _REAL), ("generated", generated, _GENERATED)):
         wave_number, power = sine_spectrum(fields)
-        panel.loglog(wave_number, power, color=color, label=name, linewidth=1.4)
+        panel.semilogy(wave_number, power, color=color, label=name, linewidth=1.4)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_xlabel("wave number (half waves along a side)")
     panel.set_ylabel("mean power of a mode")
     panel.legend(frameon=False)

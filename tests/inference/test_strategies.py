@@ -182,7 +182,7 @@ RECOVERIES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECOVERIES)
 def test_recovers_two_separated_modes(name):
-    # Oracle: the density that 10,000 data were generated from, on a grid. Climbing their exact likelihood instead leaves 0.02.
+    # Oracle: the density that 10,000 data were generated from, on a grid. Climbing their exact likelihood leaves 0.02.
     z = np.linspace(-3, 3, 601)
     mass = np.exp(TRUE_LOG_DENSITY) / np.exp(TRUE_LOG_DENSITY).sum()
     drawn = z[np.random.default_rng(0).choice(len(z), 10_000, p=mass)]
@@ -196,5 +196,4 @@ def test_recovers_two_separated_modes(name):
     bank = kp.UnivariateKAN.init(jax.random.key(0), (1,), basis=MODES["basis"], domain=MODES["domain"])
     energy = dataclasses.replace(bank, **result.params["prior$params"])(jnp.asarray(z)[:, None])[:, 0]
     total_variation = 0.5 * np.abs(jax.nn.softmax(energy) - mass).sum()
-    print('TV', name, total_variation, flush=True)
     assert total_variation < 0.05, total_variation
