@@ -1,7 +1,7 @@
 """Many Markov chains at once: chains and data are one batch, steps run in compiled chunks."""
 
 import time
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import jax
@@ -185,10 +185,17 @@ def find_start(kernel: Kernel, posterior: PowerPosterior, keys: jax.Array) -> An
 
 def has_convolution(kernel: Kernel, posterior: PowerPosterior, state: Any) -> bool:
     """Whether the model convolves: on CPU, XLA runs convolutions several times slower inside a loop."""
-    datum = tuple(row[0] for row in posterior.rows)
-    position = jax.tree.map(lambda x: x[0, 0], state.position)
-    jaxpr = jax.make_jaxpr(lambda z, d: kernel.evaluate(posterior.target(d), z))(position, datum)
-    return _mentions(jaxpr.jaxpr, "conv_general_dilated")
+    arrays, structure = jax.tree.flatten((posterior, state.position))
+    return _has_convolution(kernel, structure, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays))
+
+
+@lru_cache(maxsize=64)
+def _has_convolution(kernel, structure, shapes):
+    def evaluate(posterior, position):
+        datum = tuple(row[0] for row in posterior.rows)
+        return kernel.evaluate(posterior.target(datum), jax.tree.map(lambda x: x[0, 0], position))
+
+    return _mentions(jax.make_jaxpr(evaluate)(*jax.tree.unflatten(structure, shapes)).jaxpr, "conv_general_dilated")
 
 
 def _mentions(jaxpr, primitive):
