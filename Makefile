@@ -32,7 +32,7 @@ test: $(VENV)/.installed  ## the fast tests
 test-slow: $(VENV)/.installed  ## the long statistical checks
 	$(RUN) -m pytest -n auto --dist loadfile -m slow
 
-test-all: $(VENV)/.installed  ## these, and every basis with every reference; an hour or two
+test-all: $(VENV)/.installed  ## these, every basis with every reference, and the longest runs
 	$(RUN) -m pytest -n auto --dist loadfile
 
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch

@@ -179,7 +179,7 @@ RECOVERIES = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", RECOVERIES)
 def test_recovers_two_separated_modes(name):
     # Oracle: the density that 10,000 data were generated from, on a grid. Climbing their exact likelihood leaves 0.02.

@@ -127,7 +127,7 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     } <= names  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_colours_texts_fields_and_baselines(workplace, capsys):
     write_cifar10(workplace)
     write_sms_spam(workplace)
@@ -181,7 +181,7 @@ def test_a_failed_job_does_not_stop_the_rest(workplace, capfd):
     assert len(rows("runs/digits-vanilla")) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_killed_at_random_moments_and_resumed(tmp_path):
     # Oracle: the run that nothing stopped.
     script = Path(__file__).with_name("kill.py")
@@ -216,7 +216,7 @@ def train_on(folder, mode, num_devices=1, distributed=()):
     return processes
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", ["vanilla --num-particles 50", "langevin --num-steps 2 --persistent true"])
 def test_one_device_eight_devices_and_two_processes(tmp_path, mode):
     with socket.socket() as free:
