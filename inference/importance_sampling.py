@@ -78,8 +78,8 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_weights: shape (..., P).
 
     Returns:
-        Log-weights that sum to one, and the shape k of the fitted tail, shape (...); infinite where fewer than 20 weights
-        differ from 0. Where none does, all weights are equal.
+        Log-weights that sum to one, all equal where every weight is 0; and the shape k of the fitted tail, shape (...),
+        infinite where fewer than 20 weights differ from 0, minus infinite where the largest are equal: there is no tail.
     """
     from arviz_stats.base import array_stats
 
@@ -88,7 +88,9 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     smoothed, pareto_k = np.empty_like(flat), np.full(len(flat), np.inf)
     for row, weights in enumerate(flat):
         alive = np.isfinite(weights)
-        if alive.sum() >= 20:
+        if alive.sum() >= 20 and _has_flat_tail(weights[alive]):
+            pareto_k[row] = -np.inf
+        elif alive.sum() >= 20:
             # ArviZ takes the log-likelihood that is left out, of which weights are the inverse.
             values, k = array_stats.psislw(-weights[alive])
             weights = np.full_like(weights, -np.inf)
@@ -97,6 +99,14 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total = np.logaddexp.reduce(weights)
         smoothed[row] = weights - total if alive.any() else -np.log(len(weights))
     return smoothed.reshape(log_weights.shape), pareto_k.reshape(log_weights.shape[:-1])
+
+
+def _has_flat_tail(log_weights):
+    """Whether those that would be smoothed are all equal (Vehtari et al. 2024, sec. 6, has their number)."""
+    number = len(log_weights)
+    size = min(number, int(np.ceil(min(0.2 * number, 3 * np.sqrt(number)))) + 1)
+    largest = np.partition(log_weights, -size)[-size:]
+    return largest.max() == largest.min()
 
 
 @partial(jax.jit, static_argnums=0)

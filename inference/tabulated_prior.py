@@ -101,7 +101,7 @@ def tabulate_prior(name: str, prior: TiltedDistribution) -> TabulatedPrior:
     most_cells = max(_FEWEST_CELLS, min(_MOST_CELLS, _MOST_CELLS_IN_ALL // max(1, num_functions)))
     num_cells = _FEWEST_CELLS
     while True:
-        low, cell, cubics, error, size = _interpolate(prior, num_cells)
+        low, cell, cubics, error, size = interpolate(prior, num_cells)
         tolerance = max(_TOLERANCE, 16 * float(jnp.finfo(cubics.dtype).eps) * float(size))
         if error <= tolerance or 4 * num_cells > most_cells:
             break
@@ -115,7 +115,13 @@ def tabulate_prior(name: str, prior: TiltedDistribution) -> TabulatedPrior:
     return TabulatedPrior(prior, prior.table, low, cell, cubics, error)
 
 
-def _interpolate(prior, num_cells):
+def interpolate(prior: TiltedDistribution, num_cells: int) -> tuple[Array, Array, Array, Array, Array]:
+    """The log-ratio as cubics on equal cells; traceable.
+
+    Returns:
+        Start of the interval and width of a cell, shape batch_shape; coefficients, batch_shape + (num_cells, 4); the
+        largest error halfway between nodes and the largest size of the log-ratio, in nats, shape ().
+    """
     # Every second point is a node; those between measure the error.
     fractions = np.linspace(0, 1, 2 * num_cells + 1)
     values, slopes, low, width = _evaluate_in_chunks(prior, fractions)

@@ -165,14 +165,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     Infinite where too few are not 0, and minus infinite where the largest are equal, so that there is no tail.
     """
     rows = np.moveaxis(log_weights.reshape(-1, *log_weights.shape[2:]), 0, -1)
-    num_draws = rows.shape[-1]
-    # The tail that is fitted (Vehtari et al. 2024, sec. 6).
-    size = min(num_draws, int(np.ceil(min(0.2 * num_draws, 3 * np.sqrt(num_draws)))) + 1)
-    largest = np.partition(rows, -size, axis=-1)[..., -size:]
-    is_flat = np.isfinite(largest[..., 0]) & (largest.max(-1) == largest.min(-1))
-    k = np.full(rows.shape[:-1], -np.inf)
-    k[~is_flat] = smooth(rows[~is_flat])[1]
-    return k
+    return smooth(rows)[1]
 
 
 def std_error_of_mean(x: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from .data import call_model
 from .parameters import Params
 from .plate_model import PlateModel, read_plate_model
 from .power_posterior import Position, PowerPosterior, read_power_posterior
-from .tabulated_prior import TabulatedPrior, _interpolate
+from .tabulated_prior import TabulatedPrior, interpolate
 
 # Cells of a prior's table made anew at each update: a cubic on them is right to 1e-5 nats for a basis of 50 functions.
 _NUM_CELLS = 512
@@ -201,7 +201,7 @@ def _tabulate(prior):
 
 
 def _fill_table(up_to_a_constant, prior):
-    low, cell, cubics, error, _ = _interpolate(up_to_a_constant, _NUM_CELLS)
+    low, cell, cubics, error, _ = interpolate(up_to_a_constant, _NUM_CELLS)
     return TabulatedPrior(prior, prior.table, low, cell, cubics, error)
 
 

@@ -208,6 +208,7 @@ LINEAR = {
     (1, "annealed"): (AnnealedImportanceSampling(64, HMC5, PowerLadder(16)), None),
     (1, "nested"): (NestedSampling(200), None),
     (1, "tempering"): (ParallelTempering(HMC5, AdaptedLadder(7)), 0.1),
+    (10, "importance"): (ImportanceSampling(20_000), None),
     (10, "smc"): (TemperedSMC(500, HMC5, 3), 0.1),
     (10, "annealed"): (AnnealedImportanceSampling(64, HMC5, PowerLadder(32)), None),
     (10, "nested"): (NestedSampling(100), None),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from kaem_ppl.inference import steppingstone, thermodynamic_curve, thermodynamic_integration
+from kaem_ppl.inference.importance_sampling import smooth
 from kaem_ppl.inference.thermodynamic import linear_rule, std_error_of_mean, trapezoid
 
 # z ~ Normal(0, 1), x ~ Normal(z, SCALE): at temperature t the posterior is normal with precision 1 + t / SCALE^2.
@@ -102,3 +103,10 @@ def test_a_likelihood_of_zero_leaves_no_curve_but_a_steppingstone():
 def test_a_rule_with_weight_zero_passes_over_infinities():
     l = np.zeros((2, 8, 1, 2)) + np.array([-np.inf, -3.0])
     assert linear_rule(l, np.array([0.0, 1.0])).value[0] == -3
+
+
+def test_equal_weights_have_no_tail():
+    # Law: a likelihood that is the same everywhere needs no smoothing, and its evidence is that likelihood.
+    log_weights, k = smooth(np.full((2, 100), -3.0))
+    np.testing.assert_allclose(log_weights, -np.log(100))
+    assert np.isneginf(k).all()
