@@ -48,7 +48,7 @@ class Panels(NamedTuple):
         edges: shape (N + 1,) or batch_shape + (N + 1,), increasing; a panel may have no width.
         peak: log-density at the panel's highest node, shape batch_shape + (N,); -inf for a panel of no width.
         sums: of the density over its peak: Kronrod sum, Kronrod less Gauss sum, last two Legendre coefficients, shape
-            batch_shape + (N, 4).
+            batch_shape + (4, N).
         step: largest change of the log-density between nearby nodes, shape batch_shape + (N,).
     """
 
@@ -59,11 +59,11 @@ class Panels(NamedTuple):
 
     def mass(self, log_scale: Array) -> Array:
         """Each panel's integral over exp(log_scale), which broadcasts with it, shape batch_shape + (N,)."""
-        return 0.5 * jnp.diff(self.edges) * self.sums[..., 0] * jnp.exp(self.peak - log_scale)
+        return 0.5 * jnp.diff(self.edges) * self.sums[..., 0, :] * jnp.exp(self.peak - log_scale)
 
     def log_mass(self) -> Array:
         """Logarithm of each panel's integral, shape batch_shape + (N,)."""
-        return self.peak + safe_log(0.5 * jnp.diff(self.edges) * self.sums[..., 0])
+        return self.peak + safe_log(0.5 * jnp.diff(self.edges) * self.sums[..., 0, :])
 
 
 def panel_nodes(edges: Array) -> Array:
@@ -94,11 +94,16 @@ def evaluate(log_density: Callable[[Array], Array], edges: Array) -> tuple[Panel
     values = jax.lax.optimization_barrier(values)
     peak = jax.lax.stop_gradient(functools.reduce(jnp.maximum, _nodes_of(values)))
     shape = jax.lax.optimization_barrier(jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :]))
-    sums = [sum(float(w) * x for w, x in zip(column, _nodes_of(shape), strict=True) if w) for column in _SUMS.T]
     every_other = itertools.pairwise(_nodes_of(jax.lax.stop_gradient(values))[::2])
     step = functools.reduce(jnp.maximum, [jnp.abs(after - before) for before, after in every_other])
-    summary = jax.lax.optimization_barrier((jnp.where(used, peak, -jnp.inf), jnp.stack(sums, axis=-1), step))
+    summary = jax.lax.optimization_barrier((jnp.where(used, peak, -jnp.inf), sums_of_nodes(shape), step))
     return Panels(edges, *summary), shape
+
+
+def sums_of_nodes(shape: Array) -> Array:
+    """`Panels.sums` of a density over its peak at the nodes, (..., 15, N) to (..., 4, N)."""
+    columns = [sum(float(w) * x for w, x in zip(column, _nodes_of(shape), strict=True) if w) for column in _SUMS.T]
+    return jnp.stack(columns, axis=-2)
 
 
 def _nodes_of(values):
@@ -120,13 +125,14 @@ def summarize(log_density: Callable[[Array], Array], edges: Array) -> Panels:
         value = _in_pieces(log_density, points)
         highest = jax.lax.stop_gradient(jnp.maximum(peak, value))
         finite = jnp.where(jnp.isfinite(highest), highest, 0.0)
-        sums = sums * jnp.exp(peak - finite)[..., None] + weights * jnp.exp(value - finite)[..., None]
+        old, new = (jnp.exp(x - finite)[..., None, :] for x in (peak, value))
+        sums = sums * old + weights[:, None] * new
         change = jnp.where(jnp.isnan(previous), 0.0, jnp.abs(value - previous))
         return jax.lax.stop_gradient((value, highest)) + (sums, jax.lax.stop_gradient(jnp.maximum(step, change))), None
 
     shape = jax.eval_shape(log_density, nodes[..., 0])
     zeros = jnp.zeros(shape.shape, shape.dtype)
-    empty = (zeros + jnp.nan, zeros - jnp.inf, jnp.zeros((*shape.shape, _SUMS.shape[1]), shape.dtype), zeros)
+    empty = (zeros + jnp.nan, zeros - jnp.inf, jnp.stack([zeros] * _SUMS.shape[1], axis=-2), zeros)
     each = (jnp.moveaxis(nodes, -1, 0), jnp.asarray(_SUMS, shape.dtype))
     (_, peak, sums, step), _ = jax.lax.scan(jax.checkpoint(add), empty, each)
     return Panels(edges, jnp.where(used, peak, -jnp.inf), sums, step)
@@ -272,7 +278,7 @@ def relative_error(panels: Panels, log_tails: Array, term_size: Array) -> Array:
     """
     total = log_total(panels, log_tails)[..., None]
     mass = panels.mass(total)
-    ratio = 200 * jnp.abs(panels.sums[..., 1]) / jnp.where(mass > 0, panels.sums[..., 0], 1.0)
+    ratio = 200 * jnp.abs(panels.sums[..., 1, :]) / jnp.where(mass > 0, panels.sums[..., 0, :], 1.0)
     truncation = jnp.sum(mass * jnp.minimum(1.0, ratio**1.5), axis=-1)
     return truncation + 8 * jnp.finfo(mass.dtype).eps * (1 + _largest_energy(panels, total)[..., 0] + term_size)
 
@@ -304,7 +310,7 @@ def _excess(panels: Panels, log_tails: Array, asleep=False, level=-jnp.inf) -> t
     Also returns the largest total mass so far: what was negligible against it may matter against a smaller one.
     """
     edges, peak, sums, step = panels
-    dtype, number = sums.dtype, sums.shape[-2]
+    dtype, number = sums.dtype, sums.shape[-1]
     total = log_total(panels, log_tails)[..., None]
 
     # Rounding of the energies themselves cannot be resolved away.
@@ -312,7 +318,7 @@ def _excess(panels: Panels, log_tails: Array, asleep=False, level=-jnp.inf) -> t
     rounding = 4 * eps * jnp.maximum(_largest_energy(panels, total), 1.0)
     tolerance = jnp.log(jnp.maximum(1e-11, rounding) / number)
 
-    decay = jnp.sum(jnp.abs(sums[..., 2:]), axis=-1) / DEGREE
+    decay = (jnp.abs(sums[..., 2, :]) + jnp.abs(sums[..., 3, :])) / DEGREE
     bound = peak + safe_log(0.5 * jnp.diff(edges)) - total + jnp.where(decay > 1e-3, step, 0.0)
     # A total that was overestimated, by a node on a narrow peak, wakes what fell asleep against it.
     level = jnp.maximum(level, total)

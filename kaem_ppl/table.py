@@ -160,6 +160,8 @@ def _solve(table, lower, upper):
     mass = jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)
     target = jnp.clip(jnp.where(lower < upper, (lower - below) / mass, 1 - (upper - above) / mass), 0, 1)
     tolerance = 4 * jnp.finfo(target.dtype).eps
+    # Points are read side by side, a coefficient at a time.
+    rows = jax.lax.optimization_barrier(jnp.moveaxis(rows, -1, 0))
 
     def step(state):
         t, low, high, _, rounds = state
@@ -173,7 +175,7 @@ def _solve(table, lower, upper):
         return new, low, high, moving, rounds + 1
 
     # Start where a density linear in t would put the point.
-    slope = jnp.clip(2 * rows[..., 1], -0.99, 0.99)
+    slope = jnp.clip(2 * rows[1], -0.99, 0.99)
     constant = 1 - 0.5 * slope - 2 * target
     start = -2 * constant / (1 + jnp.sqrt(jnp.maximum(1 - 2 * slope * constant, 0)))
     ones = jnp.ones_like(target)
@@ -183,17 +185,17 @@ def _solve(table, lower, upper):
 
 
 def _cumulative(rows, t):
-    """The density's integral from -1 to t and its value at t, from Legendre coefficients, rows of shape (..., 15).
+    """The density's integral from -1 to t and its value at t, from Legendre coefficients, rows of shape (15, ...).
 
     The integral of P_n from -1 is (P_{n+1} - P_{n-1}) / (2 n + 1), that of P_0 is t + 1.
     """
     before, current = jnp.ones_like(t), t
-    value = rows[..., 0]
-    integral = rows[..., 0] * (t + 1)
+    value = rows[0]
+    integral = rows[0] * (t + 1)
     for n in range(1, DEGREE + 1):
         after = ((2 * n + 1) * t * current - n * before) / (n + 1)
-        value = value + rows[..., n] * current
-        integral = integral + rows[..., n] * (after - before) / (2 * n + 1)
+        value = value + rows[n] * current
+        integral = integral + rows[n] * (after - before) / (2 * n + 1)
         before, current = current, after
     return integral, value
 

@@ -127,12 +127,13 @@ class UnivariateKAN:
         spline = jnp.sum(self.coef * features, axis=-1)
         return self.base_weight * self.activation(z) + self.spline_weight * spline
 
-    def outer(self, z: ArrayLike) -> Array:
+    def outer(self, z: ArrayLike, common: Array | None = None) -> Array:
         """f at many points of each function, as one contraction.
 
         Args:
             z: points, shape (M,) for points shared by the bank, or any shape (..., M) whose leading part broadcasts with
                 `batch_shape`.
+            common: what to add to every function, of the shape of z.
 
         Returns:
             Values, shape batch_shape + (M,), the leading parts broadcast.
@@ -141,11 +142,15 @@ class UnivariateKAN:
         grid, domain = (x if jnp.ndim(x) == 1 else per_point(x) for x in (self.grid, self.domain))
         width = self.width if jnp.ndim(self.width) == 0 else self.width[..., None]
         z = self._clip(jnp.asarray(z), domain)
-        # The activation is one more basis function: one product gives the whole of f.
-        features = self.basis(z, grid, width)
-        act = jnp.broadcast_to(self.activation(z)[..., None], (*features.shape[:-1], 1))
-        features = jnp.concatenate([features, act], axis=-1)
-        weights = jnp.concatenate([self.spline_weight[..., None] * self.coef, self.base_weight[..., None]], axis=-1)
+        # The activation, and what is common, are more basis functions: one product gives the whole.
+        features = [self.basis(z, grid, width), self.activation(z)[..., None]]
+        weights = [self.spline_weight[..., None] * self.coef, self.base_weight[..., None]]
+        if common is not None:
+            features.append(common[..., None])
+            weights.append(jnp.ones_like(weights[1]))
+        shape = features[0].shape[:-1]
+        features = jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in features], axis=-1)
+        weights = jnp.concatenate(weights, axis=-1)
         return contract("...mf,...f->...m", features, weights)
 
     def components(self, z: ArrayLike) -> Array:

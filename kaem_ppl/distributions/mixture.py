@@ -20,6 +20,7 @@ from ..quadrature import (
     refine,
     resolved,
     summarize,
+    sums_of_nodes,
     with_spare_panels,
 )
 from ..table import tabulate
@@ -109,7 +110,7 @@ class KANTiltedMixture(TiltedDistribution):
         """exp(f_k) pi_0 in logarithms at points shared by components, (M,) or batch_shape + (1, M), or their own."""
         if z.ndim == 1:
             log_pi_0 = log_reference(self.reference, z)
-            return self.energy.outer(z) + (log_pi_0[..., None, :] if self.reference.batch_shape else log_pi_0)
+            return self.energy.outer(z, log_pi_0) if log_pi_0.ndim == 1 else self.energy.outer(z) + log_pi_0[..., None, :]
         # The components' axis goes to the front, where the reference's batch does not see it.
         log_pi_0 = jax.vmap(lambda z: log_reference(self.reference, z), in_axes=-2, out_axes=-2)(z)
         return self.energy.outer(z) + log_pi_0
@@ -170,9 +171,8 @@ def _add_components(log_weights, edges, panels, shapes):
     level = log_weights[..., None] + panels.peak
     peak = jax.lax.stop_gradient(jnp.max(level, axis=-2))
     relative = jnp.exp(level - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :])
-    sums = contract("...kn,...knc->...nc", relative, panels.sums)
     shape = contract("...kn,...kjn->...jn", relative, shapes)
-    return Panels(edges, peak, sums, jnp.max(panels.step, axis=-2)), shape
+    return Panels(edges, peak, sums_of_nodes(shape), jnp.max(panels.step, axis=-2)), shape
 
 
 def _outer_factors(log_weights, energies):

@@ -65,7 +65,8 @@ class KANTilted(TiltedDistribution):
         return self.energy(value) - self.log_normalizer
 
     def _log_density(self, z):
-        return self.energy.outer(z) + log_reference(self.reference, z)
+        log_pi_0 = log_reference(self.reference, z)
+        return self.energy.outer(z, log_pi_0) if log_pi_0.ndim == 1 else self.energy.outer(z) + log_pi_0
 
     def _outside(self):
         """Energies at the two ends of the interval, and logarithms of the reference's masses beyond them."""

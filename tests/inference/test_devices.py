@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import kaem_ppl as kp
 from kaem_ppl.inference import *
 
-num_devices, x64, path = int(sys.argv[1]), sys.argv[2] == "x64", sys.argv[3]
+num_devices, x64, names, path = int(sys.argv[1]), sys.argv[2] == "x64", sys.argv[3].split(), sys.argv[4]
 assert jax.device_count() == num_devices
 jax.config.update("jax_enable_x64", x64)
 
@@ -46,7 +46,8 @@ if x64:
         "TemperedSMC": TemperedSMC(num_particles=20),
         "ParallelTempering": ParallelTempering(MALA(), ladder=AdaptedLadder(3))}
 results = {}
-for name, sampler in samplers.items():
+for name in names or samplers:
+    sampler = samplers[name]
     draws = sample_posterior(jax.random.key(1), model, x, params=params, sampler=sampler, num_chains=2, num_samples=20,
         num_warmup=warmup, plate="data", progress_bar=False)
     if num_devices > 1 and name not in ("ImportanceSampling", "TemperedSMC"):
@@ -56,21 +57,27 @@ np.savez(path, **results)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", ["float32", "x64"])
-def test_one_and_four_devices(precision, tmp_path):
+@pytest.mark.parametrize(
+    ("precision", "names"),
+    [
+        pytest.param("float32", "MALA ParallelTempering", marks=pytest.mark.slow),
+        pytest.param("float32", "", marks=pytest.mark.exhaustive),
+        pytest.param("x64", "", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_one_and_four_devices(precision, names, tmp_path):
     results = []
     for num_devices in (1, 4):
         path = tmp_path / f"{num_devices}.npz"
         environment = {
             **os.environ,
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices} --xla_backend_optimization_level=0",
             "JAX_PLATFORMS": "cpu",
         }
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT, str(num_devices), precision, str(path)], env=environment, check=True
-        )
+        arguments = [str(num_devices), precision, names, str(path)]
+        subprocess.run([sys.executable, "-c", SCRIPT, *arguments], env=environment, check=True)
         results.append(np.load(path))
     one, four = results
+    assert one.files
     for name in one.files:
         assert np.abs(one[name] - four[name]).max() < 1e-4, name
