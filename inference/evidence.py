@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
+from numpyro.diagnostics import split_gelman_rubin
 
 from .annealed_importance import AnnealedImportanceSampling
 from .importance_sampling import ImportanceSampling
@@ -392,11 +393,8 @@ def _average(values, std_errors):
 
 def _r_hat(l):
     """Largest over the temperatures above 0, (C, S, N, R) to (N,); where nothing moves, 1."""
-    from arviz_stats.base import array_stats
-
-    moved = l[..., 1:].reshape(*l.shape[:2], -1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        r_hat = array_stats.rhat(moved, chain_axis=0, draw_axis=1).reshape(l.shape[2], -1)
+        r_hat = split_gelman_rubin(l[..., 1:])
     return np.where(np.isfinite(r_hat), r_hat, 1.0).max(-1)
 
 

@@ -7,6 +7,7 @@ All functions take draws of C chains, S of each, for N data at R temperatures, a
 from typing import NamedTuple
 
 import numpy as np
+from numpyro.diagnostics import effective_sample_size
 
 from .importance_sampling import smooth
 
@@ -140,8 +141,8 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
 
         log Z = sum_k log mean exp((t_{k+1} - t_k) l_k),    l_k drawn at t_k
 
-    There is no discretisation. It is not to be trusted where the weights of a step have a Pareto k-hat above 0.7
-    (Vehtari et al. 2024): then the step is too long for the draws.
+    There is no discretisation. It is not to be trusted where the weights of the step with the fewest effective draws have a
+    Pareto k-hat above 0.7 (Vehtari et al. 2024): then the step is too long for the draws.
 
     Args:
         log_likelihood: shape (C, S, N, R).
@@ -153,10 +154,12 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
         largest = log_weights.max((0, 1))
         weights = np.exp(log_weights - largest)
         mean = weights.mean((0, 1))
+        worst = np.argmin(np.square(mean) / np.square(weights).mean((0, 1)), axis=-1)
         value = (np.log(mean) + largest).sum(-1)
         # The delta method: d log mean = d mean / mean, draw by draw, summed over the steps before its error is taken.
         std_error = std_error_of_mean((weights / mean).sum(-1))
-    return Estimate(value, std_error, pareto_k(log_weights).max(-1) <= LARGEST_PARETO_K)
+    of_worst = np.take_along_axis(log_weights, worst[None, None, :, None], axis=-1)[..., 0]
+    return Estimate(value, std_error, pareto_k(of_worst) <= LARGEST_PARETO_K)
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:
@@ -169,18 +172,16 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
 
 def std_error_of_mean(x: np.ndarray) -> np.ndarray:
-    """Standard error of means over chains and draws by the effective sample size of ArviZ, (C, S, ...) to (...).
+    """Standard error of means over chains and draws by the effective sample size of NumPyro, (C, S, ...) to (...).
 
-    The effective size counts autocorrelation, and disagreement between chains.
+    Chains are halved, so that the effective size counts autocorrelation, drift, and disagreement between chains.
     """
-    from arviz_stats.base import array_stats
-
-    flat = np.asarray(x, float).reshape(*x.shape[:2], -1)
-    spread = flat.std((0, 1), ddof=1)
-    # What does not vary has no error, and no effective size; what is not finite has neither.
-    varies = np.isfinite(spread) & (spread > 0)
-    error = np.where(np.isfinite(spread), 0.0, np.nan)
-    if varies.any():
-        size = array_stats.ess(flat[..., varies], chain_axis=0, draw_axis=1, method="mean")
-        error[varies] = spread[varies] / np.sqrt(size)
-    return error.reshape(x.shape[2:])
+    half = x.shape[1] // 2
+    halves = np.concatenate([x[:, :half], x[:, -half:]]).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = x.std((0, 1), ddof=1)
+        number, size = x.shape[0] * x.shape[1], effective_sample_size(halves)
+        # Antithetic draws can be worth more than independent ones, but the estimate of how much is not stable.
+        size = np.where(size > 0, np.minimum(size, number), number)
+        # What does not vary has no error, and no effective size; what is not finite has neither.
+        return np.where(spread > 0, spread / np.sqrt(size), np.where(spread == 0, 0.0, np.nan))

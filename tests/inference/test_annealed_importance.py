@@ -100,7 +100,7 @@ def digits_kaem(x):
         numpyro.sample("x", dist.Normal(decode(z), 0.2).to_event(1), obs=x)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sandwich_of_a_kaem_with_the_digits_decoder():
     # The bars: on average over 64 simulated data the lower bound is below the upper one, by less than half a nat. For no
     # datum is the order turned around by 4 standard errors.

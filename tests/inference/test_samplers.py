@@ -86,9 +86,9 @@ def check_moments(draws, mean, covariance):
         pytest.param(PCNL(), 20_000, marks=pytest.mark.slow),
         pytest.param(ImportanceSampling(200_000), 10_000, marks=pytest.mark.slow),
         pytest.param(ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 10_000, marks=pytest.mark.slow),
-        pytest.param(ParallelTempering(EllipticalSlice(), ladder=AdaptedLadder(4)), 10_000, marks=pytest.mark.slow),
-        pytest.param(ParallelTempering(NUTS(), ladder=PowerLadder(3, 2.0)), 4_000, marks=pytest.mark.slow),
-        pytest.param(TemperedSMC(num_particles=4_000, kernel=MALA()), 4_000, marks=pytest.mark.slow),
+        pytest.param(ParallelTempering(EllipticalSlice(), ladder=AdaptedLadder(4)), 10_000, marks=pytest.mark.exhaustive),
+        pytest.param(ParallelTempering(NUTS(), ladder=PowerLadder(3, 2.0)), 4_000, marks=pytest.mark.exhaustive),
+        pytest.param(TemperedSMC(num_particles=4_000, kernel=MALA()), 4_000, marks=pytest.mark.exhaustive),
         pytest.param(TemperedSMC(num_particles=4_000), 4_000, marks=pytest.mark.slow),
         pytest.param(
             TemperedSMC(num_particles=4_000, ladder=GivenLadder((0, 0.1, 0.4, 1)), kernel=PCNL()), 4_000,

@@ -89,9 +89,10 @@ def test_gradients_of_icdf(basis, reference, x64):
     _check(_distribution(basis, reference), "icdf")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("basis", ["RBF", "BSpline1"])
-@pytest.mark.parametrize("size", [None, 100])
+@pytest.mark.parametrize(
+    "size", [pytest.param(None, marks=pytest.mark.exhaustive), pytest.param(100, marks=pytest.mark.slow)]
+)
 def test_gradients_in_the_ends_of_the_support(basis, size, x64):
     # Both ends inside the domain: they are the ends of the panels too, wherever those came from.
     energy = members.bank(basis, (size,))
@@ -107,7 +108,7 @@ def test_gradients_in_the_ends_of_the_support(basis, size, x64):
         np.testing.assert_allclose(exact[:, i], (value(ends + step) - value(ends - step)) / (2 * h), 1e-5, 1e-8)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("basis", "reference"), ONE_PER_BASIS[:2])
 def test_gradients_of_sample(basis, reference, x64):
     # Key 5 draws the same u at every evaluation.
