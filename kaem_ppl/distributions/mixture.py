@@ -110,7 +110,9 @@ class KANTiltedMixture(TiltedDistribution):
         """exp(f_k) pi_0 in logarithms at points shared by components, (M,) or batch_shape + (1, M), or their own."""
         if z.ndim == 1:
             log_pi_0 = log_reference(self.reference, z)
-            return self.energy.outer(z, log_pi_0) if log_pi_0.ndim == 1 else self.energy.outer(z) + log_pi_0[..., None, :]
+            return (
+                self.energy.outer(z, log_pi_0) if log_pi_0.ndim == 1 else self.energy.outer(z) + log_pi_0[..., None, :]
+            )
         # The components' axis goes to the front, where the reference's batch does not see it.
         log_pi_0 = jax.vmap(lambda z: log_reference(self.reference, z), in_axes=-2, out_axes=-2)(z)
         return self.energy.outer(z) + log_pi_0
