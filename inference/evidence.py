@@ -28,7 +28,6 @@ from .thermodynamic import (
     steppingstone,
     thermodynamic_curve,
     thermodynamic_integration,
-    trapezoid,
 )
 
 if TYPE_CHECKING:
@@ -246,7 +245,6 @@ def _(method: ParallelTempering, key, posterior: PowerPosterior, **settings) -> 
     estimates = {
         "steppingstone": steppingstone(l, temperatures),
         "thermodynamic_integration": thermodynamic_integration(l, temperatures),
-        "trapezoid": trapezoid(l, temperatures),
     }
     rule = method.ladder.quadrature_weights()
     if rule is not None:

@@ -29,7 +29,7 @@ class NestedSampling:
 
     Attributes:
         num_live: live points of each chain and datum.
-        num_slice_steps: slice moves that make a replacement; None takes twice the number of coordinates, at least 5.
+        num_slice_steps: slice moves that make a replacement; None takes three times the number of coordinates, at least 5.
         remaining: the run ends when live points can add this share of the evidence.
 
     Raises:
@@ -162,7 +162,7 @@ class _Carry(NamedTuple):
 
 
 def _algorithm(method, target, num_coordinates):
-    steps = method.num_slice_steps or max(5, 2 * num_coordinates)
+    steps = method.num_slice_steps or max(5, 3 * num_coordinates)
 
     def log_prior(position):
         value = target.log_prior(position)

@@ -65,21 +65,6 @@ def thermodynamic_curve(log_likelihood: np.ndarray, temperatures: np.ndarray) ->
     return Curve(temperatures, mean, std_error, (steps * mean[:, :-1]).sum(-1), (steps * mean[:, 1:]).sum(-1))
 
 
-def trapezoid(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estimate:
-    """The trapezoidal rule on the curve, log Z = integral of E_t[l] (Friel and Pettitt 2008, eq. 12).
-
-    Its correction by the variances, see `thermodynamic_integration`, measures what the rule leaves over.
-
-    Args:
-        log_likelihood: shape (C, S, N, R).
-        temperatures: shape (N, R).
-    """
-    l, steps = np.asarray(log_likelihood, float), np.diff(temperatures)
-    estimate = linear_rule(l, 0.5 * (np.pad(steps, ((0, 0), (1, 0))) + np.pad(steps, ((0, 0), (0, 1)))))
-    with np.errstate(invalid="ignore"):
-        return _with_left_over(estimate, (np.square(steps) / 12 * np.diff(l.var((0, 1)))).sum(-1))
-
-
 def linear_rule(log_likelihood: np.ndarray, weights: np.ndarray) -> Estimate:
     """The integral by any rule that is a sum over the temperatures.
 
@@ -96,7 +81,7 @@ def linear_rule(log_likelihood: np.ndarray, weights: np.ndarray) -> Estimate:
 
 
 def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estimate:
-    """The trapezoidal rule with its correction by the variances (Friel, Hurn and Wyse 2014, eq. 4).
+    """The trapezoidal rule (Friel and Pettitt 2008, eq. 12), corrected by the variances (Friel, Hurn and Wyse 2014, eq. 4).
 
         log Z = sum_k h_k (E_k + E_{k+1}) / 2 - h_k^2 (V_{k+1} - V_k) / 12,    h_k = t_{k+1} - t_k
 
@@ -124,16 +109,10 @@ def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarr
         value = cubic.mean((0, 1))
         quintic = (straight - bent / 10).mean((0, 1)) + (h**3 * (third[:, :-1] + third[:, 1:])).sum(-1) / 120
         is_finite = np.isfinite(value) & np.isfinite(quintic)
-        estimate = Estimate(np.where(is_finite, value, np.nan), std_error_of_mean(cubic), is_finite)
-        return _with_left_over(estimate, quintic - value)
-
-
-def _with_left_over(estimate, left_over):
-    """Add a discretisation error, which all draws share, to the error; it must stay small beside what they average to."""
-    value, std_error, trust = estimate
-    with np.errstate(invalid="ignore"):
-        trust = trust & (np.abs(left_over) <= _LARGEST_LEFT_OVER * std_error)
-    return Estimate(value, np.sqrt(np.square(std_error) + np.square(left_over)), trust)
+        from_draws, left_over = std_error_of_mean(cubic), quintic - value
+        # All draws share the discretisation error: it must stay small beside what they average to.
+        trust = is_finite & (np.abs(left_over) <= _LARGEST_LEFT_OVER * from_draws)
+    return Estimate(np.where(is_finite, value, np.nan), np.hypot(from_draws, left_over), trust)
 
 
 def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estimate:

@@ -367,7 +367,7 @@ def test_eight_schools():
     found = {}
     for method in (*THREE.values(), NestedSampling(300)):
         evidence = log_evidence(jax.random.key(0), model, effects, method=method, **LONGER)
-        found |= {name: x for name, x in evidence.estimates.items() if name != "trapezoid"}
+        found |= evidence.estimates
     assert len(found) == 4
     for one in found.values():
         for other in found.values():
