@@ -112,6 +112,7 @@ class LogEvidence:
         what = "log-evidence" if self.plate is None else f"log-evidence of all {len(self.value)} data"
         numbers = [
             f"{name}: {x.value.sum():.4f} +- {np.sqrt(np.square(x.std_error).sum()):.4f}"
+            + ("" if np.all(x.is_trustworthy) else ", not to be trusted")
             for name, x in self.estimates.items()
         ]
         words = [f"! {warning}" for warning in self.warnings] or ["Nothing crossed a threshold."]

@@ -91,13 +91,18 @@ def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarr
         log Z = sum_k h_k (E_k + E_{k+1}) / 2 - h_k^2 (V_{k+1} - V_k) / 10 + h_k^3 (M_k + M_{k+1}) / 120
 
     The difference enters the standard error as a root of the sum of squares. The estimate is not to be trusted where it
-    is more than a quarter of the error from the draws, nor where a likelihood of 0 leaves the curve without a mean.
+    is more than a quarter of the error from the draws.
+
+    Under the prior the log-likelihood may have no variance, nor even a mean, as where a prior has heavy tails or the
+    likelihood is 0 at some of its draws. So the first interval, from temperature 0, is that of `steppingstone`.
 
     Args:
         log_likelihood: shape (C, S, N, R).
         temperatures: shape (N, R).
     """
     l, h = np.asarray(log_likelihood, float), np.diff(temperatures)
+    first, share, is_short = _step(l[..., 0], h[:, 0])
+    l, h = l[..., 1:], h[:, 1:]
     with np.errstate(invalid="ignore"):
         centred = l - l.mean((0, 1))
         # Draw by draw, so that the error accounts for what moments and temperatures have in common.
@@ -109,10 +114,10 @@ def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarr
         value = cubic.mean((0, 1))
         quintic = (straight - bent / 10).mean((0, 1)) + (h**3 * (third[:, :-1] + third[:, 1:])).sum(-1) / 120
         is_finite = np.isfinite(value) & np.isfinite(quintic)
-        from_draws, left_over = std_error_of_mean(cubic), quintic - value
+        from_draws, left_over = std_error_of_mean(cubic + share), quintic - value
         # All draws share the discretisation error: it must stay small beside what they average to.
-        trust = is_finite & (np.abs(left_over) <= _LARGEST_LEFT_OVER * from_draws)
-    return Estimate(np.where(is_finite, value, np.nan), np.hypot(from_draws, left_over), trust)
+        trust = is_finite & is_short & (np.abs(left_over) <= _LARGEST_LEFT_OVER * from_draws)
+    return Estimate(np.where(is_finite, first + value, np.nan), np.hypot(from_draws, left_over), trust)
 
 
 def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estimate:
@@ -127,18 +132,32 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
         log_likelihood: shape (C, S, N, R).
         temperatures: shape (N, R).
     """
-    l, steps = np.asarray(log_likelihood, float), np.diff(temperatures)
+    l = np.asarray(log_likelihood, float)
+    value, shares, is_short = _step(l[..., :-1], np.diff(temperatures))
+    # Summed over the steps before the error is taken, for neighbouring temperatures share what they swap.
+    return Estimate(value.sum(-1), std_error_of_mean(shares.sum(-1)), is_short)
+
+
+def _step(l, length):
+    """Steps log mean exp(length l), by importance sampling.
+
+    Args:
+        l: log-likelihoods at the lower temperatures, (C, S, N) or (C, S, N, K) for K steps.
+        length: of the steps in temperature, (N,) or (N, K).
+
+    Returns:
+        The logarithms; by the delta method, d log mean = d mean / mean, the share of each draw in them; and whether the
+        step with the fewest effective draws is short enough for the draws, (N,).
+    """
     with np.errstate(invalid="ignore"):
-        log_weights = steps * l[..., :-1]
+        log_weights = length * l
         largest = log_weights.max((0, 1))
         weights = np.exp(log_weights - largest)
         mean = weights.mean((0, 1))
-        worst = np.argmin(np.square(mean) / np.square(weights).mean((0, 1)), axis=-1)
-        value = (np.log(mean) + largest).sum(-1)
-        # The delta method: d log mean = d mean / mean, draw by draw, summed over the steps before its error is taken.
-        std_error = std_error_of_mean((weights / mean).sum(-1))
-    of_worst = np.take_along_axis(log_weights, worst[None, None, :, None], axis=-1)[..., 0]
-    return Estimate(value, std_error, pareto_k(of_worst) <= LARGEST_PARETO_K)
+        if l.ndim == 4:
+            worst = np.argmin(np.square(mean) / np.square(weights).mean((0, 1)), axis=-1)
+            log_weights = np.take_along_axis(log_weights, worst[None, None, :, None], axis=-1)[..., 0]
+        return np.log(mean) + largest, weights / mean, pareto_k(log_weights) <= LARGEST_PARETO_K
 
 
 def pareto_k(log_weights: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import erfc
 
 from kaem_ppl.inference import steppingstone, thermodynamic_curve, thermodynamic_integration
 from kaem_ppl.inference.importance_sampling import smooth
@@ -90,14 +91,29 @@ def test_a_step_too_long_is_not_trusted():
     assert not steppingstone(l, np.array([[0.0, 1.0]])).is_trustworthy[0]
 
 
-def test_a_likelihood_of_zero_leaves_no_curve_but_a_steppingstone():
-    # L = 1 for half of the prior draws and 0 for the others: log Z = log 0.5, which no curve on (0, 1] knows.
+def test_a_likelihood_of_zero_at_some_prior_draws():
+    # L = 1 for half of the prior draws and 0 for the others: log Z = log 0.5, all of it between 0 and the next temperature.
     l = np.zeros((4, 500, 1, 3))
     l[:, ::2, :, 0] = -np.inf
     temperatures = np.array([[0.0, 0.5, 1.0]])
-    assert np.isnan(thermodynamic_integration(l, temperatures).value[0])
-    assert not thermodynamic_integration(l, temperatures).is_trustworthy[0]
-    assert np.isclose(steppingstone(l, temperatures).value[0], np.log(0.5))
+    for estimator in (thermodynamic_integration, steppingstone):
+        assert np.isclose(estimator(l, temperatures).value[0], np.log(0.5))
+
+
+def test_a_log_likelihood_without_a_mean_under_the_prior():
+    # z is Cauchy and l = -z^2 / 2, so E_0[l] is minus infinity. Oracle: Z = E[exp(-z^2 / 2)] = e^(1/2) erfc(2^-1/2).
+    # At temperature t the law of z is exp(-t z^2 / 2) / (1 + z^2), sampled by rejection from the prior.
+    rng = np.random.default_rng(3)
+    temperatures = np.linspace(0, 1, 16)
+    l = np.empty((4, 2000, 1, len(temperatures)))
+    for k, t in enumerate(temperatures):
+        z = rng.standard_cauchy(400_000)
+        z = z[rng.uniform(size=z.size) < np.exp(-0.5 * t * z**2)][:8000]
+        l[..., 0, k] = (-0.5 * z**2).reshape(4, 2000)
+    estimate = thermodynamic_integration(l, temperatures[None])
+    assert estimate.is_trustworthy[0]
+    assert estimate.std_error[0] < 0.02, estimate
+    assert abs(estimate.value[0] - (0.5 + np.log(erfc(0.5**0.5)))) < 4 * estimate.std_error[0]
 
 
 def test_a_rule_with_weight_zero_passes_over_infinities():
