@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.12 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help train-vanilla train-langevin train-thermo train-variational train-sequential demo test test-slow test-all notebooks lint format clean
+.PHONY: help train-vanilla train-langevin train-thermo train-variational train-sequential demo test test-slow test-all notebooks bench bench-quick lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z -]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 20
@@ -37,6 +37,12 @@ test-all: $(VENV)/.installed  ## these, every basis with every reference, and th
 
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 	$(RUN) tests/run_notebooks.py
+
+bench: $(VENV)/.installed  ## every benchmark, as ratios to rivals, into benchmarks/results
+	$(RUN) benchmarks/run.py
+
+bench-quick: $(VENV)/.installed  ## the same with few and small settings
+	$(RUN) benchmarks/run.py --quick --out benchmarks/results/quick
 
 lint: $(VENV)/.installed  ## check style and imports
 	$(RUN) -m ruff check .

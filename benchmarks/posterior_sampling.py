@@ -1,13 +1,14 @@
-"""Effective samples per second of each sampler: a KAEM with one latent, and one with eight latents trained on digits.
+"""Effective samples per second of each sampler: KAEM posteriors with one mode and with two, and of trained digits.
 
-Run as `python benchmarks/posterior_sampling.py [--out FILE]`; prints JSON lines. A sampler is timed from its second run on,
-so that nothing is compiled in it. Effective sizes are of the worst latent, summed over the data: by rank-normalised bulk
-for chains, by the spread between populations for `TemperedSMC`, by the weights for `ImportanceSampling`.
+The first two are one model with one latent, of which x knows the square well, and the sign well or a little. The third,
+left out by `--quick`, has eight latents and was trained on digits. All samplers get as many draws, half as many steps
+of warm-up, eight chains and eight data at once; what they do with them is counted from the second run on, warm-up
+included, so that nothing is compiled in it. Effective sizes are of the worst latent, summed over the data: by
+rank-normalised bulk for chains, by the spread between populations for `TemperedSMC`, by the weights for
+`ImportanceSampling`. A sampler whose chains disagree has an effective size that means nothing, and an open marker.
 """
 
-import argparse
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ import numpyro
 import numpyro.distributions as dist
 import optax
 from arviz_stats.base import array_stats
-from measure import report, write_lines
+from measure import initial_params, main, report
+from tqdm import tqdm
 
 import kaem_ppl as kp
 from kaem_ppl.inference import (
@@ -35,46 +37,55 @@ from kaem_ppl.inference import (
 )
 from kaem_ppl.models import MLPGenerator, ProductKAEM, split_digits
 
+QUESTION, RIVAL = "effective samples per second, warm-up included", "NUTS"
 SAMPLERS = {
+    RIVAL: NUTS(),
     "MALA": MALA(),
-    "HMC": HMC(num_integration_steps=8),
-    "NUTS": NUTS(),
     "EllipticalSlice": EllipticalSlice(),
-    "PCNL": PCNL(),
     "ImportanceSampling": ImportanceSampling(20_000),
-    "TemperedSMC": TemperedSMC(num_particles=500),
     "ParallelTempering(MALA)": ParallelTempering(MALA(), ladder=AdaptedLadder(8)),
+}
+MORE_SAMPLERS = {
+    "HMC": HMC(num_integration_steps=8),
+    "PCNL": PCNL(),
+    "TemperedSMC": TemperedSMC(num_particles=500),
     "ParallelTempering(PCNL)": ParallelTempering(PCNL(), ladder=AdaptedLadder(8)),
 }
-NUM_CHAINS, NUM_DATA = 8, 8
+NUM_CHAINS, NUM_DATA, REPETITIONS = 8, 8, 7
 # The largest R-hat of a sampler that is said to converge, in runs as short as these.
 LARGEST_R_HAT = 1.05
 
 
-def one_latent(x):
-    """x knows the latent's square well and its sign a little: two modes, unequal."""
+def one_latent(x, scale):
+    """x is the latent's square and the latent, each with noise of its scale."""
     prior = kp.kan_prior("prior", (1,), basis=kp.RBF(12), domain=(-3, 3), reference=dist.Normal(0.0, 1.0))
     with numpyro.plate("data", len(x)):
         z = numpyro.sample("z", prior.to_event(1))[..., 0]
-        numpyro.sample("x", dist.Normal(jnp.stack([z**2, z], -1), jnp.array([0.3, 2.0])).to_event(1), obs=x)
+        numpyro.sample("x", dist.Normal(jnp.stack([z**2, z], -1), scale).to_event(1), obs=x)
 
 
-def problems(num_epochs):
+def make_problems(quick):
     """Model, parameters and data by name."""
-    with numpyro.handlers.trace() as sites, numpyro.handlers.seed(rng_seed=0):
-        one_latent(jnp.zeros((1, 2)))
-    params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+    params = initial_params(one_latent, jnp.zeros((1, 2)), jnp.ones((1, 2)))
+    z = jnp.linspace(-1.5, 1.5, NUM_DATA)
     squares = jnp.stack([jnp.linspace(0.2, 2.5, NUM_DATA), jnp.linspace(-1.0, 1.0, NUM_DATA)], -1)
+    problems = {
+        "one latent, one mode": (
+            one_latent,
+            params,
+            (jnp.stack([z**2, z], -1), jnp.tile(jnp.array([0.3, 0.3]), (NUM_DATA, 1))),
+        ),
+        "one latent, two modes": (one_latent, params, (squares, jnp.tile(jnp.array([0.3, 2.0]), (NUM_DATA, 1)))),
+    }
+    if quick:
+        return problems
     digits = ProductKAEM((8, 1), MLPGenerator((8, 256, 256, 64)), kp.RBF(20), (-3.0, 3.0), dist.Normal(0.0, 1.0), 0.2)
     train, held_out = split_digits()
     trained = fit(
         jax.random.key(0), digits, train.images, strategy=ImportanceMLE(num_particles=500), optimizer=optax.adam(2e-3),
-        num_epochs=num_epochs, batch_size=100, progress_bar=False,
+        num_epochs=30, batch_size=100, progress_bar=False,
     )  # fmt: skip
-    return {
-        "one latent, two modes": (one_latent, params, squares),
-        "8 latents, digits": (digits, trained.params, held_out.images[:NUM_DATA]),
-    }
+    return problems | {"8 latents, digits": (digits, trained.params, (held_out.images[:NUM_DATA],))}
 
 
 def effective_size(draws, z):
@@ -87,48 +98,70 @@ def effective_size(draws, z):
     return float(np.asarray(array_stats.ess(z, chain_axis=0, draw_axis=1, method="bulk")).min(-1).sum())
 
 
-def measure(repetitions, num_samples, num_epochs):
-    """One line for each problem and sampler."""
-    lines = []
-    for name, (model, params, x) in problems(num_epochs).items():
-        for sampler_name, sampler in SAMPLERS.items():
-            rates, warm_rates, r_hats = [], [], []
-            for number in range(repetitions + 1):
-                start = time.perf_counter()
-                draws = sample_posterior(
-                    jax.random.key(number), model, x, params=params, sampler=sampler, num_chains=NUM_CHAINS,
-                    num_samples=num_samples, num_warmup=num_samples // 2, plate="data", progress_bar=False,
-                )  # fmt: skip
-                seconds = time.perf_counter() - start
-                if number == 0:
-                    first = seconds
-                    continue
-                z = np.asarray(draws.samples["z"], float).reshape(NUM_CHAINS, num_samples, NUM_DATA, -1)
-                size = effective_size(draws, z)
-                rates.append(size / seconds)
-                warm_rates.append(size / draws.seconds)
-                r_hats.append(float(np.max(array_stats.rhat(z, chain_axis=0, draw_axis=1))))
-            lines.append(
-                report(
-                    "effective samples per second, warm-up included",
-                    {"posterior": name, "sampler": sampler_name, "chains": NUM_CHAINS, "data": NUM_DATA},
-                    rates, "1 / second", without_warmup=float(np.median(warm_rates)), r_hat=float(np.median(r_hats)),
-                    converges=bool(np.median(r_hats) < LARGEST_R_HAT), first_call_seconds=first,
-                )
+def measure_problem(name, problem, samplers, num_samples):
+    """One line for each sampler; they take turns."""
+    model, params, data = problem
+    first, found = {}, {sampler: [] for sampler in samplers}
+    for number in tqdm(range(REPETITIONS + 1), desc=name, disable=None, leave=False):
+        for sampler_name, sampler in samplers.items():
+            start = time.perf_counter()
+            draws = sample_posterior(
+                jax.random.key(number), model, *data, params=params, sampler=sampler, num_chains=NUM_CHAINS,
+                num_samples=num_samples, num_warmup=num_samples // 2, plate="data", progress_bar=False,
             )  # fmt: skip
+            seconds = time.perf_counter() - start
+            if number == 0:
+                first[sampler_name] = seconds
+                continue
+            z = np.asarray(draws.samples["z"], float).reshape(NUM_CHAINS, num_samples, NUM_DATA, -1)
+            size, r_hat = effective_size(draws, z), float(np.max(array_stats.rhat(z, chain_axis=0, draw_axis=1)))
+            found[sampler_name].append((size / seconds, size / draws.seconds, r_hat, seconds))
+    columns = {sampler: np.array(rows).T for sampler, rows in found.items()}
+    setting = {"posterior": name, "chains": NUM_CHAINS, "data": NUM_DATA, "draws": num_samples}
+    return [
+        report(
+            QUESTION, {**setting, "rival": sampler}, rates, "1 / second", relative_to=RIVAL,
+            ratios=rates / columns[RIVAL][0], without_warmup=float(np.median(warm_rates)),
+            r_hat=float(np.median(r_hats)), converges=bool(np.median(r_hats) < LARGEST_R_HAT),
+            first_call_seconds=first[sampler], compile_seconds=max(0.0, first[sampler] - float(np.median(seconds))),
+        )
+        for sampler, (rates, warm_rates, r_hats, seconds) in columns.items()
+    ]  # fmt: skip
+
+
+def measure(quick):
+    """Every problem by every sampler."""
+    samplers = SAMPLERS if quick else SAMPLERS | MORE_SAMPLERS
+    lines = []
+    for name, problem in make_problems(quick).items():
+        lines += measure_problem(name, problem, samplers, 200 if quick else 1000)
     return lines
 
 
-def main():
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    write_lines(measure(options.repetitions, options.samples, options.epochs), options.out)
+def draw(lines):
+    """Rates of every sampler, one panel for each posterior."""
+    from matplotlib.figure import Figure
+    from plots import PALETTE, plain_axis
+
+    posteriors = list(dict.fromkeys(line["setting"]["posterior"] for line in lines))
+    samplers = list(dict.fromkeys(line["setting"]["rival"] for line in lines))
+    figure = Figure(figsize=(1.8 + 3.2 * len(posteriors), 1.2 + 0.35 * len(samplers)), layout="constrained")
+    for panel, posterior in zip(figure.subplots(1, len(posteriors), sharey=True), posteriors, strict=True):
+        for line in (line for line in lines if line["setting"]["posterior"] == posterior):
+            value, (low, high) = line["value"], line["quartiles"]
+            face = PALETTE[1] if line["converges"] else "white"
+            panel.errorbar(
+                value, samplers.index(line["setting"]["rival"]), xerr=[[value - low], [high - value]], fmt="o",
+                color=PALETTE[1], markerfacecolor=face,
+            )  # fmt: skip
+        plain_axis(panel, "effective samples / second", posterior, yscale="linear")
+        panel.set_yticks(range(len(samplers)), samplers)
+        panel.set_ylim(len(samplers) - 0.5, -0.5)
+    for face, label in ((PALETTE[1], f"R-hat below {LARGEST_R_HAT}"), ("white", "chains disagree")):
+        panel.plot([], [], "o", color=PALETTE[1], markerfacecolor=face, label=label)
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, draw)

@@ -13,6 +13,7 @@ from numpyro import handlers
 from numpyro.infer import Predictive
 
 from . import RBF, kan_prior
+from .cli.run_folder import save_parameters
 from .inference import ImportanceLogEvidence, ImportanceMLE, fit, importance_log_evidence
 from .models import Digits, MLPGenerator, ProductKAEM, split_digits
 from .models.digits import IMAGE_SHAPE
@@ -81,12 +82,6 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
     print(f"effective sample size, median over images: {effective:.0f} of {NUM_EVIDENCE_DRAWS:,} draws")
     print(f"samples an SVM is over 90 % sure of: {confident:.1%}; share of the rarest digit: {rarest:.1%}")
     print(f"{time.perf_counter() - start:.0f} s; results in {out}/")
-
-
-def save_parameters(path: Path, params: dict) -> None:
-    """Write parameters as NumPy arrays, named by their site and their path inside it, such as `prior$params/coef`."""
-    leaves = jax.tree.leaves_with_path(params)
-    np.savez(path, **{jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(x) for keys, x in leaves})
 
 
 def write_posterior_check(path: Path, held_out: Digits, evidence: ImportanceLogEvidence) -> None:

@@ -8,7 +8,7 @@ from .dataset import Dataset
 from .datasets import DATASETS, DatasetSource, fetch_dataset, load_dataset
 from .digits import Digits, DigitsImages, load_digits, split_digits
 from .fetch import DataFileError, data_dir
-from .generators import ConvGenerator, Generator, KANGenerator, MLPGenerator, SequenceGenerator
+from .generators import Bfloat16Generator, ConvGenerator, Generator, KANGenerator, MLPGenerator, SequenceGenerator
 from .images import grey_images, resize_images, to_unit_interval
 from .kaem import MixtureKAEM, ProductKAEM, SequenceKAEM
 from .mnist import IDXImages
@@ -23,6 +23,7 @@ __all__ = [
     "CIFAR10",
     "DATASETS",
     "SVHN",
+    "Bfloat16Generator",
     "CelebA",
     "ConvEncoder",
     "ConvGenerator",

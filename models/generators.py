@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
+from numpyro.primitives import Messenger
 
 from kaem_ppl import RBF, kan_generator
 from kaem_ppl.basis import Basis
@@ -222,6 +223,41 @@ class SequenceGenerator:
             return logits.reshape(*z.shape[:-1], self.length, self.vocabulary_size)
 
         return generate
+
+
+@dataclass(frozen=True)
+class Bfloat16Generator:
+    """Any generator, its arithmetic in bfloat16: eight bits of precision, half the memory, faster where hardware has it.
+
+    Parameters are registered, learnt and kept as the generator makes them, float32 as a rule, and rounded where it
+    computes. Outputs come back in the precision of the latents, so prior and likelihood are computed as before. The
+    functions of a Kolmogorov-Arnold network are evaluated on a float32 grid all the same: there the gain is small.
+
+    Attributes:
+        generator: registers its parameters by `numpyro.param`, as all here do and Flax's and Equinox's modules through
+            NumPyro.
+    """
+
+    generator: Generator
+
+    def __call__(self, name: str) -> Callable[[Array], Array]:
+        """Register the generator's parameters and return a function of the latents (..., in)."""
+        with _RoundParameters():
+            generate = self.generator(name)
+        return lambda z: generate(z.astype(jnp.bfloat16)).astype(z.dtype)
+
+
+class _RoundParameters(Messenger):
+    """Hands parameters on in bfloat16; handlers outside, a trace or a substitution, see them as they are."""
+
+    def postprocess_message(self, msg):
+        if msg["type"] == "param":
+            msg["value"] = jax.tree.map(_round, msg["value"])
+
+
+def _round(leaf):
+    leaf = jnp.asarray(leaf)
+    return leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def register_layers(name: str, make: Callable[[Array], dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Kolmogorov-Arnold Energy Models in both layouts of the latent, as NumPyro models of continuous data, and of sequences."""
+"""Kolmogorov-Arnold Energy Models in both layouts of the latent, as NumPyro models of continuous data, and of sequences.
+
+Sites are those named in each model; with `adaptive_grid` also the parameter `prior$grid`, as `kan_prior` registers it.
+"""
 
 from dataclasses import dataclass
 
@@ -30,6 +33,7 @@ class ProductKAEM:
         domain: (a, b), where the energies are learnt.
         reference: pi_0.
         scale: standard deviation of the data around the generator's output.
+        adaptive_grid: whether training may refit the energies' grids, by `fit(..., grids=AdaptiveGrid())`.
     """
 
     shape: tuple[int, int]
@@ -38,10 +42,18 @@ class ProductKAEM:
     domain: tuple[float, float]
     reference: dist.Distribution
     scale: float
+    adaptive_grid: bool = False
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""
-        prior = kan_prior("prior", self.shape, basis=self.basis, domain=self.domain, reference=self.reference)
+        prior = kan_prior(
+            "prior",
+            self.shape,
+            basis=self.basis,
+            domain=self.domain,
+            reference=self.reference,
+            adaptive_grid=self.adaptive_grid,
+        )
         generate = self.generator("generator")
         with numpyro.plate("data", size if x is None else len(x)):
             z = numpyro.sample("z", prior.to_event(2))
@@ -64,6 +76,7 @@ class MixtureKAEM:
         domain: (a, b), where the energies are learnt.
         reference: pi_0.
         scale: standard deviation of the data around the generator's output.
+        adaptive_grid: whether training may refit the energies' grids, by `fit(..., grids=AdaptiveGrid())`.
     """
 
     shape: tuple[int, int]
@@ -72,6 +85,7 @@ class MixtureKAEM:
     domain: tuple[float, float]
     reference: dist.Distribution
     scale: float
+    adaptive_grid: bool = False
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""
@@ -83,6 +97,7 @@ class MixtureKAEM:
             domain=self.domain,
             reference=self.reference,
             num_components=num_components,
+            adaptive_grid=self.adaptive_grid,
         )
         generate = self.generator("generator")
         with numpyro.plate("data", size if x is None else len(x)):
@@ -109,6 +124,7 @@ class SequenceKAEM:
         domain: (a, b), where the energies are learnt.
         reference: pi_0.
         padding: the token that pads.
+        adaptive_grid: whether training may refit the energies' grids, by `fit(..., grids=AdaptiveGrid())`.
     """
 
     shape: tuple[int, int]
@@ -117,10 +133,18 @@ class SequenceKAEM:
     domain: tuple[float, float]
     reference: dist.Distribution
     padding: int = 0
+    adaptive_grid: bool = False
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on tokens x, integers of shape (num_data, length), or generate `size` sequences."""
-        prior = kan_prior("prior", self.shape, basis=self.basis, domain=self.domain, reference=self.reference)
+        prior = kan_prior(
+            "prior",
+            self.shape,
+            basis=self.basis,
+            domain=self.domain,
+            reference=self.reference,
+            adaptive_grid=self.adaptive_grid,
+        )
         generate = self.generator("generator")
         with numpyro.plate("data", size if x is None else len(x)):
             z = numpyro.sample("z", prior.to_event(2))

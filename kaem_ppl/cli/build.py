@@ -307,25 +307,3 @@ def _guide(config, dataset):
         encoder = MLPEncoder((math.prod(event_shape), *settings.encoder_hidden, math.prod(shape)))
     support = _reference(settings).support if settings.kind == "kaem" else dist.constraints.real
     return AmortizedGuide(encoder, shape, support)
-
-
-def find_offenders(key: Array, model: Callable, params: Params, data: Array) -> list[str]:
-    """Names of sites that are not finite: parameters themselves, or the log-density of a site at prior draws.
-
-    Args:
-        key: PRNG key.
-        model: of `build_model`.
-        params: constrained parameters.
-        data: rows of the data.
-    """
-    broken = [name for name, value in params.items() if not _is_finite(value)]
-    if broken:
-        return broken
-    with handlers.trace() as sites, handlers.substitute(data=params), handlers.seed(rng_seed=key):
-        model(data)
-    samples = {name: site for name, site in sites.items() if site["type"] == "sample"}
-    return [name for name, site in samples.items() if not _is_finite(site["fn"].log_prob(site["value"]))]
-
-
-def _is_finite(tree):
-    return all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tree))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,19 +20,35 @@ if TYPE_CHECKING:
     from ..inference import TrainingState
 
 _NOTES, _ARRAYS = "notes.json", "arrays"
+_NAME = re.compile(r"(\d{6,})(?:\+(\d{6,}))?")
 
 
-class Checkpoint(NamedTuple):
-    """What is saved after an epoch.
+class Place(NamedTuple):
+    """How far training has come.
 
     Attributes:
         epoch: finished epochs.
-        state: of training, arrays of NumPy.
-        rows: of the history, one for each epoch.
-        config: settings of the run, as TOML.
+        step: finished steps of the epoch under way.
     """
 
     epoch: int
+    step: int = 0
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}" if self.step == 0 else f"epoch {self.epoch + 1}, step {self.step}"
+
+
+class Checkpoint(NamedTuple):
+    """What is saved of a run.
+
+    Attributes:
+        place: where it was.
+        state: of training, arrays of NumPy.
+        rows: of the history, one for each finished epoch.
+        config: settings of the run, as TOML.
+    """
+
+    place: Place
     state: "TrainingState"
     rows: list[dict[str, float]]
     config: str
@@ -39,24 +56,25 @@ class Checkpoint(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints in a folder, one subfolder for each, named by its epoch.
+    """The checkpoints in a folder, one subfolder for each, named by finished epochs and steps: `000003` or `000003+000120`.
 
     Each is written into a folder of another name, which is renamed when all is there: `notes.json`, with the history, the
     settings and a checksum of each array, and `arrays`, by Orbax.
 
     Attributes:
         folder: where they are.
-        num_kept: the last ones that are kept, beside the one with the lowest loss.
+        num_kept: the last ones that are kept, beside the one after the epoch with the lowest loss.
     """
 
     folder: Path
     num_kept: int = 3
 
-    def epochs(self) -> list[int]:
-        """Epochs with a checkpoint, in order."""
+    def places(self) -> list[Place]:
+        """Places with a checkpoint, in order."""
         if not self.folder.exists():
             return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.is_dir() and path.name.isdecimal())
+        matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir()]
+        return sorted(Place(int(match[1]), int(match[2] or 0)) for match in matches if match)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write one, and delete those that are no longer kept.
@@ -71,35 +89,36 @@ class Checkpoints:
             "rows": checkpoint.rows,
             "config": checkpoint.config,
         }
-        path, part = self._path(checkpoint.epoch), self.folder / f".{checkpoint.epoch:06}.part"
+        path = self._path(checkpoint.place)
+        part = path.with_name(f".{path.name}.part")
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             (part / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
             with _checkpointer() as checkpointer:
                 checkpointer.save(part.absolute() / _ARRAYS, _named(leaves))
-            # One of the same epoch is there only where it could not be read.
+            # One of the same place is there only where it could not be read.
             shutil.rmtree(path, ignore_errors=True)
             part.rename(path)
         # Orbax and TensorStore report a full disk by many kinds of errors.
         except Exception as error:
             shutil.rmtree(part, ignore_errors=True)
-            epochs = self.epochs()
-            last = f"The last good one is that of epoch {epochs[-1]}" if epochs else "There is none before it"
+            places = self.places()
+            last = f"The last good one is that of {places[-1]}" if places else "There is none before it"
             raise CommandError(
-                f"The checkpoint of epoch {checkpoint.epoch} can't be written to {self.folder}: "
+                f"The checkpoint of {checkpoint.place} can't be written to {self.folder}: "
                 f"{_reason(error, self.folder)} {last}; continue by `kaem train --resume {self.folder.parent}`.",
                 status=1,
             ) from error
         self._delete_old(checkpoint.rows)
 
-    def load(self, epoch: int) -> Checkpoint:
+    def load(self, place: Place) -> Checkpoint:
         """Read one.
 
         Raises:
             ValueError: it is damaged.
         """
-        path = self._path(epoch)
+        path = self._path(place)
         try:
             notes = json.loads((path / _NOTES).read_text(encoding="utf-8"))
             # NumPy arrays of the same shapes: the devices may be others now.
@@ -110,7 +129,7 @@ class Checkpoints:
             if _checksum(leaves) != notes["checksum"]:
                 raise ValueError("its arrays do not have their checksum")
             state = rebuild(notes["structure"], leaves)
-            return Checkpoint(epoch, state, notes["rows"], notes["config"])
+            return Checkpoint(place, state, notes["rows"], notes["config"])
         # Damaged bytes lead Orbax and TensorStore to many kinds of errors.
         except Exception as error:
             raise ValueError(f"{path} is damaged: {' '.join(str(error).split())[:200]}") from error
@@ -124,20 +143,20 @@ class Checkpoints:
         Raises:
             CommandError: all are damaged.
         """
-        epochs = self.epochs()
-        for epoch in reversed(epochs):
+        places = self.places()
+        for place in reversed(places):
             try:
-                return self.load(epoch)
+                return self.load(place)
             except ValueError as error:
                 warn(f"{error}. The one before it is used.")
-        if epochs:
+        if places:
             raise CommandError(
                 f"All checkpoints in {self.folder} are damaged: train anew, in another folder.", status=1
             )
         return None
 
     def load_best(self, warn: Callable[[str], None]) -> Checkpoint | None:
-        """Read the one with the lowest loss, as the last good one's history has it; None where there is none at all.
+        """Read the one after the epoch of the lowest loss, by the last good one's history; None where there is none at all.
 
         Raises:
             CommandError: all are damaged.
@@ -145,8 +164,8 @@ class Checkpoints:
         last = self.load_last(warn)
         if last is None:
             return None
-        best = _best(last.rows, self.epochs())
-        if best == last.epoch:
+        best = _best(last.rows, self.places())
+        if best == last.place:
             return last
         try:
             return self.load(best)
@@ -155,14 +174,14 @@ class Checkpoints:
             return last
 
     def _delete_old(self, rows):
-        epochs = self.epochs()
-        kept = {*epochs[-self.num_kept :], _best(rows, epochs)}
-        for epoch in epochs:
-            if epoch not in kept:
-                shutil.rmtree(self._path(epoch), ignore_errors=True)
+        places = self.places()
+        kept = {*places[-self.num_kept :], _best(rows, places)}
+        for place in places:
+            if place not in kept:
+                shutil.rmtree(self._path(place), ignore_errors=True)
 
-    def _path(self, epoch):
-        return self.folder / f"{epoch:06}"
+    def _path(self, place):
+        return self.folder / (f"{place.epoch:06}" if place.step == 0 else f"{place.epoch:06}+{place.step:06}")
 
 
 def _checkpointer():
@@ -194,9 +213,9 @@ def _checksum(leaves):
     ]
 
 
-def _best(rows, epochs):
-    losses = {int(row["epoch"]): row["loss"] for row in rows}
-    return min((epoch for epoch in epochs if epoch in losses), key=losses.get, default=epochs[-1])
+def _best(rows, places):
+    losses = {Place(int(row["epoch"])): row["loss"] for row in rows}
+    return min((place for place in places if place in losses), key=losses.get, default=places[-1])
 
 
 def _reason(error, folder):

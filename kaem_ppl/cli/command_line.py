@@ -1,8 +1,10 @@
 """The command `kaem`: words to settings, errors to one line."""
 
 import argparse
+import linecache
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,9 +35,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, error.status)
     except KeyboardInterrupt:
         return _fail("stopped. Go on with `kaem train --resume RUN`.", 130)
-    # The library's own errors say what is wrong and what to do.
     except (ValueError, ImportError, OSError) as error:
+        if not _is_told(error):
+            raise
         return _fail(error, 2)
+
+
+def _is_told(error):
+    """Whether the message says what to do: a file that can't be used, a package to install, or a value refused here.
+
+    Any other error of these kinds is a bug, whose traceback is worth more than one line.
+    """
+    if isinstance(error, OSError):
+        return True
+    if isinstance(error, ModuleNotFoundError):
+        return not error.name.startswith("kaem_ppl")
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    statement = linecache.getline(frame.f_code.co_filename, line).strip()
+    return frame.f_globals["__name__"].startswith("kaem_ppl.") and statement.startswith("raise ")
 
 
 class _Parser(argparse.ArgumentParser):

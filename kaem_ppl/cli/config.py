@@ -30,6 +30,7 @@ class DataSettings:
     num_test: int | None = _setting(None, "random data to test on; none takes all", least=1)
     size: int | None = _setting(None, "height and width that images are resized to, or fields solved at", least=1)
     grey: bool = _setting(False, "whether colours are turned into grey levels")
+    stream: bool = _setting(False, "whether batches are read from a file, not from the device's memory")
     length: int = _setting(500, "tokens of a text", least=1)
     vocabulary_size: int = _setting(500, "tokens to tell apart", least=2)
     permeability: str = _setting("threshold", "of the medium that flows pass", choices=("threshold", "lognormal"))
@@ -111,7 +112,7 @@ class TrainingSettings:
     learning_rate: float = _setting(1e-3, "of Adam", above=0)
     schedule: str = _setting("constant", "of the learning rate", choices=("constant", "cosine"))
     clip_norm: float | None = _setting(None, "largest norm of a gradient; none does not clip", above=0)
-    checkpoint_minutes: float = _setting(1.0, "a checkpoint after the first epoch this long after the last", least=0)
+    checkpoint_minutes: float = _setting(1.0, "from one checkpoint to the next, inside epochs too", least=0)
     keep_checkpoints: int = _setting(3, "checkpoints kept beside the best", least=1)
 
 

@@ -1,6 +1,11 @@
 """The data of a run, as its settings want them."""
 
 import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
 
 from ..models import (
     DATASETS,
@@ -11,6 +16,7 @@ from ..models import (
     PennTreebank,
     SMSSpam,
     ThresholdPermeability,
+    data_dir,
     grey_images,
     load_dataset,
     resize_images,
@@ -28,8 +34,14 @@ def load_data(config: Config, split: str, progress_bar: bool) -> Dataset:
         FileNotFoundError: a file is missing.
         DataFileError: a file is damaged.
     """
+    dataset = _shape(config, load_dataset(_source(config), split, progress_bar=progress_bar), split)
+    if config.data.stream and split == "train" and not isinstance(dataset.values, np.memmap):
+        return dataclasses.replace(dataset, values=_map(dataset.values, data_dir() / "streamed"))
+    return dataset
+
+
+def _shape(config, dataset, split):
     settings = config.data
-    dataset = load_dataset(_source(config), split, progress_bar=progress_bar)
     if dataset.vocabulary is None and not is_field(config):
         dataset = _shape_images(dataset, settings)
     elif settings.grey or (dataset.vocabulary is not None and settings.size is not None):
@@ -68,3 +80,20 @@ def _shape_images(dataset, settings):
     if settings.grey:
         images = grey_images(images)
     return dataclasses.replace(dataset, values=images)
+
+
+def _map(values: np.ndarray, folder: Path) -> np.ndarray:
+    """The same values, in a file that is named by what is in it and mapped into memory."""
+    digest = hashlib.sha256(repr((values.shape, values.dtype.str)).encode())
+    digest.update(np.ascontiguousarray(values).data)
+    path = folder / f"{digest.hexdigest()}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            with part.open("wb") as file:
+                np.save(file, values)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    return np.load(path, mmap_mode="r")

@@ -107,9 +107,9 @@ def place(values: np.ndarray, sharding: NamedSharding | None) -> jax.Array | np.
 
     Args:
         values: all data, in every process.
-        sharding: of their rows; None leaves them as they are.
+        sharding: of their rows; None leaves them as they are. Memory maps stay too: batches are read from them.
     """
-    if sharding is None:
+    if sharding is None or isinstance(values, np.memmap):
         return values
     if len(values) % sharding.num_devices:
         sharding = NamedSharding(sharding.mesh, PartitionSpec())

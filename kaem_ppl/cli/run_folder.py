@@ -9,14 +9,19 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
 
 from .checkpoints import Checkpoints
 from .config import Config, read_config
 from .errors import CommandError
 
-_PACKAGES = ("kaem-ppl", "jax", "jaxlib", "numpyro", "optax", "flax", "orbax-checkpoint", "blackjax", "numpy")
+if TYPE_CHECKING:
+    from ..inference.parameters import Params
+
+_PACKAGES = ("kaem-ppl", "jax", "jaxlib", "numpyro", "optax", "flax", "orbax-checkpoint", "grain", "blackjax", "numpy")
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,12 @@ class RunFolder:
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def save_parameters(path: Path, params: "Params") -> None:
+    """Write parameters as NumPy arrays, named by their site and their path inside it, such as `prior$params/coef`."""
+    leaves = jax.tree.leaves_with_path(params)
+    np.savez(path, **{jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(x) for keys, x in leaves})
 
 
 def new_run_folder(config: Config, root: Path = Path("runs")) -> RunFolder:

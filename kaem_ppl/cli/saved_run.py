@@ -24,7 +24,6 @@ class SavedRun:
         model: that was trained.
         params: learnt, constrained.
         rows: of the history.
-        epoch: whose parameters these are.
     """
 
     folder: RunFolder
@@ -33,7 +32,6 @@ class SavedRun:
     model: Callable
     params: Params
     rows: list[dict[str, float]]
-    epoch: int
 
 
 def open_run(folder: RunFolder, checkpoint: str, progress_bar: bool) -> SavedRun:
@@ -55,4 +53,4 @@ def open_run(folder: RunFolder, checkpoint: str, progress_bar: bool) -> SavedRun
         raise CommandError(f"{folder.path} has no checkpoint: continue it by `kaem train --resume {folder.path}`.")
     data = load_data(config, "test", progress_bar)
     model = build_model(config, data)
-    return SavedRun(folder, config, data, model, model_params(model, data, saved.state), saved.rows, saved.epoch)
+    return SavedRun(folder, config, data, model, model_params(model, data, saved.state), saved.rows)

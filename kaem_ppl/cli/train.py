@@ -3,22 +3,22 @@
 import time
 
 import jax
-import numpy as np
+from jax.experimental import multihost_utils
 
-from ..demo import save_parameters
 from ..inference import NonFiniteLossError, TrainingState, fit
-from .build import build_model, build_optimizer, build_strategy, find_offenders
-from .checkpoints import Checkpoint
+from .build import build_model, build_optimizer, build_strategy
+from .checkpoints import Checkpoint, Place
 from .config import Config, differences, parse_config
 from .data import load_data
 from .devices import DataParallel, all_devices, gather, place
 from .errors import CommandError
 from .messages import say, warn
-from .run_folder import RunFolder
+from .run_folder import RunFolder, save_parameters
 
 # What may differ between two parts of a run: neither is what an epoch does.
 _MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
-_NUM_CHECKED = 1000
+# Steps from one look at the clock to the next: few enough for a slow step, and dear to none.
+_STEPS_BETWEEN_LOOKS = 10
 
 
 def train(config: Config, folder: RunFolder, progress_bar: bool) -> None:
@@ -53,10 +53,12 @@ def resume(folder: RunFolder, config: Config, progress_bar: bool) -> None:
         # The run may have been killed between the checkpoint and these.
         folder.write_history(checkpoint.rows)
         folder.write("config.toml", config.to_toml())
-    if checkpoint.epoch >= config.training.num_epochs:
-        say(f"{folder.path} is complete, with {checkpoint.epoch} epochs. Give a larger --num-epochs to train longer.")
+    if checkpoint.place >= Place(config.training.num_epochs):
+        say(
+            f"{folder.path} is complete, with {checkpoint.place.epoch} epochs. Give a larger --num-epochs to train longer."
+        )
         return
-    say(f"{folder.path}: going on after epoch {checkpoint.epoch}.")
+    say(f"{folder.path}: going on after {checkpoint.place}.")
     _run(config, folder, checkpoint, progress_bar)
 
 
@@ -68,7 +70,7 @@ def _run(config, folder, checkpoint, progress_bar):
     sharding = all_devices(settings.batch_size)
     model = build_model(config, dataset)
     strategy = build_strategy(config, model, dataset)
-    record = _Record(config, folder, [] if checkpoint is None else list(checkpoint.rows))
+    record = _Record(config, folder, checkpoint)
     started = time.perf_counter()
     try:
         fit(
@@ -80,14 +82,15 @@ def _run(config, folder, checkpoint, progress_bar):
             num_epochs=settings.num_epochs,
             batch_size=settings.batch_size,
             callback=record,
+            callback_every=_STEPS_BETWEEN_LOOKS,
             state=None if checkpoint is None else checkpoint.state,
             progress_bar=progress_bar and jax.process_index() == 0,
         )
     except NonFiniteLossError as error:
         record.save_last()
         save_parameters(folder.path / "last_good.npz", error.params)
-        offenders = find_offenders(jax.random.key(0), model, error.params, dataset.values[:_NUM_CHECKED])
-        raise CommandError(_describe_failure(error, offenders, record), status=1) from error
+        save_parameters(folder.path / "broken.npz", error.broken_params)
+        raise CommandError(_describe_failure(error, record), status=1) from error
     except KeyboardInterrupt:
         record.save_last()
         raise
@@ -98,35 +101,40 @@ def _run(config, folder, checkpoint, progress_bar):
 class _Record:
     """Keeps the rows of the history, and saves them and the state when it is time."""
 
-    def __init__(self, config: Config, folder: RunFolder, rows: list[dict[str, float]]):
-        self.rows = rows
+    def __init__(self, config: Config, folder: RunFolder, checkpoint: Checkpoint | None):
+        self.rows = [] if checkpoint is None else list(checkpoint.rows)
+        self.place_saved = None if checkpoint is None else checkpoint.place
         self._config, self._folder = config, folder
         self._checkpoints = folder.checkpoints(config.training.keep_checkpoints)
         self._state, self._time_saved = None, time.monotonic()
 
-    def __call__(self, state: TrainingState, row: dict[str, float]) -> None:
-        """Called after each epoch."""
-        self.rows.append({name: int(x) if name == "epoch" else float(x) for name, x in row.items()})
+    def __call__(self, state: TrainingState, row: dict[str, float] | None) -> None:
+        """Called after each epoch with its row, and between steps without."""
+        if row is not None:
+            self.rows.append({name: int(x) if name == "epoch" else float(x) for name, x in row.items()})
         self._state = state
         settings = self._config.training
         is_due = time.monotonic() - self._time_saved >= 60 * settings.checkpoint_minutes
-        # Processes gather their parts together, and their clocks differ.
-        if is_due or row["epoch"] == settings.num_epochs or jax.process_count() > 1:
+        if jax.process_count() > 1:
+            # Processes gather their parts together, and their clocks differ: the first one's counts.
+            is_due = bool(multihost_utils.broadcast_one_to_all(is_due))
+        if is_due or len(self.rows) == settings.num_epochs:
             self.save_last()
 
     def save_last(self) -> None:
-        """Save what the last finished epoch left, unless that was done."""
+        """Save where training was seen last, unless that was done."""
         if self._state is None:
             return
         state = gather(self._state)
+        place = Place(int(state.epoch), int(state.step))
         if jax.process_index() == 0:
-            self._checkpoints.save(Checkpoint(len(self.rows), state, self.rows, self._config.to_toml()))
+            self._checkpoints.save(Checkpoint(place, state, self.rows, self._config.to_toml()))
             self._folder.write_history(self.rows)
-        self._state, self._time_saved = None, time.monotonic()
+        self._state, self._time_saved, self.place_saved = None, time.monotonic(), place
 
 
 def _check_unchanged(checkpoint, config, folder):
-    old = parse_config(checkpoint.config, f"The checkpoint of epoch {checkpoint.epoch}")
+    old = parse_config(checkpoint.config, f"The checkpoint of {checkpoint.place}")
     # The length of a cosine is part of what an epoch does.
     ignored = _MAY_CHANGE if config.training.schedule == "constant" else _MAY_CHANGE[1:]
     changed = differences(old, config, ignored)
@@ -137,19 +145,12 @@ def _check_unchanged(checkpoint, config, folder):
         )
 
 
-def _describe_failure(error, offenders, record):
-    where = (
-        f"At the last good parameters the sites {', '.join(offenders)} are not finite."
-        if offenders
-        else f"At the last good parameters every site is finite; the largest number is in {_largest(error.params)}."
-    )
-    num_epochs = len(record.rows)
-    kept = f"The checkpoint of epoch {num_epochs} is kept, and" if num_epochs else "No epoch was finished;"
+def _describe_failure(error, record):
+    where = f"What is not finite: {', '.join(error.sites)}." if error.sites else "Draws or a gradient are not finite."
+    saved = record.place_saved
+    kept = f"The checkpoint of {saved} is kept, and the" if saved else "No checkpoint was saved; the"
     return (
-        f"The loss stopped being finite in epoch {error.epoch}. {where} {kept} the last good parameters are in "
-        "last_good.npz. Start again with a smaller --learning-rate, --clip-norm, or a larger --scale."
+        f"The loss stopped being finite in epoch {error.epoch}, step {error.step}. {where} {kept} parameters are in "
+        "broken.npz, the last good ones in last_good.npz. Start again with a smaller --learning-rate, --clip-norm, or a "
+        "larger --scale."
     )
-
-
-def _largest(params):
-    return max(params, key=lambda name: max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(params[name])))

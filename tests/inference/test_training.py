@@ -28,6 +28,14 @@ def ppca(x=None, size=None):
         numpyro.sample("x", dist.Normal(z[..., None] * weight + offset, noise).to_event(1), obs=x)
 
 
+def convolved(x):
+    kernel = numpyro.param("kernel", jnp.array([0.5, 0.1, -0.2]))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0, 1).expand([4]).to_event(1))
+        mean = jax.lax.conv_general_dilated(z[:, None, :], kernel[None, None, :], (1,), "SAME")[:, 0]
+        numpyro.sample("x", dist.Normal(mean, 0.5).to_event(1), obs=x)
+
+
 def ppca_data(num_data):
     z_key, noise_key = jax.random.split(jax.random.key(0))
     z = jax.random.normal(z_key, (num_data, 1))
@@ -190,7 +198,7 @@ class Pull:
     def loss(self, key, plate_model, params, state, batch):
         noise = jax.random.normal(key, (len(batch),))
         distance = sum(jnp.square(leaf - 3).sum() for leaf in jax.tree.leaves(params))
-        return distance + (state * batch[:, 0]).mean() * params["noise"], ({}, noise)
+        return distance + (state * batch[:, 0]).mean() * next(iter(params.values())).sum(), ({}, noise)
 
 
 def test_a_state_resumes_bit_for_bit():
@@ -210,6 +218,27 @@ def test_a_state_resumes_bit_for_bit():
     # The copies that the callback saw are its own.
     assert [int(state.epoch) for state in states] == [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
     assert not np.array_equal(states[0].params["weight"], states[4].params["weight"])
+
+
+@pytest.mark.parametrize("model", [ppca, convolved])
+def test_a_state_inside_an_epoch_resumes_bit_for_bit(model):
+    # Oracle: the same training without calls inside epochs, and without a stop; 20 data in batches of 3 make 7 steps.
+    x = ppca_data(20)
+    arguments = {"strategy": Pull(), "optimizer": optax.adam(0.1), "batch_size": 3, "progress_bar": False}
+    seen = []
+    whole = fit(jax.random.key(0), model, x, num_epochs=3, **arguments)
+    called = fit(
+        jax.random.key(0), model, x, num_epochs=3, callback_every=2, **arguments,
+        callback=lambda state, row: seen.append((state, row)),
+    )  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, called.state, whole.state)
+    places = [(int(state.epoch), int(state.step)) for state, _ in seen]
+    assert places == [(0, 2), (0, 4), (0, 6), (1, 0), (1, 2), (1, 4), (1, 6), (2, 0), (2, 2), (2, 4), (2, 6), (3, 0)]
+    assert [row is not None for _, row in seen] == 3 * [False, False, False, True]
+    kept = jax.tree.map(np.asarray, seen[5][0])
+    resumed = fit(jax.random.key(9), model, x, num_epochs=3, state=kept, **arguments)
+    jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
+    np.testing.assert_array_equal(resumed.history["loss"], whole.history["loss"][1:])
 
 
 def test_one_optimizer_for_each_site():
@@ -251,13 +280,6 @@ def test_stops_early_at_the_best_evaluation():
 
 def test_convolutions_train_batch_by_batch():
     # Oracle: the same model without a convolution, a sum over the same numbers, whose epochs are one program each.
-    def convolved(x):
-        kernel = numpyro.param("kernel", jnp.array([0.5, 0.1, -0.2]))
-        with numpyro.plate("data", len(x)):
-            z = numpyro.sample("z", dist.Normal(0, 1).expand([4]).to_event(1))
-            mean = jax.lax.conv_general_dilated(z[:, None, :], kernel[None, None, :], (1,), "SAME")[:, 0]
-            numpyro.sample("x", dist.Normal(mean, 0.5).to_event(1), obs=x)
-
     def summed(x):
         kernel = numpyro.param("kernel", jnp.array([0.5, 0.1, -0.2]))
         with numpyro.plate("data", len(x)):
@@ -337,10 +359,13 @@ def test_non_finite_loss_names_the_epoch_and_keeps_good_params(epoch):
     # Oracle: the same training stopped before it fails. The last parameters known to have a finite loss are those of
     # the last finite step, one update behind those an epoch returns.
     x, arguments = ppca_data(20), {"optimizer": optax.adam(0.1), "progress_bar": False, "batch_size": 5}
-    with pytest.raises(NonFiniteLossError, match=f"in epoch {epoch} of 5") as caught:
+    with pytest.raises(NonFiniteLossError, match=f"in step 1 of epoch {epoch} of 5") as caught:
         fit(jax.random.key(0), ppca, x, strategy=FailAt(epoch - 1), num_epochs=5, **arguments)
     error = caught.value
-    assert error.epoch == epoch
+    assert (error.epoch, error.step) == (epoch, 1)
+    # It is the strategy that fails: no site of the model is to blame.
+    assert error.sites == ()
+    assert "so is every site at draws from the prior" in str(error)
     np.testing.assert_array_equal(error.history.get("epoch", []), range(1, epoch))
     if epoch == 1:
         np.testing.assert_allclose(error.params["noise"], 0.6, rtol=1e-6)
@@ -355,8 +380,39 @@ def test_diverging_parameters_are_not_the_good_ones():
     x = ppca_data(20)
     with pytest.raises(NonFiniteLossError) as caught:
         fit(jax.random.key(0), ppca, x, **(QUICK | {"optimizer": optax.sgd(1e30), "num_epochs": 3}))
-    np.testing.assert_allclose(caught.value.params["noise"], 0.6, rtol=1e-6)
-    np.testing.assert_allclose(caught.value.params["offset"], 0)
+    error = caught.value
+    np.testing.assert_allclose(error.params["noise"], 0.6, rtol=1e-6)
+    np.testing.assert_allclose(error.params["offset"], 0)
+    assert error.step == 1
+    assert error.epoch == 2
+    # The broken parameters lie far out; the exponential that keeps `noise` positive has overflowed there.
+    assert np.abs(error.broken_params["offset"]).max() > 1e20
+    assert error.sites == ("noise",)
+    assert "What is not finite there: 'noise'" in str(error)
+
+
+def test_a_likelihood_that_is_not_finite_is_named():
+    # Oracle: a model whose likelihood is NaN once `a` has been moved, and whose parameters and prior stay finite.
+    def model(x):
+        a = numpyro.param("a", 1.0)
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(0, 1))
+            numpyro.sample("x", dist.Normal(z, jnp.sqrt(a)), obs=x)
+
+    with pytest.raises(NonFiniteLossError, match="What is not finite there: 'x'") as caught:
+        fit(jax.random.key(0), model, 5 * jnp.ones(4), **(QUICK | {"optimizer": optax.sgd(-10.0)}))
+    assert caught.value.sites == ("x",)
+    assert caught.value.broken_params["a"] < 0 < caught.value.params["a"]
+
+
+def test_parameters_that_are_not_finite_are_named():
+    # The loss is finite, and the parameters after the step are not.
+    with pytest.raises(NonFiniteLossError, match="What is not finite there: 'offset'") as caught:
+        fit(
+            jax.random.key(0), ppca, ppca_data(20), strategy=CountVisits(), num_epochs=1, progress_bar=False,
+            optimizer={name: optax.sgd(np.nan if name == "offset" else 0.0) for name in ("weight", "offset", "noise")},
+        )  # fmt: skip
+    assert caught.value.sites == ("offset",)
 
 
 def without_params(x):
@@ -389,6 +445,7 @@ def with_mutable_state(x):
         ({"patience": 3}, ValueError, "`evaluate` is missing"),
         ({"evaluate": max, "patience": 0}, ValueError, "`patience` must be at least 1"),
         ({"evaluate_every": 0}, ValueError, "`evaluate_every` must be at least 1"),
+        ({"callback_every": 0}, ValueError, "`callback_every` must be at least 1"),
         ({"grids": AdaptiveGrid()}, ValueError, "`grids` is given, but the model has no grid"),
         ({"state": (1.0,)}, ValueError, "`state` is not a state of this training"),
         ({"params": {"wait": 1.0}}, ValueError, r"`params` names \['wait'\], but the model's parameters are"),

@@ -8,6 +8,7 @@ from numpyro import handlers
 
 import kaem_ppl as kp
 from kaem_ppl.models import ConvGenerator, KANGenerator, MLPGenerator, SequenceGenerator
+from kaem_ppl.models.generators import Bfloat16Generator
 
 
 def parameters(generator, name="g"):
@@ -148,3 +149,45 @@ def test_a_sequence_generator_is_attention_over_positions():
 def test_a_sequence_generator_checks_its_sizes(changes, message):
     with pytest.raises(ValueError, match=message):
         SequenceGenerator(**{"num_inputs": 2, "length": 4, "vocabulary_size": 5, "width": 8, "num_heads": 2} | changes)
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        MLPGenerator((3, 16, 16, 5)),
+        ConvGenerator(3, (8, 8, 1), (8, 4), output=None),
+        pytest.param(SequenceGenerator(3, 4, 5, 8, 2, 1), marks=pytest.mark.slow),
+        pytest.param(KANGenerator((3, 7, 5)), marks=pytest.mark.slow),
+    ],
+    ids=["mlp", "conv", "sequence", "kan"],
+)
+def test_bfloat16_rounds_and_does_nothing_else(generator):
+    # Oracle: the same network in float32. Numbers are rounded to 2^-9 of their size, some ten times on their way.
+    params = parameters(generator)
+    assert jax.tree.map(jnp.result_type, parameters(Bfloat16Generator(generator))) == jax.tree.map(
+        jnp.result_type, params
+    )
+    z = jax.random.normal(jax.random.key(1), (20, 3))
+
+    def run(generator, params, z):
+        with handlers.substitute(data={"g$params": params}):
+            return generator("g")(z)
+
+    exact, rounded = (jax.jit(run, static_argnums=0)(g, params, z) for g in (generator, Bfloat16Generator(generator)))
+    assert rounded.dtype == exact.dtype == jnp.float32
+    off = jnp.abs(rounded - exact).max() / jnp.abs(exact).max()
+    assert 0 < off < 10 * 2**-9, off
+
+
+@pytest.mark.parametrize("generator", [MLPGenerator((3, 16, 5)), ConvGenerator(3, (8, 8, 1), (8, 4))])
+def test_bfloat16_products_and_convolutions(generator):
+    params = jax.eval_shape(lambda: parameters(generator))
+
+    def run(params, z):
+        with handlers.substitute(data={"g$params": params}):
+            return Bfloat16Generator(generator)("g")(z)
+
+    program = jax.make_jaxpr(run)(params, jnp.zeros((2, 3)))
+    products = [x for x in program.eqns if x.primitive.name in ("dot_general", "conv_general_dilated")]
+    assert len(products) >= 2
+    assert {variable.aval.dtype for product in products for variable in product.invars} == {jnp.dtype(jnp.bfloat16)}

@@ -1,5 +1,7 @@
 """Both layouts of the model: their sites, their densities written out, and that they learn digits."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,9 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 
 import kaem_ppl as kp
-from kaem_ppl.inference import ImportanceMLE, fit
-from kaem_ppl.models import KANGenerator, MixtureKAEM, MLPGenerator, ProductKAEM, split_digits
+from kaem_ppl.inference import AdaptiveGrid, ImportanceMLE, fit
+from kaem_ppl.models import ConvGenerator, KANGenerator, MixtureKAEM, MLPGenerator, ProductKAEM, split_digits
+from kaem_ppl.models.generators import Bfloat16Generator
 
 PRIOR = {"basis": kp.RBF(6), "domain": (-3.0, 3.0), "reference": dist.Normal(0, 1)}
 GENERATOR = MLPGenerator((3, 5, 4), output=jax.nn.sigmoid)
@@ -49,6 +52,12 @@ def test_sites(layout):
     conditioned = jax.jit(lambda x: values_of(model, x)["x"])(x)
     np.testing.assert_array_equal(conditioned, x)
     assert jax.eval_shape(lambda x: values_of(model, x), x)["z"].shape == (7, *latent_shape)
+
+
+@pytest.mark.parametrize("layout", MODELS)
+def test_an_adaptive_grid_is_a_site(layout):
+    sites = jax.eval_shape(lambda: values_of(dataclasses.replace(MODELS[layout], adaptive_grid=True), size=5))
+    assert {name: leaf.shape for name, leaf in sites["prior$grid"].items()} == {"grid": (3, 2, 6), "domain": (3, 2, 2)}
 
 
 def one_by_one(params, z, layout):
@@ -123,3 +132,26 @@ def test_a_few_epochs_on_digits_help(make):
     )
     assert np.all(np.isfinite(history["log_evidence"]))
     assert history["log_evidence"][-1] > history["log_evidence"][0] + 1
+
+
+@pytest.mark.slow
+def test_training_with_refitted_grids_and_a_bfloat16_generator():
+    pytest.importorskip("sklearn")
+    images = split_digits()[0].images[:100].reshape(-1, 8, 8, 1)
+    generator = Bfloat16Generator(ConvGenerator(4, (8, 8, 1), (8, 4)))
+    model = MixtureKAEM((4, 2), generator, scale=0.3, adaptive_grid=True, **PRIOR)
+    params, history, *_ = fit(
+        jax.random.key(0),
+        model,
+        images,
+        num_epochs=3,
+        batch_size=20,
+        strategy=ImportanceMLE(num_particles=200),
+        grids=AdaptiveGrid(),
+        progress_bar=False,
+    )
+    assert np.all(np.isfinite(history["log_evidence"]))
+    assert history["log_evidence"][-1] > history["log_evidence"][0] + 1
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    domain = params["prior$grid"]["domain"]
+    assert (domain != jnp.array([-3.0, 3.0])).all()

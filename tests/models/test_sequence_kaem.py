@@ -1,5 +1,7 @@
 """The model of sequences: its sites, its density written out, shared draws, and that it learns."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +44,16 @@ def test_sites():
     assert shapes["z"].shape == (7, 3, 2)
     assert shapes["x"].shape == (7, 5)
     assert jax.eval_shape(lambda x: sites(x)["z"], TOKENS).shape == (3, 3, 2)
+
+
+def test_an_adaptive_grid_is_a_site():
+    def grid():
+        with handlers.trace() as trace, handlers.seed(rng_seed=0):
+            dataclasses.replace(MODEL, adaptive_grid=True)(TOKENS)
+        return trace["prior$grid"]["value"]
+
+    shapes = {name: leaf.shape for name, leaf in jax.eval_shape(grid).items()}
+    assert shapes == {"grid": (3, 2, 6), "domain": (3, 2, 2)}
 
 
 def test_the_joint_density_is_the_one_written_out(params):

@@ -14,8 +14,8 @@ from pathlib import Path
 from kaem_ppl.cli import main
 
 SETTINGS = (
-    "--dataset DIGITS --num-train 32 --batch-size 16 --num-latents 2 --hidden 8 --num-basis 5 --kernel mala "
-    "--persistent true --num-steps 2 --num-epochs 30 --checkpoint-minutes 0"
+    "--dataset DIGITS --num-train 160 --batch-size 10 --num-latents 2 --hidden 8 --num-basis 5 --kernel mala "
+    "--persistent true --num-steps 2 --num-epochs 12 --checkpoint-minutes 0"
 )
 
 
@@ -49,9 +49,9 @@ def kill_and_resume(root, num_kills, seed):
         os.kill(process, signal.SIGKILL)
         status = os.waitpid(process, 0)[1]
         started = (folder / "config.toml").exists()
-        epochs = sum(path.name.isdecimal() for path in folder.glob("checkpoints/*"))
+        kept = " ".join(sorted(path.name for path in folder.glob("checkpoints/0*")))
         print(
-            f"{number}: {'killed' if status == signal.SIGKILL else 'too late'}, started {started}, kept {epochs}",
+            f"{number}: {'killed' if status == signal.SIGKILL else 'too late'}, started {started}, kept {kept}",
             flush=True,
         )
         finish(["train", "--resume", str(folder)] if started else [*command, str(folder)])

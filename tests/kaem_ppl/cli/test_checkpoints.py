@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints
+from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints, Place
 from kaem_ppl.cli.errors import CommandError
 from kaem_ppl.cli.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
@@ -24,13 +24,14 @@ def state_after(epoch):
     memory = ChainMemory({"z": jnp.ones((4, 2))}, jnp.full(4, -jnp.inf), jnp.zeros(4, jnp.int32))
     key = jax.random.key_data(jax.random.key(3))
     return TrainingState(
-        params, {}, optimizer.init(params), memory, jnp.int32(epoch), key, (), (params, {}), jnp.array(True)
-    )
+        params, {}, optimizer.init(params), memory, jnp.int32(epoch), jnp.int32(0), {"loss": jnp.zeros(())}, key, (),
+        (params, {}), jnp.array(True),
+    )  # fmt: skip
 
 
-def checkpoint(epoch, losses):
+def checkpoint(epoch, losses, step=0):
     rows = [{"epoch": number + 1, "loss": loss} for number, loss in enumerate(losses[:epoch])]
-    return Checkpoint(epoch, state_after(epoch), rows, "seed = 0\n")
+    return Checkpoint(Place(epoch, step), state_after(epoch), rows, "seed = 0\n")
 
 
 def fail(message):
@@ -56,8 +57,8 @@ def test_the_last_ones_and_the_best_are_kept_and_damaged_ones_passed_over(tmp_pa
     losses = [3.0, 1.0, 2.0, 4.0, 5.0]
     for epoch in range(1, 6):
         checkpoints.save(checkpoint(epoch, losses))
-    assert checkpoints.epochs() == [2, 4, 5]
-    assert checkpoints.load_best(fail).epoch == 2
+    assert checkpoints.places() == [(2, 0), (4, 0), (5, 0)]
+    assert checkpoints.load_best(fail).place == (2, 0)
     # A byte of the largest file turned over.
     largest = max((tmp_path / "000005" / "arrays").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
     content = bytearray(largest.read_bytes())
@@ -67,7 +68,7 @@ def test_the_last_ones_and_the_best_are_kept_and_damaged_ones_passed_over(tmp_pa
     # What a killed process leaves behind is not a checkpoint.
     (tmp_path / ".000006.part").mkdir()
     warnings = []
-    assert checkpoints.load_last(warnings.append).epoch == 2
+    assert checkpoints.load_last(warnings.append).place == (2, 0)
     assert [str(tmp_path / name) in text for name, text in zip(("000005", "000004"), warnings, strict=True)] == [
         True
     ] * 2
@@ -84,7 +85,18 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_others(tmp_path):
     (tmp_path / "checkpoints" / ".000002.part").write_text("")
     with pytest.raises(CommandError, match=r"epoch 2 can't be written .* The last good one is that of epoch 1"):
         checkpoints.save(checkpoint(2, [1.0, 2.0]))
-    assert checkpoints.load_last(fail).epoch == 1
+    assert checkpoints.load_last(fail).place == (1, 0)
+
+
+def test_inside_an_epoch(tmp_path):
+    # The best is one after an epoch: inside of one, its loss is not known.
+    checkpoints, losses = Checkpoints(tmp_path, num_kept=2), [1.0, 2.0]
+    for epoch, step in ((1, 0), (1, 20), (1, 130), (2, 0), (2, 9)):
+        checkpoints.save(checkpoint(epoch, losses, step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000001", "000002", "000002+000009"]
+    assert checkpoints.load_last(fail).place == (2, 9)
+    assert checkpoints.load_best(fail).place == (1, 0)
+    assert [str(place) for place in checkpoints.places()] == ["epoch 1", "epoch 2", "epoch 3, step 9"]
 
 
 def test_structures_of_other_packages_are_refused():

@@ -64,6 +64,7 @@ WRONG = {
     "train vanilla --dataset DIGITS --model vae": "mode is 'vanilla', but a vae is trained by variational",
     "train vanilla --dataset DIGITS --seed x": "--seed is 'x': expected a whole number",
     "train vanilla --dataset DIGITS --config none.toml": "none.toml does not exist: expected a TOML file",
+    "train vanilla --dataset DIGITS --num-basis 1": "num_grid=1 for RBF: expected at least 2 grid points",
     "train vanilla --dataset DIGITS --generator sequence": "generator is 'sequence', and DIGITS has no texts",
     "train vanilla --dataset DIGITS --num-train 5000": "--num-train is 5000, but DIGITS has 1500 data",
     "train vanilla --dataset DIGITS --num-train 50": "batch_size is 100, but there are only 50 data",

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("orbax.checkpoint")
+pytest.importorskip("grain")
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 from kaem_ppl.cli import main
@@ -163,10 +164,41 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_site(workplace, c
     line = f"train vanilla --dataset DIGITS --num-train 32 --hidden 8 --num-particles 20 --learning-rate 1e30 {TINY}"
     assert main([*line.split(), "--run-dir", "broken"]) == 1
     error = capsys.readouterr().err
-    assert "The loss stopped being finite in epoch 1" in error
-    assert "generator$params" in error or "prior$params" in error
-    saved = np.load("broken/last_good.npz")
-    assert all(np.isfinite(saved[name]).all() for name in saved)
+    # The first step goes far from where its loss is finite; the second finds out.
+    assert "The loss stopped being finite in epoch 1, step 2. What is not finite: z, x." in error
+    good, broken = (np.load(f"broken/{name}.npz") for name in ("last_good", "broken"))
+    assert all(np.isfinite(good[name]).all() for name in good)
+    assert max(np.abs(broken[name]).max() for name in broken) > 1e20
+
+
+@pytest.mark.slow
+def test_data_in_a_file_and_epochs_cut_short(workplace, capsys):
+    # Oracles: the same training from memory, and training that was not stopped.
+    line = f"train vanilla --dataset DIGITS --num-train 48 --hidden 8 --num-particles 20 {TINY} --batch-size 4"
+    run(f"{line} --run-dir memory")
+    run(f"{line} --stream true --run-dir file")
+    (mapped,) = (workplace / "data" / "streamed").iterdir()
+    assert np.load(mapped).shape == (48, 8, 8, 1)
+    for new, old in zip(jax.tree.leaves(last("file").state), jax.tree.leaves(last("memory").state), strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-6, rtol=1e-6)
+    # Steps 10 of 12 in both epochs are checkpoints: going on from the second one reads the batches left.
+    whole = last("file")
+    assert [path.name for path in sorted(Path("file/checkpoints").iterdir())] == ["000001", "000001+000010", "000002"]
+    shutil.rmtree("file/checkpoints/000002")
+    capsys.readouterr()
+    run("train --resume file")
+    assert "going on after epoch 2, step 10" in capsys.readouterr().out
+    assert_equal(last("file").state, whole.state)
+    assert last("file").rows == whole.rows
+
+
+def test_a_bug_is_not_told_in_one_line(workplace, monkeypatch):
+    def raise_another(*_, **__):
+        raise ValueError("not one of ours")
+
+    monkeypatch.setattr("kaem_ppl.cli.command_line.resolve", raise_another)
+    with pytest.raises(ValueError, match="not one of ours"):
+        main(["train", "vanilla", "--dataset", "DIGITS"])
 
 
 @pytest.mark.slow

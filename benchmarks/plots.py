@@ -1,0 +1,36 @@
+"""What the benchmarks' plots share: colours that colour-blind readers tell apart, and axes of ratios."""
+
+# Okabe and Ito's, without the yellow, which is hard to see on white.
+PALETTE = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#8c510a", "#5e3c99")
+
+
+def plain_axis(panel, xlabel, title, *, xscale="log", yscale="log"):
+    """Labels, scales, and a light grid, after everything is drawn."""
+    panel.set_xscale(xscale)
+    panel.set_yscale(yscale)
+    for axis, scale, (low, high) in (
+        (panel.xaxis, xscale, panel.get_xlim()), (panel.yaxis, yscale, panel.get_ylim()),
+    ):  # fmt: skip
+        if scale == "log":
+            _label_few(axis, high / low)
+    panel.set_xlabel(xlabel)
+    panel.set_title(title, fontsize=10)
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def ratio_axis(panel, xlabel, title):
+    """The same, with a line where both are equal."""
+    plain_axis(panel, xlabel, title)
+    panel.axhline(1, color="#7f7f7f", linewidth=0.8, linestyle="--")
+
+
+def _label_few(axis, span):
+    """Powers of ten alone, or 2 and 5 between them where there are few."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    if span > 50:
+        axis.set_minor_formatter(NullFormatter())
+        return
+    axis.set_minor_locator(LogLocator(subs=(2, 5) if span > 3 else (1.5, 2, 3, 4, 5, 7)))
+    axis.set_minor_formatter(StrMethodFormatter("{x:g}"))

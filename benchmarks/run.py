@@ -1,0 +1,126 @@
+"""All benchmarks, each in a process of its own, and what they found as Markdown.
+
+Run as `python benchmarks/run.py [--quick] [--only NAME ...] [--out FOLDER]`. Leaves for each benchmark `NAME.jsonl`,
+one line for each measurement, and `NAME.png`; and `summary.md`, whose first table sets the headline ratios beside their
+bars, and beside what the last run in the same folder found.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+FOLDER = Path(__file__).parent
+BENCHMARKS = ("sampling", "training_step", "posterior_sampling", "evidence_cost", "prior", "quality")
+
+
+def run_all(names, quick, out):
+    """Run them one after another; seconds of each, and which failed."""
+    seconds, failed = {}, []
+    for name in (bar := tqdm(names, unit="benchmark")):
+        bar.set_description(name)
+        command = [sys.executable, str(FOLDER / f"{name}.py"), "--out", str(out)]
+        started = time.perf_counter()
+        done = subprocess.run([*command, "--quick"] if quick else command, stdout=subprocess.DEVNULL, check=False)
+        seconds[name] = time.perf_counter() - started
+        if done.returncode:
+            failed.append(name)
+    return seconds, failed
+
+
+def read_lines(out):
+    """Lines of every benchmark that has any, by its name."""
+    paths = {name: out / f"{name}.jsonl" for name in BENCHMARKS}
+    return {
+        name: [json.loads(line) for line in path.read_text().splitlines()]
+        for name, path in paths.items()
+        if path.exists()
+    }
+
+
+def summarise(found, before, seconds, failed, quick):
+    """The summary, as Markdown."""
+    parts = ["# Benchmarks", _origin(found, quick)]
+    parts += [f"**{name} failed; what stands of it is from a run before.**" for name in failed]
+    parts.append(_headlines(found, before))
+    for name, lines in found.items():
+        took = f" ({seconds[name]:.0f} s)" if name in seconds else ""
+        parts += [f"## {name.replace('_', ' ')}{took}", f"![{name}]({name}.png)", _table(lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(found, quick):
+    last = next(iter(found.values()))[-1]
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    settings = "Quick settings" if quick else "Full settings"
+    return f"{settings} on {last['device']}, {last['cpus']} CPUs or devices; {versions}."
+
+
+def _headlines(found, before):
+    """Every line that has a bar."""
+    earlier = {_key(line): line["value"] for lines in before.values() for line in lines}
+    rows = []
+    for lines in found.values():
+        for line in lines:
+            if "at_most" not in line and "at_least" not in line:
+                continue
+            value, last = line["value"], earlier.get(_key(line))
+            bar = f"at most {line['at_most']}" if "at_most" in line else f"at least {line['at_least']}"
+            met = value <= line["at_most"] if "at_most" in line else value >= line["at_least"]
+            change = "" if last is None else f"{100 * (value / last - 1):+.1f} %"
+            quartiles = " to ".join(f"{x:.3g}" for x in line["quartiles"])
+            rows.append((line["question"], f"{value:.3g}", quartiles, bar, "yes" if met else "no", change))
+    return _rows(("headline", "median", "quartiles", "bar", "met", "change since the last run"), rows)
+
+
+def _key(line):
+    return line["question"], json.dumps(line["setting"], sort_keys=True)
+
+
+def _table(lines):
+    """Every line: its setting, value and quartiles, and its ratio to its rival."""
+    rows = []
+    for line in lines:
+        setting = ", ".join(f"{name} {value}" for name, value in line["setting"].items() if name != "rival")
+        ratio = line["ratio"] if "ratio" in line else line["value"] if line["unit"] == "ratio" else None
+        rows.append(
+            (
+                line["question"], line["setting"].get("rival", ""), setting, f"{line['value']:.3g} {line['unit']}",
+                " to ".join(f"{x:.3g}" for x in line["quartiles"]), "" if ratio is None else f"{ratio:.3g}",
+                line["relative_to"] or "", f"{line['compile_seconds']:.1f}" if "compile_seconds" in line else "",
+                f"{line['peak_memory_mib']:.0f}",
+            )
+        )  # fmt: skip
+    columns = ("what", "which", "setting", "median", "quartiles", "ratio", "to", "compilation, s", "peak memory, MiB")
+    return _rows(columns, rows)
+
+
+def _rows(columns, rows):
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def main():
+    """Run, then write the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few settings and small ones")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, metavar="NAME")
+    parser.add_argument("--out", type=Path, default=FOLDER / "results")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    before = read_lines(options.out)
+    seconds, failed = run_all(options.only, options.quick, options.out)
+    found = read_lines(options.out)
+    if found:
+        summary = summarise(found, before, seconds, failed, options.quick)
+        (options.out / "summary.md").write_text(summary)
+        print(summary.split("\n## ")[0], f"\nAll of it: {options.out / 'summary.md'}", sep="\n")
+    sys.exit(bool(failed))
+
+
+if __name__ == "__main__":
+    main()
