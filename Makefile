@@ -24,7 +24,8 @@ train-vanilla train-langevin train-thermo train-variational: train-%: $(VENV)/.i
 train-sequential: $(VENV)/.installed  ## train one run after another: make train-sequential CONFIG=jobs.txt
 	$(RUN) -m kaem_ppl.cli train-sequential $(or $(CONFIG),$(error CONFIG is missing: make $@ CONFIG=jobs.txt))
 
-# Programs of the fast tests run once: they are compiled quickly rather than well. The slow tests run what users run.
+# Programs of the fast tests and the notebooks run once: they are compiled quickly rather than well. The slow tests run
+# what users run.
 test: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 test: $(VENV)/.installed  ## the fast tests
 	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not exhaustive"
@@ -35,6 +36,7 @@ test-slow: $(VENV)/.installed  ## the long statistical checks
 test-all: $(VENV)/.installed  ## these, every basis with every reference, and the longest runs
 	$(RUN) -m pytest -n auto --dist loadfile
 
+notebooks: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 	$(RUN) tests/run_notebooks.py
 

@@ -16,6 +16,7 @@ from .langevin import ULA
 from .nested_sampling import NestedSampling, check_likelihood
 from .parallel_tempering import ParallelTempering
 from .parameters import Params
+from .pareto import pareto_k
 from .power_posterior import PowerPosterior, read_power_posterior
 from .sampler import problem_keys
 from .tempered_smc import TemperedSMC, climb, log_evidence_std_error
@@ -24,7 +25,6 @@ from .thermodynamic import (
     Curve,
     Estimate,
     linear_rule,
-    pareto_k,
     steppingstone,
     thermodynamic_curve,
     thermodynamic_integration,

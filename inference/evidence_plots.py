@@ -61,7 +61,7 @@ def plot_thermodynamic_curve(evidence: LogEvidence, *, datum: int = 0) -> Figure
     panel.set_xlabel("temperature (exponent of the likelihood)")
     panel.set_ylabel("mean log-likelihood (nats)")
     panel.spines[["top", "right"]].set_visible(False)
-    panel.legend(frameon=False, fontsize=8, loc="lower right")
+    figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
@@ -135,5 +135,6 @@ def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None 
     panel.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.set_xlabel("log-evidence (nats)")
+    panel.locator_params(axis="x", nbins=5)
     panel.spines[["top", "right"]].set_visible(False)
     return figure

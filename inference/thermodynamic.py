@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
-from .importance_sampling import smooth
+from .pareto import pareto_k
 
 # Vehtari, Simpson, Gelman, Yao and Gabry 2024.
 LARGEST_PARETO_K = 0.7
@@ -125,8 +125,8 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
 
         log Z = sum_k log mean exp((t_{k+1} - t_k) l_k),    l_k drawn at t_k
 
-    There is no discretisation. It is not to be trusted where the weights of the step with the fewest effective draws have a
-    Pareto k-hat above 0.7 (Vehtari et al. 2024): then the step is too long for the draws.
+    There is no discretisation. It is not to be trusted where the weights of a step have a Pareto k-hat above 0.7
+    (Vehtari et al. 2024): then the step is too long for the draws.
 
     Args:
         log_likelihood: shape (C, S, N, R).
@@ -135,7 +135,7 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
     l = np.asarray(log_likelihood, float)
     value, shares, is_short = _step(l[..., :-1], np.diff(temperatures))
     # Summed over the steps before the error is taken, for neighbouring temperatures share what they swap.
-    return Estimate(value.sum(-1), std_error_of_mean(shares.sum(-1)), is_short)
+    return Estimate(value.sum(-1), std_error_of_mean(shares.sum(-1)), is_short.all(-1))
 
 
 def _step(l, length):
@@ -147,26 +147,14 @@ def _step(l, length):
 
     Returns:
         The logarithms; by the delta method, d log mean = d mean / mean, the share of each draw in them; and whether the
-        step with the fewest effective draws is short enough for the draws, (N,).
+        steps are short enough for the draws.
     """
     with np.errstate(invalid="ignore"):
         log_weights = length * l
         largest = log_weights.max((0, 1))
         weights = np.exp(log_weights - largest)
         mean = weights.mean((0, 1))
-        if l.ndim == 4:
-            worst = np.argmin(np.square(mean) / np.square(weights).mean((0, 1)), axis=-1)
-            log_weights = np.take_along_axis(log_weights, worst[None, None, :, None], axis=-1)[..., 0]
         return np.log(mean) + largest, weights / mean, pareto_k(log_weights) <= LARGEST_PARETO_K
-
-
-def pareto_k(log_weights: np.ndarray) -> np.ndarray:
-    """Shape k of the tail of weights over chains and draws, (C, S, ...) to (...).
-
-    Infinite where too few are not 0, and minus infinite where the largest are equal, so that there is no tail.
-    """
-    rows = np.moveaxis(log_weights.reshape(-1, *log_weights.shape[2:]), 0, -1)
-    return smooth(rows)[1]
 
 
 def std_error_of_mean(x: np.ndarray) -> np.ndarray:

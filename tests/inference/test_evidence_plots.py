@@ -24,10 +24,11 @@ def evidence(*, trust=True, plate=None, method=ParallelTempering()):  # noqa: B0
 
 @pytest.mark.parametrize("plate", [None, "data"])
 def test_the_area_is_the_estimate(plate):
-    panel = plot_thermodynamic_curve(evidence(plate=plate), datum=1).axes[0]
+    figure = plot_thermodynamic_curve(evidence(plate=plate), datum=1)
+    panel = figure.axes[0]
     line = panel.lines[0]
     np.testing.assert_allclose(np.trapezoid(line.get_ydata(), line.get_xdata()), -1.5)
-    texts = [text.get_text() for text in panel.get_legend().get_texts()]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["area -1.50 ± 0.10", "lower sum -1.81", "upper sum -1.19"]
     assert "temperature" in panel.get_xlabel()
     assert "nats" in panel.get_ylabel()

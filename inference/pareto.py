@@ -1,0 +1,55 @@
+"""The tail shape of many sets of importance weights at once."""
+
+import numpy as np
+
+from .importance_sampling import smooth
+
+# Numbers held at once: rows, times points of the profile, times weights in the tail.
+_PIECE = 2**22
+
+
+def pareto_k(log_weights: np.ndarray) -> np.ndarray:
+    """Shape k of the generalised Pareto distribution fitted to the tail of weights over chains and draws.
+
+    The fit is that of Zhang and Stephens (2009), with the prior and the length of the tail of Vehtari et al. (2024).
+
+    Args:
+        log_weights: shape (C, S, ...).
+
+    Returns:
+        Shape (...); infinite where fewer than 20 weights differ from 0, minus infinite where the largest are equal, so that
+        there is no tail.
+    """
+    rows = np.moveaxis(log_weights.reshape(-1, *log_weights.shape[2:]), 0, -1)
+    shape, number = rows.shape[:-1], rows.shape[-1]
+    rows = rows.reshape(-1, number)
+    size = int(3 * number**0.5 if number > 225 else number / 5)
+    if number < 20:
+        return smooth(rows)[1].reshape(shape)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        ordered = np.sort(rows - rows.max(-1, keepdims=True), axis=-1)[:, -size - 1 :]
+        excess = np.exp(ordered[:, 1:]) - np.exp(ordered[:, :1])
+        points = 30 + int(size**0.5)
+        k = [_fit(part, points) for part in np.array_split(excess, 1 + excess.size * points // _PIECE)]
+        k = np.concatenate(k)
+    # Weights of 0 leave fewer to fit, and equal ones leave none: one row at a time.
+    left = ~(np.isfinite(rows).all(-1) & np.isfinite(k))
+    if left.any():
+        k[left] = smooth(rows[left])[1]
+    return k.reshape(shape)
+
+
+def _fit(excess, points):
+    """Posterior mean of k by the profile of b = -k / sigma, increasing excesses (M, n) to (M,)."""
+    number = excess.shape[-1]
+    quartile, largest = excess[:, int(number / 4 + 0.5) - 1, None], excess[:, -1:]
+    b = 1 / largest + (1 - np.sqrt(points / (np.arange(1, points + 1) - 0.5))) / (3 * quartile)
+    profile = np.log1p(-b[..., None] * excess[:, None]).mean(-1)
+    likelihood = number * (np.log(-b / profile) - profile - 1)
+    weight = np.exp(likelihood - likelihood.max(-1, keepdims=True))
+    b = (b * weight).sum(-1) / weight.sum(-1)
+    k = np.log1p(-b[:, None] * excess).mean(-1)
+    # A normal prior around a half, worth ten draws.
+    k = (number * k + 10 * 0.5) / (number + 10)
+    # No Pareto distribution has a quarter of its draws at its lower end.
+    return np.where(quartile[:, 0] > excess[:, 0], k, np.nan)
