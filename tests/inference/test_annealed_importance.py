@@ -77,7 +77,7 @@ def test_a_plate_on_another_axis_of_the_data():
     np.testing.assert_allclose(bounds.upper, exact, atol=0.15)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_adapted_kernel_and_no_plate(linear_gaussian):
     # Joint evidence of all data against the closed form, within 4 standard errors.
     one = linear_gaussian

@@ -296,7 +296,7 @@ def test_beta_binomial(method):
             assert (np.abs(estimate.value - exact) < 3 * estimate.std_error).all(), name
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", THREE.values(), ids=THREE)
 def test_two_gaussians_of_ching_and_chen(method):
     # Weights 0.1 and 0.9, modes at 0.5 and -0.5 in all of four dimensions, ten standard deviations apart; the prior is
@@ -313,7 +313,7 @@ def test_two_gaussians_of_ching_and_chen(method):
             assert abs(estimate.value + 4 * np.log(4)) < 3 * estimate.std_error, name
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_kaem_with_two_latents_against_quadrature():
     # Oracle: the trapezoidal rule on 401 x 401 points of [-7, 7]^2 for each of 32 data.
     def model(x):

@@ -89,10 +89,10 @@ def test_gradients_of_icdf(basis, reference, x64):
     _check(_distribution(basis, reference), "icdf")
 
 
-@pytest.mark.parametrize("basis", ["RBF", "BSpline1"])
 @pytest.mark.parametrize(
-    "size", [pytest.param(None, marks=pytest.mark.exhaustive), pytest.param(100, marks=pytest.mark.slow)]
+    "basis", [pytest.param("RBF", marks=pytest.mark.exhaustive), pytest.param("BSpline1", marks=pytest.mark.slow)]
 )
+@pytest.mark.parametrize("size", [None, 100])
 def test_gradients_in_the_ends_of_the_support(basis, size, x64):
     # Both ends inside the domain: they are the ends of the panels too, wherever those came from.
     energy = members.bank(basis, (size,))
@@ -116,7 +116,8 @@ def test_gradients_of_sample(basis, reference, x64):
 
 
 @pytest.mark.parametrize(
-    ("basis", "reference"), [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.slow) for p in ONE_PER_BASIS[1:])]
+    ("basis", "reference"),
+    [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[1:])],
 )
 def test_gradients_of_log_prob(basis, reference, x64):
     _check(_distribution(basis, reference), "log_prob")
@@ -137,7 +138,7 @@ def test_slope_of_icdf_in_u(x64):
         np.testing.assert_allclose(slope[:, i], np.exp(-oracle.log_prob(z[:, i])), rtol=1e-8)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_gradients_through_huge_energies_are_finite():
     # Law: with energies of +-1e4 under a reference far from the domain, draws and their gradients stay finite.
     d = members.tilted("RBF", "Normal", (100, 1e4, -1e4), (3.0, 6.0))
@@ -153,7 +154,7 @@ def _mixture_objectives(d, key):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("key", ["icdf", "log_prob"])
 def test_gradients_of_a_mixture(key, x64):
     # In logits, coefficients, weights, width and the reference's parameters; one objective for all.

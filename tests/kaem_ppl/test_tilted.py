@@ -122,7 +122,8 @@ def test_icdf_at_and_beyond_the_ends(reference):
 
 
 @pytest.mark.parametrize(
-    ("basis", "reference"), [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.slow) for p in ONE_PER_BASIS[1:])]
+    ("basis", "reference"),
+    [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[1:])],
 )
 def test_moments_and_entropy(basis, reference, x64):
     # Oracle: quad of z, (z - mean)^2 and -log p against the density. Bar 1e-8 relative; the tails are Kronrod sums.
@@ -238,20 +239,20 @@ def test_expand_to_event_mask():
 @pytest.mark.parametrize(
     ("bank_shape", "reference", "shape"),
     [
-        pytest.param((), lambda: dist.Normal(jnp.linspace(-1, 1, 8), 1.0), (8,), marks=pytest.mark.slow),
+        pytest.param((), lambda: dist.Normal(jnp.linspace(-1, 1, 8), 1.0), (8,), marks=pytest.mark.exhaustive),
         ((3, 2), lambda: dist.Normal(jnp.array([0.0, 0.5]), jnp.array([1.0, 2.0])), (3, 2)),
         ((), lambda: dist.Normal(0.0, 1.0), ()),
         pytest.param(
             (3, 2),
             lambda: dist.Normal(0.0, jnp.array([[1.0], [0.5], [2.0]])),
             (3, 2),
-            marks=pytest.mark.slow,
+            marks=pytest.mark.exhaustive,
         ),
         pytest.param(
             (2,),
             lambda: dist.Uniform(jnp.array([[-1.0], [-2.0], [-4.0]]), 2.0),
             (3, 2),
-            marks=pytest.mark.slow,
+            marks=pytest.mark.exhaustive,
         ),
     ],
 )

@@ -115,7 +115,7 @@ def test_outputs_may_be_images():
     assert jax.eval_shape(log_density_of_images, jnp.zeros((7, 4, 4))).shape == (7,)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("make", [ProductKAEM, MixtureKAEM])
 def test_a_few_epochs_on_digits_help(make):
     pytest.importorskip("sklearn")
@@ -134,7 +134,7 @@ def test_a_few_epochs_on_digits_help(make):
     assert history["log_evidence"][-1] > history["log_evidence"][0] + 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_training_with_refitted_grids_and_a_bfloat16_generator():
     pytest.importorskip("sklearn")
     images = split_digits()[0].images[:100].reshape(-1, 8, 8, 1)

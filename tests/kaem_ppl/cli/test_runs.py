@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_site(workplace, c
     assert max(np.abs(broken[name]).max() for name in broken) > 1e20
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_data_in_a_file_and_epochs_cut_short(workplace, capsys):
     # Oracles: the same training from memory, and training that was not stopped.
     line = f"train vanilla --dataset DIGITS --num-train 48 --hidden 8 --num-particles 20 {TINY} --batch-size 4"
@@ -201,7 +201,7 @@ def test_a_bug_is_not_told_in_one_line(workplace, monkeypatch):
         main(["train", "vanilla", "--dataset", "DIGITS"])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_failed_job_does_not_stop_the_rest(workplace, capfd):
     settings = f"--num-train 16 --hidden 4 --num-particles 4 {TINY}"
     text = f"# two jobs\nMNIST vanilla {settings}  # no such files\n\nDIGITS vanilla {settings}\n"
