@@ -15,6 +15,8 @@ $(VENV)/.installed: pyproject.toml
 	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+# Compiles a quarter faster than the default, and runs as fast.
+demo: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 demo: $(VENV)/.installed  ## train a KAEM on real digits and leave the results in runs/digits
 	$(RUN) -m kaem_ppl.demo
 
@@ -25,11 +27,12 @@ train-sequential: $(VENV)/.installed  ## train one run after another: make train
 	$(RUN) -m kaem_ppl.cli train-sequential $(or $(CONFIG),$(error CONFIG is missing: make $@ CONFIG=jobs.txt))
 
 # Programs of the fast tests and the notebooks run once: they are compiled quickly rather than well. The slow tests run
-# what users run.
+# longer: theirs are compiled a quarter faster than by default, and run as fast.
 test: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 test: $(VENV)/.installed  ## the fast tests
 	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not exhaustive"
 
+test-slow: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 test-slow: $(VENV)/.installed  ## the long statistical checks
 	$(RUN) -m pytest -n auto --dist loadfile -m slow
 

@@ -1,7 +1,7 @@
-"""How far each estimator of the log-evidence is from the closed form over 50 seeds, and what an evidence of digits costs.
+"""How far each estimator of the log-evidence is from the closed form over many seeds, and what an evidence of digits costs.
 
 Run as `python benchmarks/evidence.py MODE [--out FILE]`; prints JSON lines. Modes:
-- `table`: the linear-Gaussian model in 1, 10 and 50 dimensions, every method, 50 seeds in one batch;
+- `table`: the linear-Gaussian model in 1, 10 and 50 dimensions, every method, all seeds in one batch;
 - `ladder`: steppingstone with an adapted ladder against equal steps, strong data in 50 dimensions, equal budgets;
 - `sandwich`: the bounds of 64 data simulated from a trained KAEM with 8 latents, for several annealing settings;
 - `digits`: seconds for 128 digits, 8 latents, 10 temperatures, 50 Langevin steps, and the time of a datum by batch size.
@@ -38,11 +38,10 @@ from kaem_ppl.inference import (
 )
 from kaem_ppl.models import split_digits
 
-NUM_SEEDS = 50
 KERNEL = HMC(num_integration_steps=5)
 
 
-def linear_gaussian(dimension, noise=1.0):
+def linear_gaussian(dimension, num_seeds, noise=1.0):
     """A model of `dimension` latents and two more outputs, one datum for all seeds, and its log-evidence."""
     rng = np.random.default_rng(dimension)
     design = rng.normal(size=(dimension + 2, dimension)) / np.sqrt(dimension)
@@ -55,7 +54,7 @@ def linear_gaussian(dimension, noise=1.0):
             z = numpyro.sample("z", dist.Normal(0, 1).expand([dimension]).to_event(1))
             numpyro.sample("x", dist.Normal(z @ weight, noise).to_event(1), obs=x)
 
-    return model, jnp.tile(jnp.asarray(x, jnp.float32), (NUM_SEEDS, 1)), marginal.logpdf(x)
+    return model, jnp.tile(jnp.asarray(x, jnp.float32), (num_seeds, 1)), marginal.logpdf(x)
 
 
 def methods(dimension):
@@ -88,26 +87,28 @@ def errors_of(estimate, exact):
     return float(np.sqrt(np.square(error).mean())), numbers
 
 
-def measure_table(dimensions, seed):
+def measure_table(dimensions, only, num_seeds, seed):
     """The root-mean-square error of every estimate, and what else the seeds say."""
     lines = []
     for dimension in dimensions:
-        model, x, exact = linear_gaussian(dimension)
+        model, x, exact = linear_gaussian(dimension, num_seeds)
         for name, method in methods(dimension).items():
+            if only is not None and name not in only:
+                continue
             evidence = log_evidence(
                 jax.random.key(seed), model, x, plate="data", method=method, num_chains=1 if name == "nested" else 2,
                 num_samples=500, num_warmup=200, progress_bar=False,
             )  # fmt: skip
             for estimator, estimate in evidence.estimates.items():
                 value, more = errors_of(estimate, exact)
-                setting = {"dimension": dimension, "seeds": NUM_SEEDS, "method": repr(method), "key": seed}
+                setting = {"dimension": dimension, "seeds": num_seeds, "method": repr(method), "key": seed}
                 lines.append(report(f"error of {estimator}", setting, value, "nats", seconds=evidence.seconds, **more))
     return lines
 
 
-def measure_ladder(seed):
+def measure_ladder(num_seeds, seed):
     """Errors of steppingstone for two ladders of one length."""
-    model, x, exact = linear_gaussian(50, noise=0.1)
+    model, x, exact = linear_gaussian(50, num_seeds, noise=0.1)
     lines = []
     for ladder in (AdaptedLadder(16), PowerLadder(16, 1.0)):
         evidence = log_evidence(
@@ -115,7 +116,7 @@ def measure_ladder(seed):
             num_samples=300, num_warmup=300, progress_bar=False,
         )  # fmt: skip
         error = np.sqrt(np.square(evidence.value - exact).mean())
-        setting = {"dimension": 50, "noise": 0.1, "seeds": NUM_SEEDS, "ladder": repr(ladder), "key": seed}
+        setting = {"dimension": 50, "noise": 0.1, "seeds": num_seeds, "ladder": repr(ladder), "key": seed}
         lines.append(report("error of steppingstone, strong data", setting, error, "nats"))
     return lines
 
@@ -189,15 +190,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", choices=("table", "ladder", "sandwich", "digits"))
     parser.add_argument("--dimensions", type=int, nargs="+", default=(1, 10, 50), choices=(1, 10, 50))
+    parser.add_argument("--methods", nargs="+", help="those of the table to run; all by default")
+    parser.add_argument("--seeds", type=int, default=50, help="data in the batch, each with random numbers of its own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     match options.mode:
         case "table":
-            lines = measure_table(options.dimensions, options.seed)
+            lines = measure_table(options.dimensions, options.methods, options.seeds, options.seed)
         case "ladder":
-            lines = measure_ladder(options.seed)
+            lines = measure_ladder(options.seeds, options.seed)
         case "sandwich":
             lines = measure_sandwich(options.seed)
         case "digits":

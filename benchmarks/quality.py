@@ -30,6 +30,7 @@ import kaem_ppl as kp
 from kaem_ppl.inference import (
     HMC,
     MALA,
+    AdaptedLadder,
     AnnealedImportanceSampling,
     ImportanceMLE,
     LangevinMLE,
@@ -127,7 +128,7 @@ def make_runs(problem, quick):
         return runs
     return runs | {
         "Gaussian prior, Langevin": (gaussian, langevin),
-        "KAEM, thermodynamic": (tilted, ThermodynamicMLE(MALA(), 4, 10)),
+        "KAEM, thermodynamic": (tilted, ThermodynamicMLE(MALA(), AdaptedLadder(4), 10)),
         "KAEM, pathwise importance": (tilted, PathwiseImportanceMLE(problem.num_particles)),
     }
 

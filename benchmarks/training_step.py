@@ -24,7 +24,15 @@ from measure import compare, initial_params, main, ratio, report
 from numpyro import handlers
 from sampling import CHANNELS, MIXTURE, PRODUCT, SHAPE, learnt_like, make_models
 
-from kaem_ppl.inference import ULA, ImportanceMLE, LangevinMLE, Strategy, ThermodynamicMLE, VariationalMLE
+from kaem_ppl.inference import (
+    ULA,
+    AdaptedLadder,
+    ImportanceMLE,
+    LangevinMLE,
+    Strategy,
+    ThermodynamicMLE,
+    VariationalMLE,
+)
 from kaem_ppl.inference.training_model import read_training_model
 from kaem_ppl.models import ConvEncoder, LatentEBM, sample_langevin_prior
 
@@ -162,7 +170,9 @@ def measure_ladder(name, num_latents, batch, num_temperatures, num_steps):
     setting = {"model": name, "latents": num_latents, "batch": batch, "moves": num_steps}
     langevin = f"{num_steps} Langevin steps"
     rivals = {langevin: make_step(model, LangevinMLE(KERNEL, num_steps), x)}
-    rivals |= {str(r): make_step(model, ThermodynamicMLE(KERNEL, r, num_steps), x) for r in num_temperatures}
+    rivals |= {
+        str(r): make_step(model, ThermodynamicMLE(KERNEL, AdaptedLadder(r), num_steps), x) for r in num_temperatures
+    }
     lines, times = compare(LADDER, setting, rivals, langevin, 7)
     temperatures = np.asarray(num_temperatures)
     seconds = np.stack([times[str(r)] for r in num_temperatures], axis=-1)

@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import biject_to
 
 from .whitening import check_whitening, from_standard_normal
+from .wrapped import unwrap
 
 
 class Coordinates(Protocol):
@@ -68,6 +69,4 @@ class Whitened:
 
 def is_improper(fn: dist.Distribution) -> bool:
     """Whether a distribution is flat, so that nothing can be drawn from it."""
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return isinstance(fn, dist.ImproperUniform)
+    return isinstance(unwrap(fn), dist.ImproperUniform)

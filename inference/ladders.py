@@ -15,7 +15,7 @@ class Ladder(ABC):
 
     Attributes:
         num_temperatures: R, at least two.
-        adapts: whether the temperatures are only where a warm-up starts.
+        adapts: whether the temperatures are only where a warm-up or training starts.
     """
 
     adapts: ClassVar[bool] = False
@@ -130,7 +130,7 @@ class GivenLadder(Ladder):
 class AdaptedLadder(Ladder):
     """Temperatures that a warm-up moves, for each datum, to where neighbours reject equally often (Syed et al. 2022).
 
-    They start at cubes: most of the change happens close to the prior.
+    They start at cubes: most of the change happens close to the prior. In training they move at every visit.
 
     Attributes:
         num_temperatures: R.

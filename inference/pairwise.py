@@ -14,6 +14,8 @@ import numpyro.distributions as dist
 from jax import lax
 from jax.nn import log_softmax, one_hot, softplus
 
+from .wrapped import unwrap
+
 # Elements of the largest (data, S, D) array that the distributions without a product formula may build at once.
 _CHUNK_ELEMENTS = 2**22
 
@@ -32,10 +34,7 @@ def pairwise_log_prob(fn: dist.Distribution, values: jax.Array, dim: int = -1) -
     The Gaussian product is exact algebra, but in float32 it cancels: expect an absolute error near 1e-6 times the
     squared distance between data and their centre in units of the scale.
     """
-    base = fn
-    while isinstance(base, (dist.Independent, dist.ExpandedDistribution)):
-        base = base.base_dist
-    return _pairwise(base, fn, values, len(fn.batch_shape) + dim)
+    return _pairwise(unwrap(fn, masks=False), fn, values, len(fn.batch_shape) + dim)
 
 
 def sum_to_axis(log_prob: jax.Array, dim: int) -> jax.Array:

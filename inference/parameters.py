@@ -9,6 +9,7 @@ from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 
 from .data import call_model
+from .placeholders import undrawn
 
 type Params = dict[str, Any]
 
@@ -53,7 +54,7 @@ def read_parameters(key: jax.Array, model: Callable, data: Any, given: Params | 
     # Compiled, so that only what initial values need is computed.
     @jax.jit
     def initial_values(key, given):
-        with handlers.trace() as trace, handlers.substitute(data=given), handlers.seed(rng_seed=key):
+        with handlers.trace() as trace, undrawn(), handlers.substitute(data=given), handlers.seed(rng_seed=key):
             call_model(model, first)
         sites.update(trace)
         return {name: site["value"] for name, site in trace.items() if site["type"] == "param"}

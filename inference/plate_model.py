@@ -6,15 +6,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from jax import lax
 from jax.interpreters import partial_eval
 from numpyro import handlers
-from numpyro.util import not_jax_tracer
+from numpyro.primitives import Messenger
+
+from kaem_ppl.distributions.base import TiltedDistribution
 
 from .data import call_model
 from .pairwise import pairwise_log_prob, sum_to_axis
 from .parameters import Params
+from .placeholders import undrawn
+from .wrapped import is_masked, unwrap, with_base
 
 # Rows that pass through the model at once when every datum needs its own draws.
 _ROWS_AT_ONCE = 20_000
@@ -89,12 +92,9 @@ class PlateModel:
         return lax.map(score, (jax.random.split(key, num_data), batch), batch_size=chunk)
 
     def _prior_draws(self, key, params, rows):
-        # Drawn from parameters held fixed and run again at those draws: no derivative enters a sampler.
-        draw_key, run_key = jax.random.split(key)
-        sites = self._run(draw_key, _held_fixed(params), rows)
-        draws = {name: lax.stop_gradient(sites[name]["value"]) for name in self.latent}
-        sites = self._run(run_key, params, rows, draws)
-        return sites, sum(self._log_prob(sites[name], draws[name]) for name in self.latent)
+        with _Draw(self.latent):
+            sites = self._run(key, params, rows)
+        return sites, sum(self._log_prob(sites[name], sites[name]["value"]) for name in self.latent)
 
     def _run(self, key, params, rows, latents=None):
         sites = _trace(key, self.model, rows, {**params, **(latents or {})})
@@ -134,7 +134,8 @@ def read_plate_model(key: jax.Array, model: Callable, data: Any, plate: str, par
     found = {}
 
     def log_probs(rows, params):
-        sites = _trace(key, model, rows, params)
+        with undrawn():
+            sites = _trace(key, model, rows, params)
         _check_plate_size(sites, plate, num_rows)
         samples = {name: site for name, site in sites.items() if site["type"] == "sample"}
         found.update(_classify(samples, plate))
@@ -151,9 +152,23 @@ def read_plate_model(key: jax.Array, model: Callable, data: Any, plate: str, par
     return PlateModel(model, plate, draws_are_shared=not (any(data_is_used) or scale_varies), **found)
 
 
-def _held_fixed(params):
-    """Parameters without derivatives. Known ones stay known, so that a prior made of them is tabulated only once."""
-    return jax.tree.map(lambda leaf: leaf if not_jax_tracer(leaf) else lax.stop_gradient(leaf), params)
+class _Draw(Messenger):
+    """Draws latents and holds the draws fixed; a tilted prior's integrals serve the draw and the density."""
+
+    def __init__(self, latent):
+        super().__init__()
+        self.latent = latent
+
+    def process_message(self, msg):
+        if msg["type"] != "sample" or msg["name"] not in self.latent:
+            return
+        fn, base = msg["fn"], unwrap(msg["fn"])
+        sampled = fn
+        if isinstance(base, TiltedDistribution):
+            base = base.integrated()
+            fn, sampled = with_base(fn, base), with_base(fn, base.held_fixed())
+        draw = sampled(rng_key=msg["kwargs"]["rng_key"], sample_shape=msg["kwargs"]["sample_shape"])
+        msg["fn"], msg["value"] = fn, lax.stop_gradient(draw)
 
 
 def _trace(key, model, rows, values):
@@ -205,7 +220,7 @@ def _classify(samples, plate):
             continue
         if site["fn"].support.is_discrete:
             raise ValueError(f"Latent site {name!r} is discrete. Sum it out, for example with a mixture distribution.")
-        if site["scale"] is not None or _is_masked(site["fn"]):
+        if site["scale"] is not None or is_masked(site["fn"]):
             raise ValueError(
                 f"Latent site {name!r} is scaled or masked, so draws from it are not draws from its density. Put "
                 "`numpyro.handlers.scale` or `mask` around the observed sites only."
@@ -216,9 +231,3 @@ def _classify(samples, plate):
     if not observed:
         raise ValueError(f"Plate {plate!r} has no observed site. Give one `obs=`, read from the data.")
     return {"latent": tuple(latent), "observed": tuple(observed), "scale_varies": scale_varies}
-
-
-def _is_masked(fn):
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return isinstance(fn, dist.MaskedDistribution)

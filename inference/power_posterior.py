@@ -19,6 +19,7 @@ from kaem_ppl.distributions.base import TiltedDistribution
 from .coordinates import Coordinates, Unconstrained, is_improper
 from .parameters import Params
 from .tabulated_prior import TabulatedPrior, tabulate_prior
+from .wrapped import is_masked, unwrap, with_base
 
 type Position = dict[str, jax.Array]
 
@@ -304,7 +305,7 @@ class _Place(Messenger):
     def process_message(self, msg):
         if not _is_latent(msg):
             return
-        msg["fn"] = _with_table(msg["fn"], self.tables.get(msg["name"]))
+        msg["fn"] = _with_table(msg, self.tables)
         value, log_prob, log_jacobian = self.coordinates.place(msg["fn"], self.position[msg["name"]])
         msg["value"] = value
         self.log_prior += jnp.sum(_scaled(log_prob, msg["scale"])) + log_jacobian
@@ -321,7 +322,7 @@ class _Draw(Messenger):
     def process_message(self, msg):
         if not _is_latent(msg):
             return
-        fn = _with_table(msg["fn"], self.tables.get(msg["name"]))
+        fn = _with_table(msg, self.tables)
         coordinate = self.coordinates.draw(jax.random.fold_in(self.key, len(self.position)), fn)
         self.position[msg["name"]] = coordinate
         msg["fn"], msg["value"] = fn, self.coordinates.place(fn, coordinate)[0]
@@ -331,7 +332,7 @@ class _Replicate(Messenger):
     """Makes observed sites be drawn anew; those that only carry a factor stay."""
 
     def process_message(self, msg):
-        if msg["type"] == "sample" and msg["is_observed"] and not isinstance(_unwrap(msg["fn"]), dist.Unit):
+        if msg["type"] == "sample" and msg["is_observed"] and not isinstance(unwrap(msg["fn"]), dist.Unit):
             msg["is_observed"], msg["value"] = False, None
 
 
@@ -423,32 +424,14 @@ def _log_prob(site):
     return _scaled(site["fn"].log_prob(site["value"]), site["scale"])
 
 
-def _unwrap(fn):
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
-def _with_table(fn, table):
-    """The same distribution with its tilted base replaced by the table of it."""
-    match fn:
-        case _ if table is None:
-            return fn
-        case dist.Independent():
-            return dist.Independent(_with_table(fn.base_dist, table), fn.reinterpreted_batch_ndims)
-        case dist.ExpandedDistribution():
-            return dist.ExpandedDistribution(_with_table(fn.base_dist, table), fn.batch_shape)
-        case dist.MaskedDistribution():
-            return dist.MaskedDistribution(_with_table(fn.base_dist, table), fn._mask)
-        case _:
-            return table
+def _with_table(site, tables):
+    """The site's distribution, its tilted base replaced by the table of it where there is one."""
+    table = tables.get(site["name"])
+    return site["fn"] if table is None else with_base(site["fn"], table)
 
 
 def _is_weighted(site):
-    fn = site["fn"]
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
-    return site["scale"] is not None or isinstance(fn, dist.MaskedDistribution)
+    return site["scale"] is not None or is_masked(site["fn"])
 
 
 def _check_params(sites, params):
@@ -526,7 +509,7 @@ def _classify(sites, plate, deterministic_axes):
             )
         if not site["is_observed"] and fn.support is not None and fn.support.is_discrete:
             raise ValueError(
-                f"Latent site {name!r} is discrete, with distribution {type(_unwrap(fn)).__name__}. Sum it out, for "
+                f"Latent site {name!r} is discrete, with distribution {type(unwrap(fn)).__name__}. Sum it out, for "
                 "example with a mixture distribution such as `MixtureSameFamily`."
             )
         num_batch = len(fn.batch_shape)
@@ -555,7 +538,7 @@ def _find_fixed_priors(posterior):
         for site in posterior.latents:
             fn = sites[site.name]["fn"]
             shapes[site.name] = jax.ShapeDtypeStruct(fn.shape(), jnp.result_type(float))
-            if isinstance(_unwrap(fn), TiltedDistribution):
+            if isinstance(unwrap(fn), TiltedDistribution):
                 names.append(site.name)
 
     jax.eval_shape(read, posterior, datum)
@@ -575,4 +558,4 @@ def _find_fixed_priors(posterior):
 def _tilted_priors(posterior, names, latents, datum):
     """The tilted distributions of some sites, where latents have these values."""
     sites = posterior._run(datum, _Fix(latents))
-    return {name: _unwrap(sites[name]["fn"]) for name in names}
+    return {name: unwrap(sites[name]["fn"]) for name in names}

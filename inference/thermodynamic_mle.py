@@ -1,8 +1,7 @@
 """Maximum likelihood by a tempered population: a ladder of replicas for each datum, exchanged at every step."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from jax.scipy.special import logsumexp
 from . import replica_exchange
 from .chain_memory import ChainMemory, adapt_step_size, draw_starts, remember
 from .kernel import Kernel
+from .ladders import AdaptedLadder, Ladder, check_ladder, check_num_temperatures
 from .langevin import MALA
 from .langevin_mle import check_chain
 from .parameters import Params
@@ -23,11 +23,47 @@ class PopulationMemory(NamedTuple):
 
     Attributes:
         chains: of its R replicas.
-        temperatures: its ladder, shape (num_data, R); () where the ladder is given.
+        temperatures: its ladder, shape (num_data, R); () where the ladder is not adapted.
     """
 
     chains: ChainMemory
     temperatures: jax.Array | tuple[()]
+
+
+@dataclass(frozen=True)
+class CyclicPower:
+    """A ladder t_k = ((k - 1) / (R - 1))^p whose power swings from `low` to `high` and back once in `period` epochs.
+
+    Attributes:
+        num_temperatures: R.
+        low: p at the start of a cycle; 1 spaces temperatures equally.
+        high: p in the middle of it; more puts temperatures closer to the prior.
+        period: epochs of a cycle.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Source: the annealing schedule of Raj, arXiv 2506.14167.
+    """
+
+    adapts: ClassVar[bool] = False
+    num_temperatures: int = 8
+    low: float = 1.0
+    high: float = 4.0
+    period: int = 10
+
+    def __post_init__(self):
+        check_num_temperatures(self.num_temperatures)
+        if not 0 < self.low <= self.high:
+            raise ValueError(f"`low` and `high` must be positive and in order, got {self.low} and {self.high}.")
+        if self.period < 1:
+            raise ValueError(f"`period` must be at least 1, got {self.period}.")
+
+    def temperatures(self, num_epochs: jax.Array) -> jax.Array:
+        """The ladder after a number of finished epochs, shape (R,)."""
+        phase = 2 * jnp.pi * num_epochs / self.period
+        power = self.low + (self.high - self.low) * 0.5 * (1 - jnp.cos(phase))
+        return jnp.linspace(0, 1, self.num_temperatures) ** power
 
 
 @dataclass(frozen=True)
@@ -53,32 +89,27 @@ class ThermodynamicMLE:
 
     Attributes:
         kernel: moves each replica; where it adapts its step size, each datum has one for each temperature.
-        num_temperatures: R.
+        ladder: where the replicas stand, from temperature 0 on. An `AdaptedLadder` moves throughout training, each datum's
+            by itself, less at each visit; a `CyclicPower` follows the epochs; any other stands still.
         num_steps: M, sweeps of a visit.
-        power: p of t_k = ((k - 1) / (R - 1))^p; or a function from the number of the datum's earlier visits, that is of
-            finished epochs, to p, such as `CyclicPower()`; None adapts each datum's ladder to where neighbours reject
-            equally often.
         objective: one of the three.
         persistent: whether replicas go on from visit to visit, rather than from prior draws.
 
     Raises:
-        TypeError: `kernel` is not a Markov kernel.
-        ValueError: another argument is out of range.
+        TypeError: `kernel` is not a Markov kernel, or `ladder` not a ladder.
+        ValueError: another argument is out of range, or the ladder does not start at the prior.
     """
 
     kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value
-    num_temperatures: int = 8
+    ladder: Ladder | CyclicPower = AdaptedLadder()  # noqa: RUF009 - a frozen value
     num_steps: int = 20
-    power: float | Callable[[jax.Array], jax.Array] | None = None
     objective: Literal["fisher", "thermodynamic", "steppingstone"] = "fisher"
     persistent: bool = True
 
     def __post_init__(self):
         check_chain(self.kernel, self.num_steps)
-        if self.num_temperatures < 2:
-            raise ValueError(f"`num_temperatures` must be at least 2, got {self.num_temperatures}.")
-        if self.power is not None and not callable(self.power) and not self.power > 0:
-            raise ValueError(f"`power` must be positive, got {self.power}.")
+        if not isinstance(self.ladder, CyclicPower):
+            check_ladder(self.ladder, "ThermodynamicMLE", from_prior=True)
         if self.objective not in ("fisher", "thermodynamic", "steppingstone"):
             raise ValueError(
                 f"`objective` must be 'fisher', 'thermodynamic' or 'steppingstone', got {self.objective!r}."
@@ -90,12 +121,10 @@ class ThermodynamicMLE:
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> PopulationMemory:
         """Put R replicas at prior draws for each datum."""
-        shape = (self.num_temperatures,)
+        shape = (self.ladder.num_temperatures,)
         position = draw_starts(self.kernel, plate_model, shape, key, data) if self.persistent else ()
         num_data = jax.tree.leaves(data)[0].shape[0]
-        # Cubes are where an adapted ladder starts: most of the change happens close to the prior.
-        ladder = jnp.linspace(0, 1, self.num_temperatures) ** 3
-        temperatures = jnp.tile(ladder, (num_data, 1)) if self.power is None else ()
+        temperatures = jnp.tile(jnp.array(self.ladder.temperatures), (num_data, 1)) if self.ladder.adapts else ()
         return PopulationMemory(remember(self.kernel, position, num_data, shape), temperatures)
 
     def loss(
@@ -133,7 +162,7 @@ class ThermodynamicMLE:
 
     def _weigh(self, plate_model, params, posterior, batch, positions, likelihood_weight, prior_weight):
         """Weighted log-densities of all draws, (B, M, R), a mean over the data; one sweep at a time bounds memory."""
-        num_temperatures = self.num_temperatures
+        num_temperatures = self.ladder.num_temperatures
         rows = jax.tree.map(lambda leaf: jnp.repeat(leaf, num_temperatures, axis=0), batch)
         repeated = plate_model.posterior_at(posterior, rows)
 
@@ -151,11 +180,13 @@ class ThermodynamicMLE:
         total, _ = lax.scan(add, jnp.zeros((), likelihood_weight.dtype), sweeps, unroll=unroll)
         return total / posterior.num_data
 
-    def _ladder(self, memory):
-        if self.power is None:
+    def _temperatures(self, memory):
+        if self.ladder.adapts:
             return memory.temperatures
-        power = self.power(memory.chains.num_visits) if callable(self.power) else self.power
-        return jnp.linspace(0, 1, self.num_temperatures) ** power
+        if isinstance(self.ladder, CyclicPower):
+            # A datum is visited once in an epoch.
+            return self.ladder.temperatures(memory.chains.num_visits)
+        return jnp.array(self.ladder.temperatures)
 
     def _move(self, key, plate_model, posterior, memory):
         kernel = self.kernel
@@ -163,10 +194,10 @@ class ThermodynamicMLE:
         def move(key, datum, memory):
             target = posterior.target(datum)
             start_key, steps_key = jax.random.split(key)
-            temperatures, num_visits = self._ladder(memory), memory.chains.num_visits
+            temperatures, num_visits = self._temperatures(memory), memory.chains.num_visits
             position = memory.chains.position
             if not self.persistent:
-                position = jax.vmap(target.draw)(jax.random.split(start_key, self.num_temperatures))
+                position = jax.vmap(target.draw)(jax.random.split(start_key, temperatures.size))
             replicas = jax.vmap(lambda position: kernel.evaluate(target, position))(position)
             tuning = kernel.default_tuning(jax.tree.map(lambda x: x[0], position))
 
@@ -196,7 +227,7 @@ class ThermodynamicMLE:
             (state, log_step_size), record = lax.scan(sweep, (state, memory.chains.log_step_size), keys, unroll=unroll)
             position = state.replicas.position if self.persistent else ()
             new_temperatures = ()
-            if self.power is None:
+            if self.ladder.adapts:
                 rejection = 1 - record.swap_acceptance.mean(0)
                 wanted = replica_exchange.equalize_rejection(temperatures, rejection)
                 new_temperatures = temperatures + 0.5 * lax.rsqrt(1.0 + num_visits) * (wanted - temperatures)
@@ -205,34 +236,6 @@ class ThermodynamicMLE:
 
         keys = jax.random.split(key, posterior.num_data)
         return lax.stop_gradient(jax.vmap(move)(keys, posterior.rows, memory))
-
-
-@dataclass(frozen=True)
-class CyclicPower:
-    """A ladder's power that swings between two values, from `low` to `high` and back once in `period` epochs.
-
-    Attributes:
-        low: power at the start of a cycle; 1 spaces temperatures equally.
-        high: power in the middle of it; more puts temperatures closer to the prior.
-        period: epochs of a cycle.
-
-    Source: the annealing schedule of Raj, arXiv 2506.14167.
-    """
-
-    low: float = 1.0
-    high: float = 4.0
-    period: int = 10
-
-    def __post_init__(self):
-        if not 0 < self.low <= self.high:
-            raise ValueError(f"`low` and `high` must be positive and in order, got {self.low} and {self.high}.")
-        if self.period < 1:
-            raise ValueError(f"`period` must be at least 1, got {self.period}.")
-
-    def __call__(self, num_visits: jax.Array) -> jax.Array:
-        """The power after a number of finished epochs."""
-        phase = 2 * jnp.pi * num_visits / self.period
-        return self.low + (self.high - self.low) * 0.5 * (1 - jnp.cos(phase))
 
 
 class _Record(NamedTuple):

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import lax
-from numpyro import handlers
 
 from kaem_ppl import KANTilted
 
 from .coordinates import Coordinates, Unconstrained
-from .data import call_model
 from .parameters import Params
+from .placeholders import undrawn
 from .plate_model import PlateModel, read_plate_model
 from .power_posterior import Position, PowerPosterior, read_power_posterior
 from .tabulated_prior import TabulatedPrior, interpolate
+from .wrapped import unwrap
 
 # Cells of a prior's table made anew at each update. Where energies vary by about two nats, cubics on them are right to
 # 1e-5 nats for 20 radial functions, and to 5e-4 for waves of equal height, the shortest a fiftieth of the domain.
@@ -76,19 +76,10 @@ class TrainingModel(PlateModel):
 
     def priors(self, params: Params, batch: Any, names: Iterable[str]) -> dict[str, dist.Distribution]:
         """The distributions of the latent sites `names`, without what wraps them."""
-
-        def zero(site):
-            return jnp.zeros(site["fn"].shape()) if site["name"] in self.latent else None
-
         first = jax.tree.map(lambda leaf: leaf[:1], batch)
-        with (
-            handlers.trace() as sites,
-            handlers.seed(rng_seed=jax.random.key(0)),
-            handlers.substitute(substitute_fn=zero),
-            handlers.substitute(data=params),
-        ):
-            call_model(self.model, first)
-        return {name: _unwrap(sites[name]["fn"]) for name in names}
+        with undrawn():
+            sites = self._run(jax.random.key(0), params, first)
+        return {name: unwrap(sites[name]["fn"]) for name in names}
 
     def values(self, posterior: PowerPosterior, positions: Position) -> dict[str, jax.Array]:
         """Latents of a batch, as the model's sites hold them, at one position (B, ...) for each datum."""
@@ -187,12 +178,6 @@ def _arguments(batch):
     return (batch if isinstance(batch, tuple) else (batch,)), {}
 
 
-def _unwrap(fn):
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
-        fn = fn.base_dist
-    return fn
-
-
 def _tabulate(prior):
     if isinstance(prior, KANTilted):
         # Chains need no normaliser, and integrals take long to compile. A mixture's components need theirs.
@@ -207,7 +192,9 @@ def _fill_table(up_to_a_constant, prior):
 
 
 def _convolves(plate_model, key, params, rows):
-    def log_likelihood(params, rows):
-        return plate_model.score_prior_draws(key, params, rows, 2)[0]
+    def values(params, rows):
+        with undrawn():
+            sites = plate_model._run(key, params, rows)
+        return [sites[name]["fn"].log_prob(sites[name]["value"]) for name in plate_model.observed]
 
-    return "conv_general_dilated" in str(jax.make_jaxpr(log_likelihood)(params, rows))
+    return "conv_general_dilated" in str(jax.make_jaxpr(values)(params, rows))

@@ -12,6 +12,7 @@ from kaem_ppl import reference as ref
 from kaem_ppl.distributions.base import TiltedDistribution
 
 from .tabulated_prior import TabulatedPrior
+from .wrapped import unwrap
 
 _INCREASING = (transforms.ExpTransform, transforms.SigmoidTransform, transforms.SoftplusTransform)
 
@@ -75,8 +76,7 @@ def check_whitening(name: str, fn: dist.Distribution) -> None:
     Raises:
         ValueError: its distribution is multivariate and not normal, or has no `icdf`.
     """
-    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
-        fn = fn.base_dist
+    fn = unwrap(fn, masks=False)
     if isinstance(fn, dist.MultivariateNormal):
         return
     kind = type(fn).__name__

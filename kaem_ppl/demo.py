@@ -66,7 +66,9 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
         evidence_key, model, held_out.images, params=params, num_draws=NUM_EVIDENCE_DRAWS
     )
     write_posterior_check(out / "posterior_check.csv", held_out, evidence)
-    samples = Predictive(model, params=params, num_samples=1)(sample_key, size=NUM_SAMPLES)["mean"][0]
+    # One program: operations one by one would take a second to compile.
+    generate = jax.jit(lambda key: Predictive(model, params=params, num_samples=1)(key, size=NUM_SAMPLES)["mean"][0])
+    samples = np.asarray(generate(sample_key))
     plot_images(samples.reshape(-1, *IMAGE_SHAPE), held_out.images.reshape(-1, *IMAGE_SHAPE)).savefig(
         out / "samples.png", dpi=150
     )
@@ -77,7 +79,7 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
     # Over images, whose evidence differs far more than each estimate errs.
     standard_error = evidence.value.std(ddof=1) / np.sqrt(len(evidence.value))
     effective = np.median(evidence.effective_sample_size)
-    confident, rarest = judge_samples(train, np.asarray(samples))
+    confident, rarest = judge_samples(train, samples)
     print(f"held-out log-evidence: {evidence.value.mean():.2f} +- {standard_error:.2f} nats per image")
     print(f"effective sample size, median over images: {effective:.0f} of {NUM_EVIDENCE_DRAWS:,} draws")
     print(f"samples an SVM is over 90 % sure of: {confident:.1%}; share of the rarest digit: {rarest:.1%}")

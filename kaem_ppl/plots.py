@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -29,8 +30,8 @@ def plot_prior(prior: TiltedDistribution, *, num_columns: int = 4, max_panels: i
     # Points lead and the batch follows, as the densities broadcast; then every latent is one column.
     points = z.reshape(-1, *(1,) * len(prior.batch_shape))
     learnt, reference = (
-        np.broadcast_to(jnp.exp(d.log_prob(points)), (len(z), *prior.batch_shape)).reshape(len(z), -1)
-        for d in (prior, prior.reference)
+        np.broadcast_to(density, (len(z), *prior.batch_shape)).reshape(len(z), -1)
+        for density in _densities(prior, (prior.log_normalizer, prior.log_normalizer_error), points)
     )
 
     num_columns = min(num_columns, num_latents)
@@ -92,10 +93,16 @@ def plot_images(generated: ArrayLike, real: ArrayLike, *, num_rows: int = 8, num
 
 def _range(prior):
     """Ends of a range that holds nearly all mass of every density and of every reference."""
-    mass = 1e-3
-    reference = prior.reference
-    lows, highs = (prior.icdf(mass), reference.icdf(mass)), (prior.icdf(1 - mass), reference.icdf(1 - mass))
-    return min(float(jnp.min(x)) for x in lows), max(float(jnp.max(x)) for x in highs)
+    masses = np.reshape([1e-3, 1 - 1e-3], (2, *(1,) * len(prior.batch_shape)))
+    quantiles = [np.asarray(d.icdf(masses)) for d in (prior, prior.reference)]
+    return min(x[0].min() for x in quantiles), max(x[1].max() for x in quantiles)
+
+
+@jax.jit
+def _densities(prior, log_normalizer, points):
+    """Of the prior and its reference. One program: operations one by one would take seconds to compile."""
+    prior = prior.given(log_normalizer=log_normalizer)
+    return jnp.exp(prior.log_prob(points)), jnp.exp(prior.reference.log_prob(points))
 
 
 def _tile(images, num_rows, num_columns):

@@ -192,21 +192,20 @@ def refine(log_density: Callable[[Array], Array], seeds: Array, log_tails: Array
         excess: Array
         rounds: int
 
-    def assess(edges, asleep, level, rounds):
-        panels = summarize(log_density, edges)
-        return State(edges, asleep, *_excess(panels, log_tails, asleep, level)[::-1], rounds)
-
     def unfinished(state):
-        return jnp.any(state.excess > 0) & (state.rounds < 12)
+        return (state.rounds == 0) | (jnp.any(state.excess > 0) & (state.rounds <= 12))
 
     def divide(state):
-        return assess(*_divide(state.edges, state.excess), state.level, state.rounds + 1)
+        edges, asleep = _divide(state.edges, state.excess)
+        excess, level = _excess(summarize(log_density, edges), log_tails, asleep, state.level)
+        return State(edges, asleep, level, excess, state.rounds + 1)
 
     number, batch_shape = seeds.shape[-1] - 1, log_tails.shape
-    edges = with_spare_panels(seeds, batch_shape)
-    asleep = jnp.zeros((*batch_shape, 2 * number), bool)
+    # Nothing exceeds at first, so the first round divides nothing: it assesses the seeds.
+    none = jnp.zeros((*batch_shape, 2 * number), log_tails.dtype)
     level = jnp.full((*batch_shape, 1), -jnp.inf, log_tails.dtype)
-    return jax.lax.while_loop(unfinished, divide, assess(edges, asleep, level, 0)).edges
+    first = State(with_spare_panels(seeds, batch_shape), none > 0, level, none, 0)
+    return jax.lax.while_loop(unfinished, divide, first).edges
 
 
 def with_spare_panels(seeds: Array, batch_shape: tuple[int, ...]) -> Array:

@@ -20,9 +20,11 @@ from ..distributions.base import TiltedDistribution
 from ..inference import (
     MALA,
     ULA,
+    AdaptedLadder,
     CyclicPower,
     ImportanceMLE,
     LangevinMLE,
+    PowerLadder,
     Strategy,
     ThermodynamicMLE,
     TrainingState,
@@ -157,14 +159,13 @@ def build_strategy(config: Config, model: Callable, dataset: Dataset) -> Strateg
     if config.mode == "langevin":
         langevin = LangevinMLE(kernel, settings.num_steps, settings.persistent)
         return LatentEBMMLE(model.model, langevin) if config.model.kind == "latent-ebm" else langevin
-    power = {
-        0: lambda: None,
-        1: lambda: settings.power[0],
-        2: lambda: CyclicPower(*settings.power, settings.power_period),
+    num_temperatures = settings.num_temperatures
+    ladder = {
+        0: lambda: AdaptedLadder(num_temperatures),
+        1: lambda: PowerLadder(num_temperatures, *settings.power),
+        2: lambda: CyclicPower(num_temperatures, *settings.power, settings.power_period),
     }[len(settings.power)]()
-    return ThermodynamicMLE(
-        kernel, settings.num_temperatures, settings.num_steps, power, settings.objective, settings.persistent
-    )
+    return ThermodynamicMLE(kernel, ladder, settings.num_steps, settings.objective, settings.persistent)
 
 
 def build_optimizer(config: Config, num_data: int) -> optax.GradientTransformation:

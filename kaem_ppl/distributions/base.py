@@ -28,8 +28,9 @@ from ..quadrature import (
 from ..table import Table, quantile, tails
 from ..univariate import UnivariateKAN, check_bank
 
-# What is integrated: the table of masses; or log-normalisers and their error estimates.
-Quantity = Literal["table", "log_normalizer"]
+# What is integrated: the table of masses; log-normalisers and their error estimates; or both, a pair, where the table is
+# a constant to derivatives.
+Quantity = Literal["table", "log_normalizer", "both"]
 
 
 class TiltedDistribution(Distribution):
@@ -155,14 +156,33 @@ class TiltedDistribution(Distribution):
         new._memory = {what: value for what, value in known.items() if value is not None}
         return new
 
+    def integrated(self) -> Self:
+        """The same distribution with all its integrals, found together: the table as a constant to derivatives."""
+        if self._is_known:
+            return self.given(table=self._resolve("table"), log_normalizer=self._resolve("log_normalizer"))
+        table, log_normalizer = _by_switch(self, "both")
+        return self.given(table=table, log_normalizer=log_normalizer)
+
+    def held_fixed(self) -> Self:
+        """The same distribution without derivatives in its parameters, with the table it has."""
+        fixed = jax.tree.map(lambda leaf: leaf if not_jax_tracer(leaf) else lax.stop_gradient(leaf), self)
+        return fixed.given(table=lax.stop_gradient(self.table))
+
+    @property
+    def _is_known(self) -> bool:
+        """Whether no parameter is being traced."""
+        return all(not_jax_tracer(leaf) for leaf in jax.tree.leaves(self))
+
     def _resolve(self, what: Quantity):
         """The quantity by the first tier of panels that resolves it; kept where no parameter is being traced."""
         memory = self.__dict__.setdefault("_memory", {})
         if what not in memory:
-            if not all(not_jax_tracer(leaf) for leaf in jax.tree.leaves(self)):
+            if not self._is_known:
                 return _by_switch(self, what)
             with jax.ensure_compile_time_eval():
-                memory[what] = _by_trial(self, what)
+                table, log_normalizer = _by_trial(self)
+            # What was given stays.
+            memory |= {"table": table, "log_normalizer": log_normalizer} | memory
         return memory[what]
 
     @property
@@ -204,13 +224,13 @@ def _own_edges(self):
     return self._own_edges(self._frame())
 
 
-def _by_trial(self, what):
-    """Tier after tier until one resolves all: only what is needed is compiled."""
+def _by_trial(self):
+    """Table and log-normalisers, tier after tier until one resolves all: only what is needed is compiled."""
     for tier in (0, 1):
-        result, resolved = _integrate(self, what, tier)
+        result, resolved = _integrate(self, "both", tier)
         if resolved:
             return result
-    return _integrate(self, what, 2, _own_edges(self))[0]
+    return _integrate(self, "both", 2, _own_edges(self))[0]
 
 
 @partial(jax.jit, static_argnums=1)
@@ -220,21 +240,18 @@ def _by_switch(self, what):
     # Tier 0 in any case: XLA runs a branch on the CPU with less parallelism than straight code.
     coarse, coarse_serves = self._integrate(what, 0, frame)
 
-    constant = lax.stop_gradient((self, frame))
-    finer_serves = lax.cond(
-        coarse_serves, lambda *_: True, lambda d, frame: d._integrate("log_normalizer", 1, frame)[1], *constant
-    )
-    tier = jnp.where(coarse_serves, 0, jnp.where(finer_serves, 1, 2))
-    own_edges = lax.cond(
-        tier == 2, lambda d, frame: d._own_edges(frame), lambda d, frame: d._own_edges(frame, refined=False), *constant
-    )
-
     # Recomputed in the backward pass: features at every function's own nodes are too many to keep.
     def on_tier(tier):
-        return jax.checkpoint(lambda self, frame, own_edges: self._integrate(what, tier, frame, own_edges)[0])
+        return jax.checkpoint(lambda self, frame, *own_edges: self._integrate(what, tier, frame, *own_edges))
 
-    branches = (lambda *_: coarse, on_tier(1), on_tier(2))
-    return lax.switch(tier, branches, self, frame, own_edges)
+    fine, serves = lax.cond(coarse_serves, lambda *_: (coarse, coarse_serves), on_tier(1), self, frame)
+    own_edges = lax.cond(
+        serves,
+        lambda d, frame: d._own_edges(frame, refined=False),
+        lambda d, frame: d._own_edges(frame),
+        *lax.stop_gradient((self, frame)),
+    )
+    return lax.cond(serves, lambda *_: (fine, serves), on_tier(2), self, frame, own_edges)[0]
 
 
 @jax.jit

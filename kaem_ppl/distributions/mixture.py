@@ -134,10 +134,14 @@ class KANTiltedMixture(TiltedDistribution):
         if tier == 0:
             panels, shapes = evaluate(self._component_log_density, component_edges)
         else:
-            panels = summarize(self._component_log_density, component_edges)
+            panels, shapes = summarize(self._component_log_density, component_edges), None
         serves = jnp.all(resolved(panels, log_tails))
+        log_normalizer = total_and_error(panels, log_tails, self.energy)
         if what == "log_normalizer":
-            return total_and_error(panels, log_tails, self.energy), serves
+            return log_normalizer, serves
+        if what == "both":
+            constant = jax.lax.stop_gradient((self, panels, shapes, log_tails, seeds, energies, own))
+            self, panels, shapes, log_tails, seeds, energies, own = constant
 
         log_weights = self._log_weights(log_total(panels, log_tails))
         if tier == 0:
@@ -146,7 +150,8 @@ class KANTiltedMixture(TiltedDistribution):
             edges = edges_of_tier(seeds, tier, own, len(self.batch_shape))
             collapsed, shape = evaluate(partial(self._collapsed_log_density, log_weights), edges)
         factors = _outer_factors(log_weights, energies)
-        return tabulate(collapsed, shape, factors, outside, 4 * (seeds.shape[-1] - 1)), serves
+        table = tabulate(collapsed, shape, factors, outside, 4 * (seeds.shape[-1] - 1))
+        return (table if what == "table" else (table, log_normalizer)), serves
 
     def _own_edges(self, frame, refined=True):
         """Panels of each component, and of their sum."""

@@ -84,13 +84,24 @@ class KANTilted(TiltedDistribution):
         seeds, energies, outside = frame
         log_tails = add_tails(energies, outside)
         edges = edges_of_tier(seeds, tier, own_edges, log_tails.ndim)
-        if what == "table":
+        if tier == 0 or what == "table":
             panels, shape = evaluate(self._log_density, edges)
-            result = tabulate(panels, shape, energies, outside, 4 * (seeds.shape[-1] - 1))
         else:
-            panels = evaluate(self._log_density, edges)[0] if tier == 0 else summarize(self._log_density, edges)
-            result = total_and_error(panels, log_tails, self.energy)
-        return result, jnp.all(resolved(panels, log_tails))
+            panels = summarize(self._log_density, edges)
+        serves = jnp.all(resolved(panels, log_tails))
+        if what == "log_normalizer":
+            return total_and_error(panels, log_tails, self.energy), serves
+
+        log_normalizer = total_and_error(panels, log_tails, self.energy)
+        if what == "both":
+            if tier == 0:
+                panels, shape = jax.lax.stop_gradient((panels, shape))
+            else:
+                fixed, edges = jax.lax.stop_gradient((self, edges))
+                panels, shape = evaluate(fixed._log_density, edges)
+            energies, outside = jax.lax.stop_gradient((energies, outside))
+        table = tabulate(panels, shape, energies, outside, 4 * (seeds.shape[-1] - 1))
+        return (table if what == "table" else (table, log_normalizer)), serves
 
     def _own_edges(self, frame, refined=True):
         self, (seeds, *outer) = jax.lax.stop_gradient((self, frame))

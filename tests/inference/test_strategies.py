@@ -15,9 +15,11 @@ import kaem_ppl as kp
 from kaem_ppl.inference import (
     MALA,
     ULA,
+    AdaptedLadder,
     ImportanceMLE,
     LangevinMLE,
     PathwiseImportanceMLE,
+    PowerLadder,
     ThermodynamicMLE,
     VariationalMLE,
     fit,
@@ -93,17 +95,17 @@ GRADIENTS = {
     "mala": (64, LangevinMLE(MALA(0.15), 200, persistent=False), log_evidence, 0.0),
     # The variance is too large by a factor 1 / (1 - step / (2 variance)): one per cent, for variances near 0.25.
     "ula": (64, LangevinMLE(ULA(0.005), 300, persistent=False), log_evidence, 0.01),
-    "fisher": (64, ThermodynamicMLE(MALA(0.15), 4, 50, power=2.0, persistent=False), log_evidence, 0.0),
+    "fisher": (64, ThermodynamicMLE(MALA(0.15), PowerLadder(4, 2.0), 50, persistent=False), log_evidence, 0.0),
     # Covariances over 200 sweeps of a chain, the first of them not yet in equilibrium.
     "thermodynamic": (
         64,
-        ThermodynamicMLE(MALA(0.15), 8, 200, power=2.0, objective="thermodynamic", persistent=False),
+        ThermodynamicMLE(MALA(0.15), PowerLadder(8, 2.0), 200, objective="thermodynamic", persistent=False),
         trapezoid,
         0.01,
     ),
     "steppingstone": (
         64,
-        ThermodynamicMLE(MALA(0.15), 8, 200, power=2.0, objective="steppingstone", persistent=False),
+        ThermodynamicMLE(MALA(0.15), PowerLadder(8, 2.0), 200, objective="steppingstone", persistent=False),
         log_evidence,
         0.01,
     ),
@@ -173,8 +175,9 @@ RECOVERIES = {
     # In the coordinates of the chains variances are near 0.025, so the step's own bias of them is six per cent.
     "langevin, fresh": LangevinMLE(ULA(0.003), 100, persistent=False),
     "langevin, persistent": LangevinMLE(MALA(), 5),
-    "thermodynamic, adapted": ThermodynamicMLE(MALA(), 4, 5),
-    "thermodynamic": ThermodynamicMLE(MALA(), 8, 20, power=3.0, objective="thermodynamic"),
+    "fisher, adapted": ThermodynamicMLE(MALA(), AdaptedLadder(4), 5),
+    "thermodynamic": ThermodynamicMLE(MALA(), PowerLadder(8, 3.0), 20, objective="thermodynamic"),
+    "steppingstone": ThermodynamicMLE(MALA(), PowerLadder(8, 3.0), 20, objective="steppingstone"),
     "variational": VariationalMLE(encoder, 50),
 }
 

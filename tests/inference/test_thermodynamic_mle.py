@@ -3,7 +3,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_ppl.inference import MALA, CyclicPower, ThermodynamicMLE
+from kaem_ppl.inference import (
+    MALA,
+    AdaptedLadder,
+    CyclicPower,
+    GeometricLadder,
+    GivenLadder,
+    PowerLadder,
+    ThermodynamicMLE,
+)
 from kaem_ppl.inference.thermodynamic_mle import _OBJECTIVES
 from kaem_ppl.inference.training_model import read_training_model
 
@@ -53,7 +61,7 @@ def test_weights_are_those_of_the_objective_s_derivative(objective):
 def test_evidence_and_ladder_of_persistent_populations(linear_gaussian):
     # Oracle: the closed-form log-evidence. 100 visits of 10 sweeps to each of 6 data; the steppingstone's logarithm of ten
     # draws lies low by less than 0.1 nats here.
-    strategy, x = ThermodynamicMLE(MALA(), 4, 10), linear_gaussian.x
+    strategy, x = ThermodynamicMLE(MALA(), AdaptedLadder(4), 10), linear_gaussian.x
     plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
 
     @jax.jit
@@ -74,7 +82,7 @@ def test_evidence_and_ladder_of_persistent_populations(linear_gaussian):
 @pytest.mark.slow
 def test_fisher_s_gradient(linear_gaussian):
     # Oracle: the closed form, differentiated; as for `LangevinMLE`, 20 batches, five standard errors.
-    strategy = ThermodynamicMLE(MALA(0.3), 3, 60, power=2.0)
+    strategy = ThermodynamicMLE(MALA(0.3), PowerLadder(3, 2.0), 60)
     x = jnp.repeat(linear_gaussian.x, 100, axis=0)
     plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
 
@@ -91,19 +99,36 @@ def test_fisher_s_gradient(linear_gaussian):
         assert (jnp.abs(values.mean(0) - exact[name]) < 5 * std_error).all(), name
 
 
-def test_cyclic_power():
-    power = CyclicPower(1.0, 5.0, period=8)
-    np.testing.assert_allclose(power(jnp.array([0, 2, 4, 8, 12])), [1, 3, 5, 1, 5], atol=1e-5)
-    ladder = ThermodynamicMLE(MALA(), 3, 2, power=power)._ladder
-    memory = type("Memory", (), {"chains": type("Chains", (), {"num_visits": jnp.array(4)})})
-    np.testing.assert_allclose(ladder(memory), [0, 0.5**5, 1], rtol=1e-5)
+def test_cyclic_power(linear_gaussian):
+    # Oracle: the powers of a cosine, by hand; and what a population does with each datum's own number of visits.
+    ladder = CyclicPower(3, low=1.0, high=5.0, period=8)
+    middle = [float(ladder.temperatures(jnp.array(epoch))[1]) for epoch in (0, 2, 4, 8, 12)]
+    np.testing.assert_allclose(middle, 0.5 ** np.array([1, 3, 5, 1, 5]), rtol=1e-5)
+    strategy, x = ThermodynamicMLE(MALA(), ladder, 2), linear_gaussian.x
+    plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
+    memory = strategy.init(jax.random.key(0), plate_model, params, x)
+    assert memory.temperatures == ()
+    num_visits = jnp.array([0, 2, 4, 8, 12, 3])
+    memory = memory._replace(chains=memory.chains._replace(num_visits=num_visits))
+    temperatures = jax.vmap(strategy._temperatures)(memory)
+    np.testing.assert_allclose(temperatures[:5, 1], middle, rtol=1e-5)
+    np.testing.assert_array_equal(temperatures[:, [0, 2]], [[0, 1]] * len(x))
+
+
+@pytest.mark.parametrize("ladder", [PowerLadder(4, 2.5), GeometricLadder(5, 1e-2), GivenLadder((0, 0.2, 1))])
+def test_given_ladders_stand_still(linear_gaussian, ladder):
+    strategy, x = ThermodynamicMLE(MALA(), ladder, 2), linear_gaussian.x
+    plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
+    memory = strategy.init(jax.random.key(0), plate_model, params, x)
+    assert memory.temperatures == ()
+    assert memory.chains.log_step_size.shape == (len(x), ladder.num_temperatures)
+    np.testing.assert_allclose(strategy._temperatures(memory), ladder.temperatures, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_temperatures": 1}, "`num_temperatures` must be at least 2, got 1"),
-        ({"power": 0.0}, "`power` must be positive, got 0.0"),
+        ({"ladder": GivenLadder((0.1, 1))}, "`ladder` must start at 0, the prior, for ThermodynamicMLE, got 0.1"),
         ({"objective": "bound"}, "`objective` must be"),
         ({"objective": "steppingstone", "num_steps": 1}, "give at least 2 `num_steps`"),
     ],
@@ -111,7 +136,11 @@ def test_cyclic_power():
 def test_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         ThermodynamicMLE(**arguments)
+    with pytest.raises(TypeError, match="`ladder` must be a ladder"):
+        ThermodynamicMLE(ladder=8)
+    with pytest.raises(ValueError, match="`num_temperatures` must be at least 2, got 1"):
+        CyclicPower(1)
     with pytest.raises(ValueError, match="`low` and `high` must be positive and in order"):
-        CyclicPower(2.0, 1.0)
+        CyclicPower(low=2.0, high=1.0)
     with pytest.raises(ValueError, match="`period`"):
         CyclicPower(period=0)
