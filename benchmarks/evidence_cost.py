@@ -10,7 +10,7 @@ import time
 
 import jax
 import numpy as np
-from evidence import KERNEL, NUM_SEEDS, linear_gaussian
+from evidence import KERNEL, linear_gaussian
 from measure import main, report
 from tqdm import tqdm
 
@@ -25,7 +25,7 @@ from kaem_ppl.inference import (
     log_evidence,
 )
 
-QUESTION, RIVAL, REPETITIONS = "error of the log-evidence", "importance", 7
+QUESTION, RIVAL, REPETITIONS, NUM_SEEDS = "error of the log-evidence", "importance", 7, 50
 
 
 def make_methods(dimension, factor):
@@ -41,7 +41,7 @@ def make_methods(dimension, factor):
 
 def measure_dimension(dimension, factors, names):
     """One line for each method and budget; they take turns."""
-    model, x, exact = linear_gaussian(dimension)
+    model, x, exact = linear_gaussian(dimension, NUM_SEEDS)
     rivals = {
         (name, factor): method
         for factor in factors
