@@ -34,7 +34,7 @@ test: $(VENV)/.installed  ## the fast tests
 
 test-slow: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 test-slow: $(VENV)/.installed  ## the long statistical checks
-	$(RUN) -m pytest -n auto --dist loadfile -m slow
+	$(RUN) -m pytest -n auto --dist loadfile -m "slow and not exhaustive"
 
 test-all: $(VENV)/.installed  ## these, every basis with every reference, and the longest runs
 	$(RUN) -m pytest -n auto --dist loadfile

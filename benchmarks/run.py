@@ -15,7 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 FOLDER = Path(__file__).parent
-BENCHMARKS = ("sampling", "training_step", "posterior_sampling", "evidence_cost", "prior", "quality")
+BENCHMARKS = ("sampling", "training_step", "posterior_sampling", "evidence_cost", "prior", "quality", "streaming")
 
 
 def run_all(names, quick, out):

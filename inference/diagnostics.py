@@ -9,6 +9,7 @@ from .draws import Draws
 from .importance_sampling import ImportanceSampling
 from .parallel_tempering import ParallelTempering
 from .replica_exchange import count_round_trips
+from .tempered_smc import TemperedSMC
 
 if TYPE_CHECKING:
     import pandas
@@ -93,8 +94,7 @@ def _row(name, x, draws, warnings):
         count = int((r_hat > _LARGEST_R_HAT).sum())
         warnings.append(
             f"R-hat of {name}{place} is {r_hat[worst]:.3g}, above {_LARGEST_R_HAT} ({count} of {len(r_hat)} elements): "
-            "chains disagree about it. Draw longer; if it stays, they sit in separate modes: try `ParallelTempering` or "
-            "`TemperedSMC`."
+            f"chains disagree about it. Draw longer; if it stays, they sit in separate modes: {_advice(draws.sampler)}"
         )
     least = np.nanmin([np.nanmin(bulk), np.nanmin(tail)]) if np.isfinite([*bulk, *tail]).any() else np.nan
     wanted = _SMALLEST_ESS_PER_CHAIN * draws.num_chains
@@ -110,6 +110,14 @@ def _row(name, x, draws, warnings):
         "ess_per_second": _least(bulk) / draws.seconds,
         "worst": f"{name}{place}",
     }
+
+
+def _advice(sampler):
+    if isinstance(sampler, ParallelTempering):
+        return "give more temperatures."
+    if isinstance(sampler, TemperedSMC):
+        return "give more particles, or more mutation steps."
+    return "try `ParallelTempering` or `TemperedSMC`."
 
 
 def _least(x):

@@ -1,6 +1,7 @@
 """The log-evidence of each datum by simple importance sampling from the prior."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 
 from .data import check_data
-from .parameters import Params, read_parameters
+from .parameters import Params, parameter_names
 from .plate_model import read_plate_model
 
 
@@ -57,43 +58,45 @@ def importance_log_evidence(
     Raises:
         ValueError: an argument, the data or the model is not usable; the message says which and what to do.
     """
-    data, num_data = check_data(data)
+    data, _ = check_data(data)
     if num_draws < 1:
         raise ValueError(f"`num_draws` must be at least 1, got {num_draws}.")
     if chunk_size < 1:
         raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
     chunk_size = min(chunk_size, num_draws)
     params = params or {}
-    parameter_key, read_key, draws_key = jax.random.split(key, 3)
-    missing = sorted(set(read_parameters(parameter_key, model, data, params).values) - set(params))
+    read_key, draws_key = jax.random.split(key)
+    missing = sorted(parameter_names(model, data, params) - set(params))
     if missing:
         raise ValueError(f"`params` lacks the model's {missing}. Pass the learnt values, such as `fit(...).params`.")
     plate_model = read_plate_model(read_key, model, data, plate, params)
 
-    # Parameters are constants of the program: a prior that is known is tabulated once, not for every chunk.
-    @jax.jit
-    def estimate(data):
-        def add_chunk(sums, chunk):
-            key = jax.random.fold_in(draws_key, chunk)
-            log_weights, _ = plate_model.score_prior_draws(key, params, data, chunk_size)
-            # The last chunk may reach beyond the draws asked for.
-            wanted = chunk * chunk_size + jnp.arange(chunk_size) < num_draws
-            log_weights = jnp.where(wanted, log_weights, -jnp.inf)
-            log_sum, log_sum_of_squares = sums
-            return (
-                jnp.logaddexp(log_sum, logsumexp(log_weights, axis=-1)),
-                jnp.logaddexp(log_sum_of_squares, logsumexp(2 * log_weights, axis=-1)),
-            ), None
+    integrals = plate_model.integrals(params, data)
+    return _estimate(plate_model, num_draws, chunk_size, draws_key, params, integrals, data)
 
-        nothing = jnp.full(num_data, -jnp.inf)
-        num_chunks = -(-num_draws // chunk_size)
-        (log_sum, log_sum_of_squares), _ = lax.scan(add_chunk, (nothing, nothing), jnp.arange(num_chunks))
-        effective_sample_size = jnp.exp(2 * log_sum - log_sum_of_squares)
-        return ImportanceLogEvidence(
-            log_sum - jnp.log(num_draws),
-            # Rounding may put the effective size above the number of draws.
-            jnp.sqrt(jnp.maximum(1 / effective_sample_size - 1 / num_draws, 0)),
-            effective_sample_size,
-        )
 
-    return estimate(data)
+# Compiled once for all parameters. Priors are integrated before, not for every chunk.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _estimate(plate_model, num_draws, chunk_size, key, params, integrals, data):
+    def add_chunk(sums, chunk):
+        chunk_key = jax.random.fold_in(key, chunk)
+        log_weights, _ = plate_model.score_prior_draws(chunk_key, params, data, chunk_size, integrals)
+        # The last chunk may reach beyond the draws asked for.
+        wanted = chunk * chunk_size + jnp.arange(chunk_size) < num_draws
+        log_weights = jnp.where(wanted, log_weights, -jnp.inf)
+        log_sum, log_sum_of_squares = sums
+        return (
+            jnp.logaddexp(log_sum, logsumexp(log_weights, axis=-1)),
+            jnp.logaddexp(log_sum_of_squares, logsumexp(2 * log_weights, axis=-1)),
+        ), None
+
+    nothing = jnp.full(jax.tree.leaves(data)[0].shape[0], -jnp.inf)
+    num_chunks = -(-num_draws // chunk_size)
+    (log_sum, log_sum_of_squares), _ = lax.scan(add_chunk, (nothing, nothing), jnp.arange(num_chunks))
+    effective_sample_size = jnp.exp(2 * log_sum - log_sum_of_squares)
+    return ImportanceLogEvidence(
+        log_sum - jnp.log(num_draws),
+        # Rounding may put the effective size above the number of draws.
+        jnp.sqrt(jnp.maximum(1 / effective_sample_size - 1 / num_draws, 0)),
+        effective_sample_size,
+    )

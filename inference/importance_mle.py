@@ -148,7 +148,7 @@ class PathwiseImportanceMLE:
 class _PriorPaths(PlateModel):
     """A plate model whose prior draws carry derivatives; the prior's own density is not needed and left out."""
 
-    def _prior_draws(self, key, params, rows):
+    def _prior_draws(self, key, params, rows, integrals=None):
         return self._run(key, params, rows), jnp.zeros(jax.tree.leaves(rows)[0].shape[0])
 
 

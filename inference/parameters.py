@@ -35,6 +35,19 @@ class Parameters:
         return {name: jax.tree.map(self.transforms[name].inv, value) for name, value in constrained.items()}
 
 
+def parameter_names(model: Callable, data: Any, given: Params) -> set[str]:
+    """Names of the model's parameters, from an abstract run at given ones, in which nothing is computed."""
+    names = set()
+
+    def run(first, given):
+        with handlers.trace() as sites, undrawn(), handlers.substitute(data=given), handlers.seed(rng_seed=0):
+            call_model(model, first)
+        names.update(name for name, site in sites.items() if site["type"] == "param")
+
+    jax.eval_shape(run, jax.tree.map(lambda leaf: leaf[:1], data), given)
+    return names
+
+
 def read_parameters(key: jax.Array, model: Callable, data: Any, given: Params | None = None) -> Parameters:
     """Run the model once, on the first datum, and collect its parameters.
 

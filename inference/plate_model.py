@@ -12,12 +12,16 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from kaem_ppl.distributions.base import TiltedDistribution
+from kaem_ppl.table import Table
 
 from .data import call_model
 from .pairwise import pairwise_log_prob, sum_to_axis
 from .parameters import Params
 from .placeholders import undrawn
 from .wrapped import is_masked, unwrap, with_base
+
+# By latent site: table, log-normaliser and its error estimate.
+type Integrals = dict[str, tuple[Table, tuple[jax.Array, jax.Array]]]
 
 # Rows that pass through the model at once when every datum needs its own draws.
 _ROWS_AT_ONCE = 20_000
@@ -43,7 +47,7 @@ class PlateModel:
     draws_are_shared: bool
 
     def score_prior_draws(
-        self, key: jax.Array, params: Params, batch: Any, num_draws: int
+        self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None = None
     ) -> tuple[jax.Array, jax.Array]:
         """Draw latents from the prior and evaluate them against each datum.
 
@@ -54,18 +58,35 @@ class PlateModel:
             params: constrained parameters.
             batch: pytree of arrays (B, ...).
             num_draws: S, prior draws for all data together where draws are shared, for each datum otherwise.
+            integrals: what `integrals` found at the same parameters; through it no derivative reaches them.
 
         Returns:
             log p(x_b | z_s) of shape (B, S); and log p(z_s), of shape (S,) where draws are shared and (B, S) otherwise.
         """
         if self.draws_are_shared:
-            return self._score_shared_draws(key, params, batch, num_draws)
-        return self._score_own_draws(key, params, batch, num_draws)
+            return self._score_shared_draws(key, params, batch, num_draws, integrals)
+        return self._score_own_draws(key, params, batch, num_draws, integrals)
 
-    def _score_shared_draws(self, key, params, batch, num_draws):
+    def integrals(self, params: Params, batch: Any) -> Integrals:
+        """Tables and normalisers of the tilted priors that follow from the parameters alone, all of them known numbers.
+
+        Handed to a compiled function as arguments, they spare it finding them, and it serves other parameters too.
+        """
+        priors = {}
+
+        def read(rows):
+            with undrawn():
+                sites = self._run(jax.random.key(0), params, rows)
+            priors.update({name: unwrap(sites[name]["fn"]) for name in self.latent})
+
+        jax.eval_shape(read, jax.tree.map(lambda leaf: leaf[:1], batch))
+        known = {name: fn for name, fn in priors.items() if isinstance(fn, TiltedDistribution) and fn.is_known}
+        return {name: (fn.table, (fn.log_normalizer, fn.log_normalizer_error)) for name, fn in known.items()}
+
+    def _score_shared_draws(self, key, params, batch, num_draws, integrals):
         # No distribution reads the data, so these rows only tell the model how many draws to make.
         rows = jax.tree.map(lambda leaf: jnp.zeros((num_draws, *leaf.shape[1:]), leaf.dtype), batch)
-        sites, log_prior = self._prior_draws(key, params, rows)
+        sites, log_prior = self._prior_draws(key, params, rows, integrals)
         # Read for the observed values alone, so any latents will do, and XLA drops the rest of this pass.
         num_data = jax.tree.leaves(batch)[0].shape[0]
         any_latents = {name: self._repeat_first(sites[name], num_data) for name in self.latent}
@@ -77,7 +98,7 @@ class PlateModel:
             log_likelihood += _scaled(log_prob, sites[name])
         return log_likelihood, log_prior
 
-    def _score_own_draws(self, key, params, batch, num_draws):
+    def _score_own_draws(self, key, params, batch, num_draws, integrals):
         num_data = jax.tree.leaves(batch)[0].shape[0]
 
         # Recomputed on the way back: what the chain rule needs would otherwise be kept for all data at once.
@@ -85,14 +106,14 @@ class PlateModel:
         def score(key_and_datum):
             key, datum = key_and_datum
             rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_draws, *leaf.shape)), datum)
-            sites, log_prior = self._prior_draws(key, params, rows)
+            sites, log_prior = self._prior_draws(key, params, rows, integrals)
             return sum(self._log_prob(sites[name], sites[name]["value"]) for name in self.observed), log_prior
 
         chunk = min(num_data, max(1, _ROWS_AT_ONCE // num_draws))
         return lax.map(score, (jax.random.split(key, num_data), batch), batch_size=chunk)
 
-    def _prior_draws(self, key, params, rows):
-        with _Draw(self.latent):
+    def _prior_draws(self, key, params, rows, integrals=None):
+        with _Draw(self.latent, integrals or {}):
             sites = self._run(key, params, rows)
         return sites, sum(self._log_prob(sites[name], sites[name]["value"]) for name in self.latent)
 
@@ -155,9 +176,9 @@ def read_plate_model(key: jax.Array, model: Callable, data: Any, plate: str, par
 class _Draw(Messenger):
     """Draws latents and holds the draws fixed; a tilted prior's integrals serve the draw and the density."""
 
-    def __init__(self, latent):
+    def __init__(self, latent, integrals):
         super().__init__()
-        self.latent = latent
+        self.latent, self.integrals = latent, integrals
 
     def process_message(self, msg):
         if msg["type"] != "sample" or msg["name"] not in self.latent:
@@ -165,7 +186,11 @@ class _Draw(Messenger):
         fn, base = msg["fn"], unwrap(msg["fn"])
         sampled = fn
         if isinstance(base, TiltedDistribution):
-            base = base.integrated()
+            if msg["name"] in self.integrals:
+                table, log_normalizer = self.integrals[msg["name"]]
+                base = base.given(table=table, log_normalizer=log_normalizer)
+            else:
+                base = base.integrated()
             fn, sampled = with_base(fn, base), with_base(fn, base.held_fixed())
         draw = sampled(rng_key=msg["kwargs"]["rng_key"], sample_shape=msg["kwargs"]["sample_shape"])
         msg["fn"], msg["value"] = fn, lax.stop_gradient(draw)

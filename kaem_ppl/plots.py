@@ -93,9 +93,17 @@ def plot_images(generated: ArrayLike, real: ArrayLike, *, num_rows: int = 8, num
 
 def _range(prior):
     """Ends of a range that holds nearly all mass of every density and of every reference."""
-    masses = np.reshape([1e-3, 1 - 1e-3], (2, *(1,) * len(prior.batch_shape)))
-    quantiles = [np.asarray(d.icdf(masses)) for d in (prior, prior.reference)]
-    return min(x[0].min() for x in quantiles), max(x[1].max() for x in quantiles)
+    mass = 1e-3
+    low, high = (np.asarray(x) for x in _icdf(prior.reference, np.array([mass, 1 - mass])))
+    # Left of the panel where the mass is passed, and right of it; beyond the panels a density is the reference's.
+    edges, lower, upper = (np.asarray(x) for x in prior.table[:3])
+    left, right = edges[..., :-1][lower[..., 1:] > mass], edges[..., 1:][upper[..., :-1] > mass]
+    return min(low.min(), left.min()), max(high.max(), right.max())
+
+
+@jax.jit
+def _icdf(reference, masses):
+    return jax.vmap(reference.icdf)(masses)
 
 
 @jax.jit

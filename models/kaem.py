@@ -46,14 +46,7 @@ class ProductKAEM:
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""
-        prior = kan_prior(
-            "prior",
-            self.shape,
-            basis=self.basis,
-            domain=self.domain,
-            reference=self.reference,
-            adaptive_grid=self.adaptive_grid,
-        )
+        prior = _prior(self, self.shape)
         generate = self.generator("generator")
         with numpyro.plate("data", size if x is None else len(x)):
             z = numpyro.sample("z", prior.to_event(2))
@@ -90,15 +83,7 @@ class MixtureKAEM:
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""
         num_latents, num_components = self.shape
-        prior = kan_prior(
-            "prior",
-            (num_latents,),
-            basis=self.basis,
-            domain=self.domain,
-            reference=self.reference,
-            num_components=num_components,
-            adaptive_grid=self.adaptive_grid,
-        )
+        prior = _prior(self, (num_latents,), num_components)
         generate = self.generator("generator")
         with numpyro.plate("data", size if x is None else len(x)):
             z = numpyro.sample("z", prior.to_event(1))
@@ -137,18 +122,16 @@ class SequenceKAEM:
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on tokens x, integers of shape (num_data, length), or generate `size` sequences."""
-        prior = kan_prior(
-            "prior",
-            self.shape,
-            basis=self.basis,
-            domain=self.domain,
-            reference=self.reference,
-            adaptive_grid=self.adaptive_grid,
-        )
+        prior = _prior(self, self.shape)
         generate = self.generator("generator")
         with numpyro.plate("data", size if x is None else len(x)):
             z = numpyro.sample("z", prior.to_event(2))
             return numpyro.sample("x", PaddedCategorical(generate(z.sum(-1)), self.padding).to_event(1), obs=x)
+
+
+def _prior(model, shape, num_components=None):
+    settings = {name: getattr(model, name) for name in ("basis", "domain", "reference", "adaptive_grid")}
+    return kan_prior("prior", shape, num_components=num_components, **settings)
 
 
 def observe_normal(mean: Array, scale: float, x: ArrayLike | None) -> Array:

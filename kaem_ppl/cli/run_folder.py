@@ -1,5 +1,6 @@
 """The folder of a run: all there is to know of it, with no path in it, so that it can be moved."""
 
+import contextlib
 import csv
 import io
 import json
@@ -78,6 +79,14 @@ class RunFolder:
         self.write("versions.json", json.dumps(versions, indent=2) + "\n")
         # Last: what has settings is a run.
         self.write("config.toml", config.to_toml())
+
+    def remove(self) -> None:
+        """Take back what `create` made, where no run came of it."""
+        for name in ("config.toml", "versions.json"):
+            (self.path / name).unlink(missing_ok=True)
+        # What somebody else put there stays.
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         """Write `history.csv`, one line for each epoch."""

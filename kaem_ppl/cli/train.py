@@ -1,11 +1,15 @@
 """`kaem train`: a run from its first epoch, or from where it was stopped."""
 
 import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
+import optax
 from jax.experimental import multihost_utils
 
-from ..inference import NonFiniteLossError, TrainingState, fit
+from ..inference import NonFiniteLossError, Strategy, TrainingState, fit
+from ..models import Dataset
 from .build import build_model, build_optimizer, build_strategy
 from .checkpoints import Checkpoint, Place
 from .config import Config, differences, parse_config
@@ -29,7 +33,14 @@ def train(config: Config, folder: RunFolder, progress_bar: bool) -> None:
     """
     if jax.process_index() == 0:
         folder.create(config)
-    _run(config, folder, None, progress_bar)
+    try:
+        job = _prepare(config, progress_bar)
+    except BaseException:
+        # Nothing came of it.
+        if jax.process_index() == 0:
+            folder.remove()
+        raise
+    _run(job, config, folder, None, progress_bar)
 
 
 def resume(folder: RunFolder, config: Config, progress_bar: bool) -> None:
@@ -46,7 +57,7 @@ def resume(folder: RunFolder, config: Config, progress_bar: bool) -> None:
     checkpoint = folder.checkpoints().load_last(warn)
     if checkpoint is None:
         say(f"{folder.path} has no checkpoint yet: training starts anew.")
-        _run(config, folder, None, progress_bar)
+        _run(_prepare(config, progress_bar), config, folder, None, progress_bar)
         return
     _check_unchanged(checkpoint, config, folder)
     if jax.process_index() == 0:
@@ -59,10 +70,20 @@ def resume(folder: RunFolder, config: Config, progress_bar: bool) -> None:
         )
         return
     say(f"{folder.path}: going on after {checkpoint.place}.")
-    _run(config, folder, checkpoint, progress_bar)
+    _run(_prepare(config, progress_bar), config, folder, checkpoint, progress_bar)
 
 
-def _run(config, folder, checkpoint, progress_bar):
+class _Job(NamedTuple):
+    """What a run's settings stand for."""
+
+    dataset: Dataset
+    sharding: Any
+    model: Callable
+    strategy: Strategy
+    optimizer: optax.GradientTransformation
+
+
+def _prepare(config, progress_bar):
     settings = config.training
     dataset = load_data(config, "train", progress_bar)
     if settings.batch_size > len(dataset):
@@ -70,15 +91,20 @@ def _run(config, folder, checkpoint, progress_bar):
     sharding = all_devices(settings.batch_size)
     model = build_model(config, dataset)
     strategy = build_strategy(config, model, dataset)
+    return _Job(dataset, sharding, model, strategy, build_optimizer(config, len(dataset)))
+
+
+def _run(job, config, folder, checkpoint, progress_bar):
+    settings, sharding, strategy = config.training, job.sharding, job.strategy
     record = _Record(config, folder, checkpoint)
     started = time.perf_counter()
     try:
         fit(
             jax.random.key(config.seed),
-            model,
-            {"x": place(dataset.values, sharding)},
+            job.model,
+            {"x": place(job.dataset.values, sharding)},
             strategy=strategy if sharding is None else DataParallel(strategy, sharding),
-            optimizer=build_optimizer(config, len(dataset)),
+            optimizer=job.optimizer,
             num_epochs=settings.num_epochs,
             batch_size=settings.batch_size,
             callback=record,

@@ -158,7 +158,7 @@ class TiltedDistribution(Distribution):
 
     def integrated(self) -> Self:
         """The same distribution with all its integrals, found together: the table as a constant to derivatives."""
-        if self._is_known:
+        if self.is_known:
             return self.given(table=self._resolve("table"), log_normalizer=self._resolve("log_normalizer"))
         table, log_normalizer = _by_switch(self, "both")
         return self.given(table=table, log_normalizer=log_normalizer)
@@ -169,7 +169,7 @@ class TiltedDistribution(Distribution):
         return fixed.given(table=lax.stop_gradient(self.table))
 
     @property
-    def _is_known(self) -> bool:
+    def is_known(self) -> bool:
         """Whether no parameter is being traced."""
         return all(not_jax_tracer(leaf) for leaf in jax.tree.leaves(self))
 
@@ -177,7 +177,7 @@ class TiltedDistribution(Distribution):
         """The quantity by the first tier of panels that resolves it; kept where no parameter is being traced."""
         memory = self.__dict__.setdefault("_memory", {})
         if what not in memory:
-            if not self._is_known:
+            if not self.is_known:
                 return _by_switch(self, what)
             with jax.ensure_compile_time_eval():
                 table, log_normalizer = _by_trial(self)

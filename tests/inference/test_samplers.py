@@ -261,7 +261,7 @@ _LABELS = (
     ("name", "sampler"),
     [
         ("centred", NUTS(0.95)),
-        ("noncentred", NUTS(0.95)),
+        pytest.param("noncentred", NUTS(0.95), marks=pytest.mark.exhaustive),
         ("logistic", NUTS(0.95)),
         ("noncentred", TemperedSMC(num_particles=2_000)),
         ("logistic", TemperedSMC(num_particles=2_000)),

@@ -112,8 +112,13 @@ GRADIENTS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", GRADIENTS)
+# The others run through what these do.
+IN_CI = ("importance", "variational", "mala", "thermodynamic", "steppingstone")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in IN_CI else pytest.mark.exhaustive) for n in GRADIENTS]
+)
 def test_gradient_is_that_of_the_log_evidence(name):
     # Oracle: quadrature on a grid of both latents, differentiated. 64 estimates, from 4,096 draws in all by the Markov
     # chains and 4,096 each by the others; the mean of each of 20 coordinates within 4 standard errors: a false alarm in

@@ -43,7 +43,7 @@ def test_integrals_found_together(kind):
         np.testing.assert_allclose(gradient.energy.coef, alone.energy.coef, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_table_found_with_the_normaliser_is_a_constant():
     # Law: no derivative passes from it to the parameters; from a table found by itself one does.
     d = _distribution(kp.KANTilted, 1)

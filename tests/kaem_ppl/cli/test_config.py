@@ -90,6 +90,8 @@ def test_one_line_says_what_is_wrong(line, tmp_path, monkeypatch, capsys):
     assert output.out == ""
     assert output.err.count("\n") == 1
     assert WRONG[line] in output.err
+    # And no run is left behind.
+    assert not any((tmp_path / "runs").glob("*"))
 
 
 WRONG_FILES = {
