@@ -122,7 +122,14 @@ class UnivariateKAN:
         Returns:
             Values, of the broadcast shape.
         """
-        z = self._clip(jnp.asarray(z), self.domain)
+        z = jnp.asarray(z)
+        num_axes = z.ndim - len(self.batch_shape)
+        if num_axes > 0:
+            # Many points of each function: they go last, where a product takes them in half the time.
+            shape, own = z.shape[:num_axes], z.shape[num_axes:]
+            values = jnp.moveaxis(self.outer(jnp.moveaxis(z.reshape(-1, *own), 0, -1)), -1, 0)
+            return values.reshape(*shape, *values.shape[1:])
+        z = self._clip(z, self.domain)
         features = self.basis(z, self.grid, self.width)
         spline = jnp.sum(self.coef * features, axis=-1)
         return self.base_weight * self.activation(z) + self.spline_weight * spline
