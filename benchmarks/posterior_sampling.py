@@ -48,7 +48,7 @@ SAMPLERS = {
 MORE_SAMPLERS = {
     "HMC": HMC(num_integration_steps=8),
     "PCNL": PCNL(),
-    "TemperedSMC": TemperedSMC(num_particles=500),
+    "TemperedSMC": TemperedSMC(num_particles=200, num_mutation_steps=5),
     "ParallelTempering(PCNL)": ParallelTempering(PCNL(), ladder=AdaptedLadder(8)),
 }
 NUM_CHAINS, NUM_DATA, REPETITIONS = 8, 8, 7

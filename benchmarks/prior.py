@@ -6,6 +6,8 @@ truth is known from `scipy.integrate.quad` in double precision, of the same func
 - a cumulative Gauss-Legendre rule: a running sum of as many weights as the panels have nodes, read between nodes by
   interpolation, for distribution functions and draws;
 - drawing from every component of a mixture and choosing one.
+
+A few draws have no rival but the machine: they are held against a product of two matrices of 2048 x 2048.
 """
 
 import dataclasses
@@ -18,7 +20,7 @@ import numpy as np
 import numpyro.distributions as dist
 import scipy.integrate
 import scipy.special
-from measure import compare, main, report
+from measure import compare, interleave, main, ratio, report
 
 import kaem_ppl as kp
 from kaem_ppl.distributions.base import add_tails
@@ -29,7 +31,7 @@ from kaem_ppl.table import quantile, tabulate, tails
 LOW, HIGH = DOMAIN = (-3.0, 3.0)
 REFERENCE = dist.Normal(0.0, 1.0)
 NUM_NODES = DEGREE + 1
-NUM_DRAWS = 128
+NUM_DRAWS, MANY_DRAWS = 128, 10_000
 ERROR = "error of the prior's integrals"
 BY_PANELS, BY_LATENTS, BY_COMPONENTS = (
     f"a table and {NUM_DRAWS} draws of each latent, by {what}" for what in ("panels", "latents", "components")
@@ -145,18 +147,18 @@ def draw_exactly(energy, key):
     return kp.KANTilted(energy, REFERENCE).sample(key, (NUM_DRAWS,))
 
 
-@jax.jit
-def draw_collapsed(logits, energy, key):
+@partial(jax.jit, static_argnums=0)
+def draw_collapsed(num_draws, logits, energy, key):
     """Draws from a mixture by one table for each latent."""
-    return kp.KANTiltedMixture(logits, energy, REFERENCE).sample(key, (NUM_DRAWS,))
+    return kp.KANTiltedMixture(logits, energy, REFERENCE).sample(key, (num_draws,))
 
 
-@jax.jit
-def draw_and_choose(logits, energy, key):
+@partial(jax.jit, static_argnums=0)
+def draw_and_choose(num_draws, logits, energy, key):
     """Draws from every component, of which one is chosen."""
     draw_key, choice_key = jax.random.split(key)
-    choice = jax.random.categorical(choice_key, logits, shape=(NUM_DRAWS, logits.shape[0]))
-    draws = kp.KANTilted(energy, REFERENCE).sample(draw_key, (NUM_DRAWS,))
+    choice = jax.random.categorical(choice_key, logits, shape=(num_draws, logits.shape[0]))
+    draws = kp.KANTilted(energy, REFERENCE).sample(draw_key, (num_draws,))
     return jnp.take_along_axis(draws, choice[..., None], axis=-1)[..., 0]
 
 
@@ -194,11 +196,47 @@ def measure_times(panels, latents, components):
     for number in components:
         energy, logits = make_energy((81, number)), jax.random.normal(key, (81, number))
         rivals = {
-            COLLAPSED: partial(draw_collapsed, logits, energy, key),
-            CHOSEN: partial(draw_and_choose, logits, energy, key),
+            COLLAPSED: partial(draw_collapsed, NUM_DRAWS, logits, energy, key),
+            CHOSEN: partial(draw_and_choose, NUM_DRAWS, logits, energy, key),
         }
         lines += compare(BY_COMPONENTS, {"latents": 81, "components": number}, rivals, CHOSEN, 7)[0]
     return lines
+
+
+def measure_mixture():
+    """A mixture of 40 beside one density, beside drawing every component, and beside a product of matrices."""
+    key, square = jax.random.key(2), jax.random.normal(jax.random.key(3), (2048, 2048))
+    mixture, single = (
+        (jax.random.normal(key, (81, number)), make_energy((81, number)), key) for number in (40, 1)
+    )  # fmt: skip
+    product = jax.jit(jnp.matmul)
+    few, many, one, chosen = f"{NUM_DRAWS} draws", f"{MANY_DRAWS} draws", "one component", CHOSEN
+    times, _ = interleave(
+        {
+            "product": partial(product, square, square),
+            few: partial(draw_collapsed, NUM_DRAWS, *mixture),
+            many: partial(draw_collapsed, MANY_DRAWS, *mixture),
+            one: partial(draw_collapsed, MANY_DRAWS, *single),
+        },
+        21,
+    )
+    slow, _ = interleave(
+        {many: partial(draw_collapsed, MANY_DRAWS, *mixture), chosen: partial(draw_and_choose, MANY_DRAWS, *mixture)}, 7
+    )
+    setting = {"latents": 81, "components": 40}
+    return [
+        report(
+            f"prior: {few} / a product of 2048 x 2048 matrices", setting, ratio(times, few, "product"), "ratio",
+            relative_to="product", at_most=4 / 84, milliseconds=1e3 * float(np.median(times[few])),
+        ),
+        report(
+            f"prior: {many}, 40 components / 1", setting, ratio(times, many, one), "ratio", relative_to=one, at_most=1.3
+        ),
+        report(
+            f"prior: {many}, {CHOSEN} / {COLLAPSED}", setting, ratio(slow, chosen, many), "ratio",
+            relative_to=COLLAPSED, at_least=15,
+        ),
+    ]  # fmt: skip
 
 
 def measure(quick):
@@ -206,9 +244,8 @@ def measure(quick):
     if quick:
         return measure_errors(4, (5, 20), ("float64",)) + measure_times((20,), (81,), ())
     panels = (1, 2, 5, 10, 20, 40, 80)
-    return measure_errors(16, panels, ("float64", "float32")) + measure_times(
-        panels, (1, 10, 81, 300), (1, 4, 10, 40, 100)
-    )
+    errors = measure_errors(16, panels, ("float64", "float32"))
+    return errors + measure_times(panels, (1, 10, 81, 300), (1, 4, 10, 40, 100)) + measure_mixture()
 
 
 def draw(lines):

@@ -22,7 +22,9 @@ from jax.scipy.special import logsumexp
 
 import kaem_ppl as kp
 from kaem_ppl.inference import (
+    HMC,
     MALA,
+    AdaptedLadder,
     ImportanceMLE,
     LangevinMLE,
     PathwiseImportanceMLE,
@@ -123,9 +125,10 @@ def main():
         "VAE": (normal, VariationalMLE(guide)),
         "VariationalMLE": (tilted, VariationalMLE(guide)),
         "LangevinMLE": (tilted, LangevinMLE(MALA(), 20)),
+        "LangevinMLE, HMC": (tilted, LangevinMLE(HMC(num_integration_steps=10), 4)),
         "ImportanceMLE": (tilted, ImportanceMLE(1000, ess_threshold=0)),
         "PathwiseImportanceMLE": (tilted, PathwiseImportanceMLE(1000)),
-        "ThermodynamicMLE": (tilted, ThermodynamicMLE(MALA(), 4, 20)),
+        "ThermodynamicMLE": (tilted, ThermodynamicMLE(MALA(), AdaptedLadder(4), 20)),
     }
     values = {}
     for name, (model, strategy) in runs.items():

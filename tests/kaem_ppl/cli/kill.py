@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 from kaem_ppl.cli import main
+from kaem_ppl.cli.checkpoints import Checkpoints
 
+NUM_EPOCHS, STEPS_PER_EPOCH = 5, 8
 SETTINGS = (
-    "--dataset DIGITS --num-train 160 --batch-size 10 --num-latents 2 --hidden 8 --num-basis 5 --kernel mala "
-    "--persistent true --num-steps 2 --num-epochs 12 --checkpoint-minutes 0"
+    f"--dataset DIGITS --num-train {10 * STEPS_PER_EPOCH} --batch-size 10 --num-latents 2 --hidden 8 --num-basis 5 "
+    f"--kernel mala --persistent true --num-steps 2 --num-epochs {NUM_EPOCHS} --checkpoint-minutes 0"
 )
 
 
@@ -35,17 +37,38 @@ def finish(words):
     return time.perf_counter() - started
 
 
+def wait_for_steps(folder, num_steps):
+    """Wait until a checkpoint holds so many finished steps."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        places = checkpoints.places()
+        if places and places[-1].epoch * STEPS_PER_EPOCH + places[-1].step >= num_steps:
+            return
+        time.sleep(0.002)
+    raise TimeoutError(f"{folder} did not come to step {num_steps}")
+
+
 def kill_and_resume(root, num_kills, seed):
-    """Leave an uninterrupted run in `whole`, and as many others that were killed and resumed."""
+    """Leave an uninterrupted run in `whole`, and as many others that were killed and resumed.
+
+    A run is killed a random time after the checkpoint of a random step, whatever the machine's speed: before the first
+    one, while steps run, and while a checkpoint is written. The last steps are left out, so that no run ends before.
+    """
     command = ["train", "langevin", *SETTINGS.split(), "--run-dir"]
     # The first one compiles.
     finish([*command, str(root / "compiled")])
     seconds = finish([*command, str(root / "whole")])
+    num_steps = NUM_EPOCHS * STEPS_PER_EPOCH
     rng = random.Random(seed)
     for number in range(num_kills):
         folder = root / f"killed-{number}"
+        target = rng.randrange(num_steps - 3)
         process = start([*command, str(folder)])
-        time.sleep(rng.uniform(0.05, 0.95) * seconds)
+        if target:
+            wait_for_steps(folder, target)
+        # Nothing is saved in the first seconds, while the model is read and compiled.
+        time.sleep(rng.uniform(0, seconds / num_steps if target else 0.2 * seconds))
         os.kill(process, signal.SIGKILL)
         status = os.waitpid(process, 0)[1]
         started = (folder / "config.toml").exists()
