@@ -36,8 +36,9 @@ def make_model():
     return model, params, x
 
 
-def generator_gradients(model, params, x):
+def generator_gradients(model, params, x, num_replicas=1):
     """`STEPS` gradients of the generator's log-likelihood one after another, unrolled in one program."""
+    x = jnp.tile(x, (num_replicas, 1, 1, 1))
 
     def log_likelihood(z, x, params):
         with handlers.substitute(data={"generator$params": params}):
@@ -50,7 +51,7 @@ def generator_gradients(model, params, x):
             z = z + STEP_SIZE * jax.grad(log_likelihood)(z, x, params)
         return z
 
-    z = jax.random.normal(jax.random.key(2), (BATCH, NUM_LATENTS))
+    z = jax.random.normal(jax.random.key(2), (len(x), NUM_LATENTS))
     return lambda: run(z, x, params["generator$params"])
 
 
@@ -84,24 +85,26 @@ def sampler_run(model, params, x, sampler):
 def measure_steps(repetitions):
     """Ratios to the generator's own gradients."""
     model, params, x = make_model()
+    base, of_replicas = "generator's gradients", "generator's gradients, 4 replicas"
+    # Without the prior's own temperature all four replicas move by the kernel.
+    tempered = ParallelTempering(ULA(STEP_SIZE), ladder=GivenLadder((0.1, 0.3, 0.6, 1.0)))
     rivals = {
-        "generator's gradients": generator_gradients(model, params, x),
+        base: generator_gradients(model, params, x),
+        of_replicas: generator_gradients(model, params, x, 4),
         "gradients with the prior": posterior_gradients(model, params, x),
         "20 steps of ULA": sampler_run(model, params, x, ULA(STEP_SIZE)),
-        # Without the prior's own temperature all four replicas move by the kernel.
-        "4 temperatures x 20 steps of ULA": sampler_run(
-            model, params, x, ParallelTempering(ULA(STEP_SIZE), ladder=GivenLadder((0.1, 0.3, 0.6, 1.0)))
-        ),
+        "4 temperatures x 20 steps of ULA": sampler_run(model, params, x, tempered),
     }
     times, first = interleave(rivals, repetitions)
-    base = "generator's gradients"
     lines = [report(base, SETTING, times[base] / STEPS, "seconds per step", first_call_seconds=first[base])]
-    for name in list(rivals)[1:]:
-        factor = 4 if name.startswith("4") else 1
+    _, _, with_prior, chain, replicas = rivals
+    for name, rival, factor in (
+        (with_prior, base, 1), (chain, base, 1), (replicas, of_replicas, 1), (replicas, base, 4), (of_replicas, base, 4),
+    ):  # fmt: skip
         lines.append(
             report(
-                name, SETTING, ratio(times, name, base) / factor, "ratio",
-                relative_to=f"{base} x {factor}" if factor > 1 else base, first_call_seconds=first[name],
+                name, SETTING, ratio(times, name, rival) / factor, "ratio",
+                relative_to=f"{rival} x {factor}" if factor > 1 else rival, first_call_seconds=first[name],
             )
         )  # fmt: skip
     return lines
