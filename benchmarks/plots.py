@@ -27,10 +27,12 @@ def ratio_axis(panel, xlabel, title):
 
 def _label_few(axis, span):
     """Powers of ten alone, or 2 and 5 between them where there are few."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     if span > 50:
         axis.set_minor_formatter(NullFormatter())
         return
     axis.set_minor_locator(LogLocator(subs=(2, 5) if span > 3 else (1.5, 2, 3, 4, 5, 7)))
-    axis.set_minor_formatter(StrMethodFormatter("{x:g}"))
+    thousands = EngFormatter(sep="\N{THIN SPACE}")
+    axis.set_major_formatter(lambda x, _: thousands(x) if x >= 1000 else f"{x:g}")
+    axis.set_minor_formatter(axis.get_major_formatter())

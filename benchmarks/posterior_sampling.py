@@ -145,7 +145,7 @@ def draw(lines):
 
     posteriors = list(dict.fromkeys(line["setting"]["posterior"] for line in lines))
     samplers = list(dict.fromkeys(line["setting"]["rival"] for line in lines))
-    figure = Figure(figsize=(1.8 + 3.2 * len(posteriors), 1.2 + 0.35 * len(samplers)), layout="constrained")
+    figure = Figure(figsize=(2.0 + 3.4 * len(posteriors), 1.2 + 0.35 * len(samplers)), layout="constrained")
     for panel, posterior in zip(figure.subplots(1, len(posteriors), sharey=True), posteriors, strict=True):
         for line in (line for line in lines if line["setting"]["posterior"] == posterior):
             value, (low, high) = line["value"], line["quartiles"]
