@@ -58,10 +58,14 @@ def linear_gaussian(dimension, num_seeds, noise=1.0):
 
 
 def methods(dimension):
-    """Methods by name for a number of dimensions; nested sampling up to ten."""
+    """Methods by name for a number of dimensions; nested sampling up to ten.
+
+    Prior draws are so many that in ten dimensions nearly all seeds are trusted. With 5,000 one in nine is, and those are
+    the ones that missed the largest weights: 0.06 nats too low, where all seeds together are right.
+    """
     num_temperatures = {1: 9, 10: 17, 50: 33}[dimension]
     found = {
-        "importance": ImportanceSampling(5000),
+        "importance": ImportanceSampling(5000 if dimension == 1 else 20_000),
         "smc": TemperedSMC(500, KERNEL, 10),
         "annealed": AnnealedImportanceSampling(64, KERNEL, PowerLadder(64 if dimension < 50 else 128)),
         "tempering": ParallelTempering(KERNEL, AdaptedLadder(num_temperatures)),
@@ -144,16 +148,18 @@ def measure_sandwich(seed):
     """The mean gap between the bounds of simulated data, and for how many data it is not positive."""
     params, images = train_digits()
     lines = []
-    for num_particles, num_temperatures, num_steps in ((1, 64, 1), (8, 64, 1), (1, 128, 2), (8, 128, 2)):
+    for num_particles, num_temperatures, num_steps, num_chains in (
+        (1, 64, 1, 16), (8, 64, 1, 16), (1, 128, 2, 16), (1, 128, 2, 64), (8, 128, 2, 16),
+    ):  # fmt: skip
         method = AnnealedImportanceSampling(num_particles, KERNEL, PowerLadder(num_temperatures), num_steps)
         bounds = bound_log_evidence(
-            jax.random.key(seed), digits_model, images[:64], params=params, plate="data", method=method, num_chains=16,
-            progress_bar=False,
+            jax.random.key(seed), digits_model, images[:64], params=params, plate="data", method=method,
+            num_chains=num_chains, progress_bar=False,
         )  # fmt: skip
         gap = bounds.upper - bounds.lower
         std_error = np.hypot(bounds.lower_std_error, bounds.upper_std_error)
         setting = {"latents": 8, "data": 64, "particles": num_particles, "temperatures": num_temperatures,
-                   "steps": num_steps, "chains": 16, "key": seed}  # fmt: skip
+                   "steps": num_steps, "chains": num_chains, "key": seed}  # fmt: skip
         lines.append(
             report(
                 "gap between the bounds", setting, gap.mean(), "nats", lower=float(bounds.lower.mean()),

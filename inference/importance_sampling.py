@@ -26,6 +26,9 @@ class ImportanceSampling(Sampler):
     trusted (below 0.7), `effective_sample_size` of the smoothed weights, and `log_evidence` from the raw ones. Resampling
     repeats particles, so the size that ArviZ computes from the draws says nothing; use `effective_sample_size`.
 
+    Where most data of a batch are not to be trusted, be wary of those that are: they may have missed the largest weights
+    by chance. Take more particles until nearly all pass.
+
     Attributes:
         num_particles: prior draws of each chain and datum.
 
