@@ -14,7 +14,9 @@ from pathlib import Path
 from kaem_ppl.cli import main
 from kaem_ppl.cli.checkpoints import Checkpoints
 
-NUM_EPOCHS, STEPS_PER_EPOCH = 5, 8
+# Checkpoints are taken after 10 steps and after 15, where an epoch ends.
+NUM_EPOCHS, STEPS_PER_EPOCH = 12, 15
+MOMENTS = [epoch * STEPS_PER_EPOCH + step for epoch in range(NUM_EPOCHS) for step in (10, 15)]
 SETTINGS = (
     f"--dataset DIGITS --num-train {10 * STEPS_PER_EPOCH} --batch-size 10 --num-latents 2 --hidden 8 --num-basis 5 "
     f"--kernel mala --persistent true --num-steps 2 --num-epochs {NUM_EPOCHS} --checkpoint-minutes 0"
@@ -30,11 +32,9 @@ def start(words):
     os._exit(main(words))
 
 
-def finish(words):
-    """Run the command to its end, and return how long it took."""
-    started = time.perf_counter()
-    assert os.waitpid(start(words), 0)[1] == 0, words
-    return time.perf_counter() - started
+def finish(process):
+    """Wait for the end of a run, which must be a good one."""
+    assert os.waitpid(process, 0)[1] == 0
 
 
 def wait_for_steps(folder, num_steps):
@@ -52,32 +52,33 @@ def wait_for_steps(folder, num_steps):
 def kill_and_resume(root, num_kills, seed):
     """Leave an uninterrupted run in `whole`, and as many others that were killed and resumed.
 
-    A run is killed a random time after the checkpoint of a random step, whatever the machine's speed: before the first
-    one, while steps run, and while a checkpoint is written. The last steps are left out, so that no run ends before.
+    A run is killed a random time after a random checkpoint, whatever the machine's speed: before the first one, while
+    steps run, and while a checkpoint is written. The last four are left out, so that no run ends before.
     """
     command = ["train", "langevin", *SETTINGS.split(), "--run-dir"]
     # The first one compiles.
-    finish([*command, str(root / "compiled")])
-    seconds = finish([*command, str(root / "whole")])
-    num_steps = NUM_EPOCHS * STEPS_PER_EPOCH
+    finish(start([*command, str(root / "compiled")]))
+    process, began = start([*command, str(root / "whole")]), time.monotonic()
+    wait_for_steps(root / "whole", 1)
+    before_first = time.monotonic() - began
+    finish(process)
+    between = (time.monotonic() - began - before_first) / len(MOMENTS)
     rng = random.Random(seed)
     for number in range(num_kills):
-        folder = root / f"killed-{number}"
-        target = rng.randrange(num_steps - 3)
+        folder, moment = root / f"killed-{number}", rng.choice([0, *MOMENTS[:-4]])
         process = start([*command, str(folder)])
-        if target:
-            wait_for_steps(folder, target)
-        # Nothing is saved in the first seconds, while the model is read and compiled.
-        time.sleep(rng.uniform(0, seconds / num_steps if target else 0.2 * seconds))
+        if moment:
+            wait_for_steps(folder, moment)
+        time.sleep(rng.uniform(0, between if moment else before_first))
         os.kill(process, signal.SIGKILL)
         status = os.waitpid(process, 0)[1]
         started = (folder / "config.toml").exists()
-        kept = " ".join(sorted(path.name for path in folder.glob("checkpoints/0*")))
+        kept = " ".join(sorted(path.name for path in folder.glob("checkpoints/*")))
         print(
             f"{number}: {'killed' if status == signal.SIGKILL else 'too late'}, started {started}, kept {kept}",
             flush=True,
         )
-        finish(["train", "--resume", str(folder)] if started else [*command, str(folder)])
+        finish(start(["train", "--resume", str(folder)] if started else [*command, str(folder)]))
 
 
 if __name__ == "__main__":

@@ -220,7 +220,7 @@ def test_killed_at_random_moments_and_resumed(tmp_path):
     output = subprocess.run(
         [sys.executable, str(script), str(tmp_path), "20", "0"], check=True, capture_output=True, text=True
     ).stdout
-    assert output.count("killed") == 20
+    assert output.count("killed") == 20, output
     whole = last(tmp_path / "whole")
     for number in range(20):
         resumed = last(tmp_path / f"killed-{number}")
