@@ -93,7 +93,7 @@ def _row(name, x, draws, warnings):
     elif r_hat[worst] > _LARGEST_R_HAT:
         count = int((r_hat > _LARGEST_R_HAT).sum())
         warnings.append(
-            f"R-hat of {name}{place} is {r_hat[worst]:.3g}, above {_LARGEST_R_HAT} ({count} of {len(r_hat)} elements): "
+            f"R-hat of {name}{place} is {r_hat[worst]:.3f}, above {_LARGEST_R_HAT} ({count} of {len(r_hat)} elements): "
             f"chains disagree about it. Draw longer; if it stays, they sit in separate modes: {_advice(draws.sampler)}"
         )
     least = np.nanmin([np.nanmin(bulk), np.nanmin(tail)]) if np.isfinite([*bulk, *tail]).any() else np.nan
