@@ -10,6 +10,7 @@ from jax import lax
 from .chain_memory import ChainMemory, adapt_step_size, draw_starts, remember
 from .kernel import Kernel
 from .langevin import MALA
+from .loops import is_slow_kernel
 from .parameters import Params
 from .training_model import TrainingModel
 
@@ -67,16 +68,16 @@ class LangevinMLE:
     ) -> dict[str, jax.Array]:
         """Draw by one more visit, which is not remembered; see `Strategy.draw`."""
         posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
-        _, position, _ = self._move(key, plate_model, posterior, state)
+        _, position, _ = self._move(key, posterior, state)
         return jax.vmap(posterior.values)(posterior.rows, position)
 
     def _visit(self, key, plate_model, params, memory, batch):
         posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
-        log_step_size, position, acceptance_rate = self._move(key, plate_model, posterior, memory)
+        log_step_size, position, acceptance_rate = self._move(key, posterior, memory)
         memory = ChainMemory(position if self.persistent else (), log_step_size, memory.num_visits + 1)
         return plate_model.values(posterior, position), acceptance_rate, memory
 
-    def _move(self, key, plate_model, posterior, memory):
+    def _move(self, key, posterior, memory):
         kernel = self.kernel
 
         def move(key, datum, memory):
@@ -96,7 +97,7 @@ class LangevinMLE:
                 return (state, log_step_size), acceptance_rate
 
             keys = jax.random.split(steps_key, self.num_steps)
-            unroll = self.num_steps if plate_model.unrolls else 1
+            unroll = self.num_steps if is_slow_kernel(kernel, posterior, position) else 1
             (state, log_step_size), acceptance_rate = lax.scan(step, (state, memory.log_step_size), keys, unroll=unroll)
             return log_step_size, state.position, acceptance_rate.mean()
 

@@ -1,7 +1,7 @@
 """Many Markov chains at once: chains and data are one batch, steps run in compiled chunks."""
 
 import time
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -11,6 +11,7 @@ from jax import lax
 
 from .adaptation import DRAW, IDLE, adapt, begin_adaptation, end_adaptation, warmup_schedule
 from .kernel import Kernel, Tuning
+from .loops import is_slow_kernel
 from .power_posterior import PowerPosterior, Target
 from .sampler import SamplerOutput, problem_keys, progress
 
@@ -130,8 +131,9 @@ def run_chains(
     keys = problem_keys(key, num_chains, posterior.num_data)
     state = find_start(kernel, posterior, keys)
     carry = _begin(transition, posterior, keys, state)
-    one_at_a_time = jax.default_backend() == "cpu" and has_convolution(kernel, posterior, state)
-    length = 1 if one_at_a_time else _chunk_length(num_warmup, num_samples)
+    position = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), state.position)
+    is_slow = is_slow_kernel(kernel, posterior, position)
+    length = 1 if is_slow else _chunk_length(num_warmup, num_samples)
 
     steps = _schedule(num_warmup, num_samples, length)
     num_chunks, num_warmup_chunks = len(steps) // length, -(-num_warmup // length)
@@ -181,32 +183,6 @@ def find_start(kernel: Kernel, posterior: PowerPosterior, keys: jax.Array) -> An
         f"The {part} is not finite at any of {_NUM_STARTS} prior draws{which}. Check that the arguments hold no NaN, that "
         "they lie in the likelihood's support, and that `params` are finite."
     )
-
-
-def has_convolution(kernel: Kernel, posterior: PowerPosterior, state: Any) -> bool:
-    """Whether the model convolves: on CPU, XLA runs convolutions several times slower inside a loop."""
-    arrays, structure = jax.tree.flatten((posterior, state.position))
-    return _has_convolution(kernel, structure, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays))
-
-
-@lru_cache(maxsize=64)
-def _has_convolution(kernel, structure, shapes):
-    def evaluate(posterior, position):
-        datum = tuple(row[0] for row in posterior.rows)
-        return kernel.evaluate(posterior.target(datum), jax.tree.map(lambda x: x[0, 0], position))
-
-    return _mentions(jax.make_jaxpr(evaluate)(*jax.tree.unflatten(structure, shapes)).jaxpr, "conv_general_dilated")
-
-
-def _mentions(jaxpr, primitive):
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == primitive:
-            return True
-        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns") and _mentions(inner, primitive):
-                return True
-    return False
 
 
 def _chunk_length(num_warmup, num_samples):

@@ -14,6 +14,7 @@ from .kernel import Kernel
 from .ladders import AdaptedLadder, Ladder, check_ladder, check_num_temperatures
 from .langevin import MALA
 from .langevin_mle import check_chain
+from .loops import is_slow_kernel
 from .parameters import Params
 from .training_model import TrainingModel
 
@@ -132,7 +133,7 @@ class ThermodynamicMLE:
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], PopulationMemory]]:
         """Return minus the objective, averaged over the batch; see `Strategy.loss`."""
         posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
-        record, new_state = self._move(key, plate_model, posterior, state)
+        record, new_state = self._move(key, posterior, state)
         estimate, likelihood_weight, prior_weight = jax.vmap(_OBJECTIVES[self.objective])(
             record.log_likelihood, record.temperatures
         )
@@ -156,7 +157,7 @@ class ThermodynamicMLE:
     ) -> dict[str, jax.Array]:
         """Draw by one more visit, which is not remembered; see `Strategy.draw`."""
         posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
-        record, _ = self._move(key, plate_model, posterior, state)
+        record, _ = self._move(key, posterior, state)
         last = jax.tree.map(lambda x: x[:, -1, -1], record.position)
         return jax.vmap(posterior.values)(posterior.rows, last)
 
@@ -176,7 +177,8 @@ class ThermodynamicMLE:
             return total + terms.sum(), None
 
         sweeps = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (positions, likelihood_weight, prior_weight))
-        unroll = self.num_steps if plate_model.unrolls else 1
+        first = jax.tree.map(lambda x: x[0, 0, 0], positions)
+        unroll = self.num_steps if is_slow_kernel(self.kernel, posterior, first) else 1
         total, _ = lax.scan(add, jnp.zeros((), likelihood_weight.dtype), sweeps, unroll=unroll)
         return total / posterior.num_data
 
@@ -188,7 +190,7 @@ class ThermodynamicMLE:
             return self.ladder.temperatures(memory.chains.num_visits)
         return jnp.array(self.ladder.temperatures)
 
-    def _move(self, key, plate_model, posterior, memory):
+    def _move(self, key, posterior, memory):
         kernel = self.kernel
 
         def move(key, datum, memory):
@@ -223,7 +225,8 @@ class ThermodynamicMLE:
             # Even and odd pairs go on taking turns where the last visit stopped.
             state = state._replace(num_steps=num_visits * self.num_steps)
             keys = jax.random.split(steps_key, self.num_steps)
-            unroll = self.num_steps if plate_model.unrolls else 1
+            is_slow = is_slow_kernel(kernel, posterior, jax.tree.map(lambda x: x[0], position))
+            unroll = self.num_steps if is_slow else 1
             (state, log_step_size), record = lax.scan(sweep, (state, memory.chains.log_step_size), keys, unroll=unroll)
             position = state.replicas.position if self.persistent else ()
             new_temperatures = ()

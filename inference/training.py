@@ -1,7 +1,7 @@
 """Learning: follow a strategy's gradient through shuffled batches, whole epochs at a time on the device."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from .adaptive_grid import GRID_SUFFIX, AdaptiveGrid, adaptive_priors
 from .data import check_data
 from .history import History
 from .importance_mle import ImportanceMLE
+from .loops import is_slow_in_loops
 from .non_finite import describe_non_finite, find_non_finite
 from .parameters import Parameters, Params, read_parameters
 from .strategy import Strategy, guide_of
@@ -224,7 +225,8 @@ def fit(
         last_good=(unconstrained, grid_values),
         is_finite=jnp.array(True),
     )
-    new_state = new_state._replace(totals=_no_totals(program, new_state, head))
+    totals, is_slow = _trace_step(program, new_state, head)
+    new_state, program = new_state._replace(totals=totals), replace(program, steps_apart=is_slow)
     state = _own(new_state if state is None else _check_state(state, new_state))
 
     rows = []
@@ -270,6 +272,8 @@ class _Program:
     batch_size: int
     grids: AdaptiveGrid | None
     parameters: Parameters = field(compare=False, repr=False)
+    # Follows from the rest: each step is a call of its own, for it would be slow inside a loop.
+    steps_apart: bool = field(default=False, compare=False)
 
     @property
     def num_batches(self) -> int:
@@ -314,7 +318,7 @@ def _train_epoch(program, state, data, every):
 
 def _num_together(program, data):
     """Steps in one call of the device: all, or as many as are read together, or one where loops are slow."""
-    if program.plate_model.unrolls:
+    if program.steps_apart:
         return 1
     if not is_streamed(data):
         return program.num_batches
@@ -342,7 +346,7 @@ def _run_steps(program, state, keys, index, source, rows, offset, start, stop):
     def step(number, state):
         return _advance(program, state, keys[number], index[number], _take(source, rows[number - offset]))
 
-    if program.plate_model.unrolls:
+    if program.steps_apart:
         return step(start, state)
     return jax.lax.fori_loop(start, stop, step, state)
 
@@ -376,8 +380,8 @@ def _step(program, state, key, index, batch):
     return new_state, {"loss": value, **metrics}
 
 
-def _no_totals(program, state, head):
-    """Zeros for the loss and each metric."""
+def _trace_step(program, state, head):
+    """Zeros for the loss and each metric; and whether a step is slow inside a loop."""
 
     def report(state, batch):
         keys, index = _shuffle(program, state)
@@ -386,8 +390,9 @@ def _no_totals(program, state, head):
     batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((program.batch_size, *leaf.shape[1:]), leaf.dtype), head)
     # Not the arrays: a weak type, which Python's own numbers have, would be traced apart from what training runs with.
     state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)), state)
-    metrics = jax.eval_shape(report, state, batch)
-    return {name: jnp.zeros((), jnp.promote_types(metric.dtype, jnp.float32)) for name, metric in metrics.items()}
+    program_of_step, metrics = jax.make_jaxpr(report, return_shape=True)(state, batch)
+    totals = {name: jnp.zeros((), jnp.promote_types(metric.dtype, jnp.float32)) for name, metric in metrics.items()}
+    return totals, is_slow_in_loops(program_of_step)
 
 
 def _finish_epoch(program, state):

@@ -30,13 +30,10 @@ class TrainingModel(PlateModel):
     """A `PlateModel` that also gives the posterior of each datum of a batch, inside a traced update.
 
     Attributes:
-        unrolls: whether loops over the model should be unrolled: on CPU, XLA runs convolutions several times slower
-            inside a loop.
         first_params: constrained parameters to read the model with.
         first_rows: a few rows of data to read it with.
     """
 
-    unrolls: bool
     first_params: Params = field(compare=False, repr=False)
     first_rows: Any = field(compare=False, repr=False)
     # By coordinates, the posterior as it was read; what changes between updates is put in its place later.
@@ -162,10 +159,8 @@ def read_training_model(key: jax.Array, model: Callable, data: Any, plate: str, 
     """
     plate_model = read_plate_model(key, model, data, plate, params)
     first = jax.tree.map(lambda leaf: leaf[:2], data)
-    unrolls = jax.default_backend() == "cpu" and _convolves(plate_model, key, params, first)
     return TrainingModel(
         **{field.name: getattr(plate_model, field.name) for field in dataclasses.fields(plate_model)},
-        unrolls=unrolls,
         first_params=params,
         first_rows=first,
     )
@@ -189,12 +184,3 @@ def _tabulate(prior):
 def _fill_table(up_to_a_constant, prior):
     low, cell, cubics, error, _ = interpolate(up_to_a_constant, _NUM_CELLS)
     return TabulatedPrior(prior, prior.table, low, cell, cubics, error)
-
-
-def _convolves(plate_model, key, params, rows):
-    def values(params, rows):
-        with undrawn():
-            sites = plate_model._run(key, params, rows)
-        return [sites[name]["fn"].log_prob(sites[name]["value"]) for name in plate_model.observed]
-
-    return "conv_general_dilated" in str(jax.make_jaxpr(values)(params, rows))

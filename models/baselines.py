@@ -15,6 +15,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro import handlers
 
+from .convolutions import downsample
 from .generators import Generator, MLPGenerator, register_layers
 from .kaem import observe_normal
 
@@ -215,7 +216,8 @@ class ConvEncoder:
             if x.shape[1:] != self.shape:
                 raise ValueError(f"x has shape {x.shape}: expected (num_data, {', '.join(map(str, self.shape))}).")
             for index in range(len(self.channels)):
-                x = self.activation(layers[f"layer_{index}"](x))
+                layer = layers[f"layer_{index}"]
+                x = self.activation(downsample(x, layer.kernel[...]) + layer.bias[...])
             return _loc_and_scale(layers["end"](x.reshape(len(x), -1)))
 
         return encode

@@ -17,6 +17,8 @@ from kaem_ppl.basis import Basis
 from kaem_ppl.network import check_sizes
 from kaem_ppl.primitives import register_parameters
 
+from .convolutions import upsample
+
 
 class Generator(Protocol):
     """What a KAEM asks of a generator. A user's own is any function of a name, such as one that calls `flax_module`."""
@@ -137,7 +139,8 @@ class ConvGenerator:
         def generate(z: Array) -> Array:
             x = layers["start"](z.reshape(-1, self.num_inputs)).reshape(-1, *start)
             for index in range(len(self.channels)):
-                x = layers[f"layer_{index}"](self.activation(x))
+                layer = layers[f"layer_{index}"]
+                x = upsample(self.activation(x), layer.kernel[...]) + layer.bias[...]
             x = x[:, :height, :width].reshape(*z.shape[:-1], *self.shape)
             return x if self.output is None else self.output(x)
 

@@ -1,11 +1,9 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_ppl.inference import HMC, MALA, ULA, LangevinMLE
+from kaem_ppl.inference import HMC, MALA, LangevinMLE
 from kaem_ppl.inference.training_model import read_training_model
 
 
@@ -74,17 +72,6 @@ def test_fresh_chains_remember_only_their_step(linear_gaussian):
     _, (_, new) = jax.jit(lambda: strategy.loss(jax.random.key(1), plate_model, params, memory, x))()
     assert memory.position == new.position == ()
     assert not np.array_equal(memory.log_step_size, new.log_step_size)
-
-
-def test_loops_unroll_to_the_same_numbers(linear_gaussian):
-    strategy, x = LangevinMLE(ULA(0.1), 3), linear_gaussian.x
-    plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
-    memory = strategy.init(jax.random.key(0), plate_model, params, x)
-    losses = [
-        jax.jit(lambda: strategy.loss(jax.random.key(1), plate_model, params, memory, x)[0])()  # noqa: B023 - called here
-        for plate_model in (plate_model, dataclasses.replace(plate_model, unrolls=True))
-    ]
-    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 def test_refuses():

@@ -20,8 +20,6 @@ from kaem_ppl.inference import (
     TemperedSMC,
     sample_posterior,
 )
-from kaem_ppl.inference.markov_chain import has_convolution
-from kaem_ppl.inference.power_posterior import read_power_posterior
 from kaem_ppl.inference.sampler import problem_keys
 
 X = jnp.array([0.5, -1.0, 2.0])
@@ -64,23 +62,6 @@ def test_draws_do_not_depend_on_the_chunks():
     sampler = MALA(step_size=0.5)
     few, many = (draw(sampler=sampler, num_warmup=0, num_samples=n) for n in (7, 31))
     np.testing.assert_allclose(few.samples["z"], many.samples["z"][:, :7], atol=1e-5)
-
-
-def test_a_convolution_is_not_scanned():
-    # Oracle: the same model without the convolution, which is one by a kernel of one.
-    def convolved(x):
-        with numpyro.plate("data", len(x)):
-            z = numpyro.sample("z", dist.Normal(0, 1))
-            mean = jax.lax.conv(z[:, None, None], jnp.ones((1, 1, 1)), (1,), "SAME")[:, 0, 0]
-            numpyro.sample("x", dist.Normal(mean, 1), obs=x)
-
-    np.testing.assert_allclose(draw(model=convolved).samples["z"], draw().samples["z"], atol=1e-4)
-    kernel = MALA()
-    for one, expected in ((model, False), (convolved, True)):
-        posterior = read_power_posterior(one, (X,), {}, plate="data")
-        target = posterior.target(tuple(row[0] for row in posterior.rows))
-        state = jax.tree.map(lambda x: x[None, None], kernel.evaluate(target, target.draw(jax.random.key(0))))
-        assert has_convolution(kernel, posterior, state) is expected
 
 
 def test_keys_differ():
