@@ -46,6 +46,8 @@ notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 bench: $(VENV)/.installed  ## every benchmark, as ratios to rivals, into benchmarks/results
 	$(RUN) benchmarks/run.py
 
+# Compilation is most of what few and small settings take.
+bench-quick: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 bench-quick: $(VENV)/.installed  ## the same with few and small settings
 	$(RUN) benchmarks/run.py --quick --out benchmarks/results/quick
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from numpyro import handlers
 from tqdm import tqdm
+
+from kaem_ppl.inference.parameters import read_parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,9 +116,7 @@ def compare(
 
 def initial_params(model: Callable, *args: Any) -> dict[str, Any]:
     """Values of the model's parameters by site name, as initialised."""
-    with handlers.trace() as sites, handlers.seed(rng_seed=1):
-        model(*args)
-    return {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+    return read_parameters(jax.random.key(1), model, args).values
 
 
 def _median_and_quartiles(values):

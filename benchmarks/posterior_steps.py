@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from measure import interleave, ratio, report, write_lines
+from measure import initial_params, interleave, ratio, report, write_lines
 from numpyro import handlers
 
 import kaem_ppl as kp
@@ -30,10 +30,7 @@ def make_model():
         dist.Normal(0.0, 1.0), 0.3,
     )  # fmt: skip
     x = jax.random.uniform(jax.random.key(0), (BATCH, 32, 32, 3))
-    with handlers.trace() as sites, handlers.seed(rng_seed=1):
-        model(x[:1])
-    params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
-    return model, params, x
+    return model, initial_params(model, x[:1]), x
 
 
 def generator_gradients(model, params, x, num_replicas=1):
@@ -116,9 +113,7 @@ def measure_ladder(repetitions):
 
     model = ProductKAEM((8, 1), MLPGenerator((8, 256, 256, 64)), kp.RBF(20), (-3.0, 3.0), dist.Normal(0.0, 1.0), 0.2)
     x = jax.random.uniform(jax.random.key(0), (BATCH, 64))
-    with handlers.trace() as sites, handlers.seed(rng_seed=1):
-        model(x[:1])
-    params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+    params = initial_params(model, x[:1])
     ladders = {t: ParallelTempering(MALA(step_size=1e-3), ladder=PowerLadder(t + 1, 2.0)) for t in (1, 2, 4, 8, 15)}
     rivals = {str(t): sampler_run(model, params, x, ladder) for t, ladder in ladders.items()}
     times, _ = interleave(rivals, repetitions)

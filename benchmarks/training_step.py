@@ -1,18 +1,18 @@
 """What one step of training costs: each strategy of a KAEM beside a VAE and a latent EBM, one decoder for all.
 
-A step is a strategy's loss and gradient and an update by Adam. Deconvolutions 64-32-16 to 32 x 32 x 3 decode; encoders
-mirror them. Importance draws as many latents as the batch has data. Chains take unadjusted Langevin steps, the latent
-EBM's two chains, on the posterior and on the prior, as many each as the KAEM's one. Generator gradients are the floor
-of a Langevin step: that many derivatives of the likelihood, unrolled, and nothing else.
+A step is a strategy's loss and gradient and an update by Adam. Three decoders: Kolmogorov-Arnold functions 8-17-64, as for
+digits; a perceptron 16-400-400-784, as for MNIST; and deconvolutions 64-32-16 to 32 x 32 x 3, of which latents and batch
+are varied too. Encoders mirror them. Importance draws as many latents as the batch has data. Chains take unadjusted
+Langevin steps, the latent EBM's two chains, on the posterior and on the prior, as many each as the KAEM's one. Generator
+gradients are the floor of a Langevin step: that many derivatives of the likelihood, and nothing else. The larger the
+decoder, the less the latent EBM's second chain and its energy weigh beside them.
 
 The time of a thermodynamic step against the number of temperatures is fitted by a line; its slope is counted in
-Langevin steps of training, of as many moves. With `--quick` it is that of the VAE's Gaussian prior, which compiles
-sooner, and only the product layout is measured.
+Langevin steps of training, of as many moves. With `--quick` there is the perceptron alone, and no ladder.
 """
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ import numpyro.distributions as dist
 import optax
 from measure import compare, initial_params, main, ratio, report
 from numpyro import handlers
-from sampling import CHANNELS, MIXTURE, PRODUCT, SHAPE, learnt_like, make_models
+from sampling import CHANNELS, HEADLINE_BATCH, HEADLINE_LATENTS, MIXTURE, PRODUCT, SHAPE, learnt_like, make_models
 
 from kaem_ppl.inference import (
     ULA,
@@ -34,12 +34,72 @@ from kaem_ppl.inference import (
     VariationalMLE,
 )
 from kaem_ppl.inference.training_model import read_training_model
-from kaem_ppl.models import ConvEncoder, LatentEBM, sample_langevin_prior
+from kaem_ppl.models import (
+    ConvEncoder,
+    ConvGenerator,
+    Encoder,
+    Generator,
+    KANGenerator,
+    LatentEBM,
+    MLPEncoder,
+    MLPGenerator,
+    sample_langevin_prior,
+)
 
 STEP, LADDER = "a training step", "a thermodynamic training step"
 KERNEL, OPTIMIZER = ULA(1e-3), optax.adam(1e-3)
-HEADLINE_LATENTS, HEADLINE_BATCH = 81, 128
 FLOOR, LAYOUTS = "generator gradients", (PRODUCT, MIXTURE)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """What all rivals share, and its mirror.
+
+    Attributes:
+        name: in settings and plots.
+        num_latents: Q.
+        shape: of a datum.
+        generator: from latents to data.
+        encoder: from data to latents.
+    """
+
+    name: str
+    num_latents: int
+    shape: tuple[int, ...]
+    generator: Generator
+    encoder: Encoder
+
+    def make_data(self, batch):
+        """Noise: nothing here depends on what images show."""
+        return jax.random.uniform(jax.random.key(0), (batch, *self.shape))
+
+    @cached_property
+    def models(self):
+        """Models by name."""
+        return make_models(self.num_latents, self.generator)
+
+
+DIGITS = Decoder(
+    "functions 8-17-64", 8, (64,), KANGenerator((8, 17, 64), output=jax.nn.sigmoid), MLPEncoder((64, 17, 8))
+)
+MNIST = Decoder(
+    "perceptron 16-400-400-784", 16, (784,), MLPGenerator((16, 400, 400, 784), output=jax.nn.sigmoid),
+    MLPEncoder((784, 400, 400, 16)),
+)  # fmt: skip
+
+
+def deconvolutions(num_latents):
+    """Of colour images."""
+    return Decoder(
+        "deconvolutions 64-32-16", num_latents, SHAPE, ConvGenerator(num_latents, SHAPE, CHANNELS),
+        ConvEncoder(SHAPE, num_latents, CHANNELS[::-1]),
+    )  # fmt: skip
+
+
+@cache
+def first_params(decoder, name):
+    """Parameters that all steps of a model start from."""
+    return learnt_like(initial_params(decoder.models[name], decoder.make_data(1)))
 
 
 @dataclass(frozen=True)
@@ -77,10 +137,9 @@ def make_guide(encoder, num_summands):
     return guide
 
 
-def make_step(model, strategy, x):
-    """A compiled step from parameters as initialised; its result is not kept, so that each call does the same."""
-    guide = getattr(strategy, "guide", None)
-    of_model = learnt_like(initial_params(model, x[:1]))
+def make_step(decoder, name, strategy, x):
+    """A compiled step of a model from its first parameters; its result is not kept, so that each call does the same."""
+    guide, model, of_model = getattr(strategy, "guide", None), decoder.models[name], first_params(decoder, name)
     params = of_model | ({} if guide is None else initial_params(guide, x[:1]))
     plate_model = read_training_model(jax.random.key(1), model, x, "data", of_model)
     state = strategy.init(jax.random.key(2), plate_model, params, x)
@@ -97,9 +156,9 @@ def make_step(model, strategy, x):
     return partial(step, params, OPTIMIZER.init(params), state, jax.random.key(3), x)
 
 
-def generator_gradients(model, x, num_steps):
-    """`num_steps` gradients of the likelihood in the latents, one after another, unrolled in one program."""
-    params = initial_params(model, x[:1])
+def generator_gradients(decoder, x, num_steps):
+    """`num_steps` gradients of the likelihood in the latents, one after another."""
+    model, params = decoder.models["VAE"], first_params(decoder, "VAE")
 
     @jax.jit
     def run(params, z, x):
@@ -108,70 +167,70 @@ def generator_gradients(model, x, num_steps):
                 mean = model.generator("generator")(z)
             return -0.5 / model.scale**2 * jnp.sum(jnp.square(x - mean))
 
-        for _ in range(num_steps):
-            z = z + KERNEL.step_size * jax.grad(log_likelihood)(z)
-        return z
+        def step(z, _):
+            return z + KERNEL.step_size * jax.grad(log_likelihood)(z), None
+
+        return jax.lax.scan(step, z, None, length=num_steps)[0]
 
     z = jax.random.normal(jax.random.key(2), (len(x), model.num_latents))
     return partial(run, params, z, x)
 
 
-def make_images(batch):
-    """Noise: nothing here depends on what the images show."""
-    return jax.random.uniform(jax.random.key(0), (batch, *SHAPE))
-
-
-def make_rivals(num_latents, batch, num_steps, layouts):
+def make_rivals(decoder, batch, num_steps, layouts):
     """Calls by name, KAEMs in these layouts of their latents."""
-    models, x = make_models(num_latents), make_images(batch)
-    encoder, langevin = ConvEncoder(SHAPE, num_latents, CHANNELS[::-1]), LangevinMLE(KERNEL, num_steps)
-    chains, ebm = f"{num_steps} Langevin steps", models["latent EBM"]
-    strategies: dict[str, tuple[Any, Strategy]] = {
-        "VAE": (models["VAE"], VariationalMLE(make_guide(encoder, None))),
-        f"latent EBM, {chains}": (ebm, ContrastiveMLE(ebm, langevin)),
+    x, encoder = decoder.make_data(batch), decoder.encoder
+    langevin, chains, ebm = LangevinMLE(KERNEL, num_steps), f"{num_steps} Langevin steps", "latent EBM"
+    strategies: dict[str, tuple[str, Strategy]] = {
+        "VAE": ("VAE", VariationalMLE(make_guide(encoder, None))),
+        f"{ebm}, {chains}": (ebm, ContrastiveMLE(decoder.models[ebm], langevin)),
     }
     for layout in layouts:
         strategies |= {
-            f"{layout}, importance": (models[layout], ImportanceMLE(batch)),
-            f"{layout}, {chains}": (models[layout], langevin),
+            f"{layout}, importance": (layout, ImportanceMLE(batch)),
+            f"{layout}, {chains}": (layout, langevin),
         }
     if layouts == LAYOUTS:
-        strategies[f"{PRODUCT}, variational"] = (models[PRODUCT], VariationalMLE(make_guide(encoder, 1)))
-    rivals = {name: make_step(model, strategy, x) for name, (model, strategy) in strategies.items()}
-    return rivals | {f"{num_steps} {FLOOR}": generator_gradients(models["VAE"], x, num_steps)}
+        strategies[f"{PRODUCT}, variational"] = (PRODUCT, VariationalMLE(make_guide(encoder, 1)))
+    rivals = {name: make_step(decoder, model, strategy, x) for name, (model, strategy) in strategies.items()}
+    return rivals | {f"{num_steps} {FLOOR}": generator_gradients(decoder, x, num_steps)}
 
 
-def measure_strategies(settings, num_steps, layouts):
-    """All rivals over latents and batches."""
-    lines = []
-    for num_latents, batch in settings:
-        setting = {"latents": num_latents, "batch": batch, "generator": "deconvolutions 64-32-16"}
-        is_headline = (num_latents, batch) == (HEADLINE_LATENTS, HEADLINE_BATCH)
-        rivals = make_rivals(num_latents, batch, num_steps, layouts)
-        new, times = compare(STEP, setting, rivals, "VAE", 15 if is_headline else 7)
-        lines += new
-        if not is_headline:
-            continue
-        chains = f"{num_steps} Langevin steps"
-        for layout in layouts:
-            for name, rival, at_most in (
-                (f"{layout}, importance", "VAE", 1.1), (f"{layout}, {chains}", f"latent EBM, {chains}", 0.8),
-            ):  # fmt: skip
-                ratios = ratio(times, name, rival)
-                lines.append(
-                    report(f"training: {name} / {rival}", setting, ratios, "ratio", relative_to=rival, at_most=at_most)
+def measure_strategies(decoder, batch, num_steps, layouts, repetitions, is_headline):
+    """All rivals of one decoder and batch."""
+    setting = {"generator": decoder.name, "latents": decoder.num_latents, "batch": batch}
+    lines, times = compare(STEP, setting, make_rivals(decoder, batch, num_steps, layouts), "VAE", repetitions)
+    if not is_headline:
+        return lines
+    chains = f"{num_steps} Langevin steps"
+    for layout in layouts:
+        for name, rival, at_most in (
+            (f"{layout}, importance", "VAE", 1.1), (f"{layout}, {chains}", f"latent EBM, {chains}", 0.8),
+        ):  # fmt: skip
+            ratios = ratio(times, name, rival)
+            lines.append(
+                report(
+                    f"training, {decoder.name}: {name} / {rival}", setting, ratios, "ratio", relative_to=rival,
+                    at_most=at_most,
                 )
+            )  # fmt: skip
     return lines
 
 
-def measure_ladder(name, num_latents, batch, num_temperatures, num_steps):
-    """Thermodynamic steps of a model over numbers of temperatures, and the line through them."""
-    model, x = make_models(num_latents)[name], make_images(batch)
-    setting = {"model": name, "latents": num_latents, "batch": batch, "moves": num_steps}
+def measure_ladder(decoder, batch, num_temperatures, num_steps):
+    """Thermodynamic steps of a product KAEM over numbers of temperatures, and the line through them."""
+    x = decoder.make_data(batch)
+    setting = {
+        "model": PRODUCT,
+        "generator": decoder.name,
+        "latents": decoder.num_latents,
+        "batch": batch,
+        "moves": num_steps,
+    }
     langevin = f"{num_steps} Langevin steps"
-    rivals = {langevin: make_step(model, LangevinMLE(KERNEL, num_steps), x)}
+    rivals = {langevin: make_step(decoder, PRODUCT, LangevinMLE(KERNEL, num_steps), x)}
     rivals |= {
-        str(r): make_step(model, ThermodynamicMLE(KERNEL, AdaptedLadder(r), num_steps), x) for r in num_temperatures
+        str(r): make_step(decoder, PRODUCT, ThermodynamicMLE(KERNEL, AdaptedLadder(r), num_steps), x)
+        for r in num_temperatures
     }
     lines, times = compare(LADDER, setting, rivals, langevin, 7)
     temperatures = np.asarray(num_temperatures)
@@ -192,16 +251,16 @@ def measure_ladder(name, num_latents, batch, num_temperatures, num_steps):
 
 
 def measure(quick):
-    """Strategies over latents and batches, then the ladder."""
-    headline = (HEADLINE_LATENTS, HEADLINE_BATCH)
+    """Strategies over decoders, latents and batches, then the ladder."""
     if quick:
-        return measure_strategies([headline], 2, (PRODUCT,)) + measure_ladder(
-            "VAE", HEADLINE_LATENTS, 32, (2, 6, 10), 2
-        )
-    settings = [headline, (10, 128), (30, 128), (100, 128), (81, 32), (81, 512)]
-    return measure_strategies(settings, 20, LAYOUTS) + measure_ladder(
-        PRODUCT, HEADLINE_LATENTS, 128, (2, 4, 8, 12, 16, 20), 5
-    )
+        return measure_strategies(MNIST, HEADLINE_BATCH, 20, (PRODUCT,), 9, True)
+    headline = deconvolutions(HEADLINE_LATENTS)
+    lines = measure_strategies(headline, HEADLINE_BATCH, 20, LAYOUTS, 15, True)
+    for decoder in (DIGITS, MNIST):
+        lines += measure_strategies(decoder, HEADLINE_BATCH, 20, (PRODUCT,), 15, True)
+    for num_latents, batch in ((10, 128), (30, 128), (100, 128), (81, 32), (81, 512)):
+        lines += measure_strategies(deconvolutions(num_latents), batch, 20, LAYOUTS, 7, False)
+    return lines + measure_ladder(headline, HEADLINE_BATCH, (2, 4, 8, 12, 16, 20), 5)
 
 
 def draw(lines):
@@ -213,41 +272,54 @@ def draw(lines):
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     steps = [line for line in lines if line["question"] == STEP]
     names = list(dict.fromkeys(line["setting"]["rival"] for line in steps))
-    settings = sorted({(line["setting"]["latents"], line["setting"]["batch"]) for line in steps})
+    settings = list(dict.fromkeys(_place(line) for line in steps))
     for colour, place in zip(PALETTE, settings, strict=False):
         chosen = {
             line["setting"]["rival"]: (line["ratio"], *line["ratio_quartiles"])
             for line in steps
-            if (line["setting"]["latents"], line["setting"]["batch"]) == place
+            if _place(line) == place
         }
-        middle, low, high = np.array([chosen[name] for name in names]).T
+        middle, low, high = np.array(list(chosen.values())).T
         left.errorbar(
-            middle, np.arange(len(names)), xerr=(middle - low, high - middle), fmt="o", markersize=5, color=colour,
-            label=f"{place[0]} latents, batch {place[1]}",
+            middle, [names.index(name) for name in chosen], xerr=(middle - low, high - middle), fmt="o", markersize=5,
+            color=colour, label=place,
         )  # fmt: skip
     plain_axis(left, "time / time of a VAE's step", STEP, yscale="linear")
     left.set_yticks(np.arange(len(names)), names)
     left.invert_yaxis()
     left.axvline(1, color="#7f7f7f", linewidth=0.8, linestyle="--")
     left.legend(frameon=False, fontsize=8)
-
     ladder = [line for line in lines if line["question"] == LADDER]
-    langevin, *ladder = ladder
+    if ladder:
+        _draw_ladder(right, *ladder)
+    else:
+        right.set_visible(False)
+    return figure
+
+
+def _draw_ladder(panel, langevin, *ladder):
+    """Milliseconds against temperatures, and the line."""
+    from plots import PALETTE, plain_axis
+
     x = np.array([int(line["setting"]["rival"]) for line in ladder])
     y = 1e3 * np.array([line["value"] for line in ladder])
     low, high = 1e3 * np.array([line["quartiles"] for line in ladder]).T
     slope, start = np.polyfit(x, y, 1)
-    right.errorbar(x, y, yerr=(y - low, high - y), fmt="o", color=PALETTE[0], label="measured, with quartiles")
-    right.plot(x, start + slope * x, color=PALETTE[1], label=f"line, {slope:.3g} ms a temperature")
-    right.plot(
+    panel.errorbar(x, y, yerr=(y - low, high - y), fmt="o", color=PALETTE[0], label="measured, with quartiles")
+    panel.plot(x, start + slope * x, color=PALETTE[1], label=f"line, {slope:.3g} ms a temperature")
+    panel.plot(
         x, 1e3 * langevin["value"] * x, color=PALETTE[2], linestyle="--", label="a Langevin training step each"
     )  # fmt: skip
-    place = langevin["setting"]
-    title = f"{LADDER}\n{place['model']}, {place['latents']} latents, batch {place['batch']}, {place['moves']} moves"
-    plain_axis(right, "temperatures", title, xscale="linear", yscale="linear")
-    right.set_ylabel("milliseconds")
-    right.legend(frameon=False, fontsize=8, loc="upper left")
-    return figure
+    setting = langevin["setting"]
+    title = f"{LADDER}\n{setting['model']}, {_place(langevin)}, {setting['moves']} moves"
+    plain_axis(panel, "temperatures", title, xscale="linear", yscale="linear")
+    panel.set_ylabel("milliseconds")
+    panel.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _place(line):
+    setting = line["setting"]
+    return f"{setting['generator']}, {setting['latents']} latents, batch {setting['batch']}"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 
 from .kernel import Kernel
@@ -18,7 +19,8 @@ def is_slow_kernel(kernel: Kernel, posterior: PowerPosterior, position: Position
         position: of one of them; arrays, traced ones or their shapes.
     """
     arrays, structure = jax.tree.flatten((posterior, position))
-    return _is_slow_kernel(kernel, structure, tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays))
+    shapes = (jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in arrays)
+    return _is_slow_kernel(kernel, structure, tuple(shapes))
 
 
 @lru_cache(maxsize=64)
