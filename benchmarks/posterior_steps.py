@@ -16,7 +16,10 @@ from numpyro import handlers
 
 import kaem_ppl as kp
 from kaem_ppl.inference import MALA, ULA, GivenLadder, ParallelTempering, PowerLadder, sample_posterior
+from kaem_ppl.inference.markov_chain import _advance, _begin, find_start
+from kaem_ppl.inference.parallel_tempering import _Tempered
 from kaem_ppl.inference.power_posterior import read_power_posterior
+from kaem_ppl.inference.sampler import problem_keys
 from kaem_ppl.models import ConvGenerator, MixtureKAEM
 
 NUM_LATENTS, NUM_COMPONENTS, BATCH, STEPS, STEP_SIZE = 81, 40, 128, 20, 1e-4
@@ -107,8 +110,20 @@ def measure_steps(repetitions):
     return lines
 
 
+def memory_of_steps(model, params, x, sampler):
+    """Bytes that the program of a chunk of two steps holds at most: what it is given, makes, and uses in between."""
+    posterior = read_power_posterior(model, (x,), {}, params=params, plate="data")
+    transition, keys = _Tempered(sampler), problem_keys(jax.random.key(3), 1, len(x))
+    state = find_start(transition.kernel, posterior, keys)
+    carry = jax.eval_shape(lambda *args: _begin(transition, *args), posterior, keys, state)
+    steps = jax.ShapeDtypeStruct((2, 3), jnp.int32)
+    memory = _advance.lower(transition, posterior, carry, keys, steps).compile().memory_analysis()
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return held + memory.temp_size_in_bytes
+
+
 def measure_ladder(repetitions):
-    """Time of a step against the number of temperatures, on a model whose step is all arithmetic."""
+    """Time and memory of steps against the number of temperatures, on a model whose step is all arithmetic."""
     from kaem_ppl.models import MLPGenerator, ProductKAEM
 
     model = ProductKAEM((8, 1), MLPGenerator((8, 256, 256, 64)), kp.RBF(20), (-3.0, 3.0), dist.Normal(0.0, 1.0), 0.2)
@@ -117,13 +132,15 @@ def measure_ladder(repetitions):
     ladders = {t: ParallelTempering(MALA(step_size=1e-3), ladder=PowerLadder(t + 1, 2.0)) for t in (1, 2, 4, 8, 15)}
     rivals = {str(t): sampler_run(model, params, x, ladder) for t, ladder in ladders.items()}
     times, _ = interleave(rivals, repetitions)
+    memory = {t: memory_of_steps(model, params, x, ladder) for t, ladder in ladders.items()}
     setting = {"latents": 8, "batch": BATCH, "generator": "MLP 8-256-256-64", "steps": STEPS}
     return [
         report(
-            "moved replicas of a ladder: time over that of one, divided by their number",
-            {**setting, "temperatures": t + 1}, ratio(times, str(t), "1") / t, "ratio", relative_to="2 temperatures",
+            f"moved replicas of a ladder: {what} over that of one, divided by their number",
+            {**setting, "temperatures": t + 1}, values / t, "ratio", relative_to="2 temperatures",
         )
         for t in list(ladders)[1:]
+        for what, values in (("time", ratio(times, str(t), "1")), ("memory", memory[t] / memory[1]))
     ]  # fmt: skip
 
 

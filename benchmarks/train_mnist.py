@@ -3,7 +3,7 @@
 16 latents, a multilayer perceptron 400-400-784, scale 0.2, batches of 100, Adam at 1e-3. The first test images are
 weighed by one method for all: Metropolis-adjusted Langevin chains on each posterior, a mixture of Student's t fitted to
 each image's chains, and importance sampling from it. Run as `python benchmarks/train_mnist.py FOLDER [--out FILE]
-[--only NAME ...]`, the folder holding MNIST's IDX files; prints JSON lines.
+[--only NAME ...] [--seeds N ...]`, the folder holding MNIST's IDX files; prints JSON lines.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from kaem_ppl.inference import (
 from kaem_ppl.inference.power_posterior import read_power_posterior
 from kaem_ppl.models import MLPGenerator, ProductKAEM
 
+VAE = "VAE"
 NUM_LATENTS, NUM_PIXELS, SCALE = 16, 784, 0.2
 NUM_CHAINS, NUM_STEPS, NUM_DRAWS, DEGREES_OF_FREEDOM = 4, 1000, 2000, 8.0
 
@@ -117,51 +118,72 @@ def main():
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--test-images", type=int, default=200)
     parser.add_argument("--only", nargs="*")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     train = read_images(options.folder / "train-images-idx3-ubyte.gz")
     test = read_images(options.folder / "t10k-images-idx3-ubyte.gz")[: options.test_images]
     tilted, normal = make_models()
+    adam = optax.adam(1e-3)
     runs = {
-        "VAE": (normal, VariationalMLE(guide)),
-        "VariationalMLE": (tilted, VariationalMLE(guide)),
-        "LangevinMLE": (tilted, LangevinMLE(MALA(), 20)),
-        "LangevinMLE, HMC": (tilted, LangevinMLE(HMC(num_integration_steps=10), 4)),
-        "ImportanceMLE": (tilted, ImportanceMLE(1000, ess_threshold=0)),
-        "PathwiseImportanceMLE": (tilted, PathwiseImportanceMLE(1000)),
-        "ThermodynamicMLE": (tilted, ThermodynamicMLE(MALA(), AdaptedLadder(4), 20)),
-    }
+        VAE: (normal, VariationalMLE(guide), adam),
+        "VariationalMLE": (tilted, VariationalMLE(guide), adam),
+        "VariationalMLE, prior at 1e-2": (
+            tilted, VariationalMLE(guide), {"prior": optax.adam(1e-2), "generator": adam, "encoder": adam},
+        ),
+        "LangevinMLE": (tilted, LangevinMLE(MALA(), 20), adam),
+        "LangevinMLE, HMC": (tilted, LangevinMLE(HMC(num_integration_steps=10), 4), adam),
+        "ImportanceMLE": (tilted, ImportanceMLE(1000, ess_threshold=0), adam),
+        "PathwiseImportanceMLE": (tilted, PathwiseImportanceMLE(1000), adam),
+        "ThermodynamicMLE": (tilted, ThermodynamicMLE(MALA(), AdaptedLadder(4), 20), adam),
+    }  # fmt: skip
     values = {}
-    for name, (model, strategy) in runs.items():
-        if options.only and name not in options.only:
-            continue
-        started, times = time.perf_counter(), []
-        result = fit(
-            jax.random.key(0), model, train, strategy=strategy, optimizer=optax.adam(1e-3), num_epochs=options.epochs,
-            batch_size=100, progress_bar=False, callback=lambda *_, times=times: times.append(time.perf_counter()),
-        )  # fmt: skip
-        seconds = time.perf_counter() - started
-        value, std_error, effective = weigh(jax.random.key(1), model, result.params, test)
-        values[name] = value
-        # Image by image, and with its error; the VAE itself is 0 above.
-        above = value - values.get("VAE", np.full_like(value, np.nan))
-        line = {
-            "strategy": name,
-            "epochs": options.epochs,
-            "held_out_log_evidence": float(value.mean()),
-            # Of the mean, from the weights alone: the images are the same for all.
-            "std_error": float(np.sqrt(np.square(std_error).sum()) / len(value)),
-            "smallest_effective_sample_size": float(effective.min()),
-            "median_effective_sample_size": float(np.median(effective)),
-            "above_vae": float(above.mean()),
-            "above_vae_std_error": float(above.std(ddof=1) / np.sqrt(len(value))),
-            "seconds": seconds,
-            "seconds_of_an_epoch": float(np.median(np.diff(times))) if len(times) > 1 else None,
-            "last_epoch": {key: float(column[-1]) for key, column in result.history.items()},
-        }
-        print(json.dumps(line), flush=True)
-        if options.out is not None:
-            with options.out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+    for seed in options.seeds:
+        for name, (model, strategy, optimizer) in runs.items():
+            if options.only and name not in options.only:
+                continue
+            started, times = time.perf_counter(), []
+            result = fit(
+                jax.random.key(seed), model, train, strategy=strategy, optimizer=optimizer, num_epochs=options.epochs,
+                batch_size=100, progress_bar=False, callback=lambda *_, times=times: times.append(time.perf_counter()),
+            )  # fmt: skip
+            seconds = time.perf_counter() - started
+            value, std_error, effective = weigh(jax.random.key(1), model, result.params, test)
+            values[name, seed] = value
+            _report(
+                options.out, strategy=name, seed=seed, epochs=options.epochs,
+                held_out_log_evidence=float(value.mean()),
+                # Of the mean, from the weights alone: the images are the same for all.
+                std_error=float(np.sqrt(np.square(std_error).sum()) / len(value)),
+                smallest_effective_sample_size=float(effective.min()),
+                median_effective_sample_size=float(np.median(effective)),
+                **_above(values, name, [seed]), seconds=seconds,
+                seconds_of_an_epoch=float(np.median(np.diff(times))) if len(times) > 1 else None,
+                last_epoch={key: float(column[-1]) for key, column in result.history.items()},
+            )  # fmt: skip
+    if len(options.seeds) > 1:
+        for name in runs:
+            if (name, options.seeds[0]) in values:
+                _report(options.out, strategy=name, seeds=options.seeds, **_above(values, name, options.seeds))
+
+
+def _above(values, name, seeds):
+    """What a strategy is above the VAE of the same seed, nats for an image.
+
+    The standard error is that over the images for one seed, and over the seeds for several.
+    """
+    if (VAE, seeds[0]) not in values:
+        return {}
+    above = np.stack([values[name, seed] - values[VAE, seed] for seed in seeds])
+    spread = above.mean(1) if len(seeds) > 1 else above[0]
+    std_error = spread.std(ddof=1) / np.sqrt(len(spread))
+    return {"above_vae": float(above.mean()), "above_vae_std_error": float(std_error)}
+
+
+def _report(path, **line):
+    print(json.dumps(line), flush=True)
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 if __name__ == "__main__":
