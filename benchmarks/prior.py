@@ -218,7 +218,7 @@ def measure_mixture():
             many: partial(draw_collapsed, MANY_DRAWS, *mixture),
             one: partial(draw_collapsed, MANY_DRAWS, *single),
         },
-        21,
+        41,
     )
     slow, _ = interleave(
         {many: partial(draw_collapsed, MANY_DRAWS, *mixture), chosen: partial(draw_and_choose, MANY_DRAWS, *mixture)}, 7

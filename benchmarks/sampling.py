@@ -130,7 +130,7 @@ def measure(quick):
         is_headline = (batch, num_latents) == (HEADLINE_BATCH, HEADLINE_LATENTS)
         setting = {"batch": batch, "latents": num_latents, "generator": "deconvolutions 64-32-16"}
         rivals = make_rivals(num_latents, batch, num_steps, layouts, with_nuts=not quick)
-        new, times = compare(QUESTION, setting, rivals, "VAE", 7 if quick or not is_headline else 21)
+        new, times = compare(QUESTION, setting, rivals, "VAE", 7 if quick or not is_headline else 41)
         lines += new
         if is_headline:
             lines += [

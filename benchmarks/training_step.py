@@ -232,7 +232,7 @@ def measure_ladder(decoder, batch, num_temperatures, num_steps):
         str(r): make_step(decoder, PRODUCT, ThermodynamicMLE(KERNEL, AdaptedLadder(r), num_steps), x)
         for r in num_temperatures
     }
-    lines, times = compare(LADDER, setting, rivals, langevin, 7)
+    lines, times = compare(LADDER, setting, rivals, langevin, 15)
     temperatures = np.asarray(num_temperatures)
     seconds = np.stack([times[str(r)] for r in num_temperatures], axis=-1)
     slopes = np.array([np.polyfit(temperatures, row, 1)[0] for row in seconds])
@@ -255,9 +255,9 @@ def measure(quick):
     if quick:
         return measure_strategies(MNIST, HEADLINE_BATCH, 20, (PRODUCT,), 9, True)
     headline = deconvolutions(HEADLINE_LATENTS)
-    lines = measure_strategies(headline, HEADLINE_BATCH, 20, LAYOUTS, 15, True)
+    lines = measure_strategies(headline, HEADLINE_BATCH, 20, LAYOUTS, 31, True)
     for decoder in (DIGITS, MNIST):
-        lines += measure_strategies(decoder, HEADLINE_BATCH, 20, (PRODUCT,), 15, True)
+        lines += measure_strategies(decoder, HEADLINE_BATCH, 20, (PRODUCT,), 31, True)
     for num_latents, batch in ((10, 128), (30, 128), (100, 128), (81, 32), (81, 512)):
         lines += measure_strategies(deconvolutions(num_latents), batch, 20, LAYOUTS, 7, False)
     return lines + measure_ladder(headline, HEADLINE_BATCH, (2, 4, 8, 12, 16, 20), 5)

@@ -111,18 +111,24 @@ def test_a_moved_grid_has_an_exact_normalizer():
 
 
 @pytest.mark.slow
-def test_training_compiles_each_function_once():
+def test_training_compiles_each_function_once(tmp_path):
     # Oracle: JAX's own count of compilations: epochs 3, 4 and 6 refit, after the refit of epoch 2 has compiled all; every
-    # epoch is evaluated. A state of NumPy arrays, as a checkpoint holds it, goes on to the same evaluations.
-    compiled = []
+    # epoch is evaluated and saved. A checkpoint goes on to the same evaluations by the programs that are there.
+    pytest.importorskip("orbax.checkpoint")
+    from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints, Place
+
+    checkpoints, compiled = Checkpoints(tmp_path, num_kept=6), []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: compiled.append(event) if event.endswith("backend_compile_duration") else None
+        lambda event, *_, fun_name=None, **__: (
+            compiled.append(fun_name) if event.endswith("backend_compile_duration") else None
+        )
     )
     model, x = make_model(), jnp.array([1.0, -1.0]) + 0.5 * jax.random.normal(jax.random.key(0), (60, 2))
     counts, states = [], []
 
     def note(state, row):
         states.append(jax.device_get(state))
+        checkpoints.save(Checkpoint(Place(int(state.epoch)), state, [], ""))
         counts.append(len(compiled))
 
     def evaluate(key, params):
@@ -135,7 +141,10 @@ def test_training_compiles_each_function_once():
     }  # fmt: skip
     result = fit(jax.random.key(0), model, x, **settings)
     assert counts[2] == counts[5]
-    resumed = fit(jax.random.key(0), model, x, state=states[2], **settings)
+    saved = checkpoints.load(Place(3)).state
+    resumed = fit(jax.random.key(0), model, x, state=saved, **settings)
+    of_training = [f"jit({name})" for name in ("_shuffle", "_run_steps", "_close", "_choose", "_refit")]
+    assert [compiled.count(name) for name in of_training] == [1] * len(of_training)
     np.testing.assert_array_equal(resumed.history["evaluation"], result.history["evaluation"][3:])
     domains = [state.grids["prior$grid"]["domain"] for state in states[:6]]
     moved = [not np.array_equal(old, new) for old, new in itertools.pairwise(domains)]
