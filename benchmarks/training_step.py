@@ -4,8 +4,8 @@ A step is a strategy's loss and gradient and an update by Adam. Three decoders: 
 digits; a perceptron 16-400-400-784, as for MNIST; and deconvolutions 64-32-16 to 32 x 32 x 3, of which latents and batch
 are varied too. Encoders mirror them. Importance draws as many latents as the batch has data. Chains take unadjusted
 Langevin steps, the latent EBM's two chains, on the posterior and on the prior, as many each as the KAEM's one. Generator
-gradients are the floor of a Langevin step: that many derivatives of the likelihood, and nothing else. The larger the
-decoder, the less the latent EBM's second chain and its energy weigh beside them.
+gradients and an update, at given latents, are the floor of a Langevin step: that many derivatives of the likelihood, and
+one of the parameters. The larger the decoder, the less the latent EBM's second chain and its energy weigh beside them.
 
 The time of a thermodynamic step against the number of temperatures is fitted by a line; its slope is counted in
 Langevin steps of training, of as many moves. With `--quick` there is the perceptron alone, and no ladder.
@@ -48,7 +48,7 @@ from kaem_ppl.models import (
 
 STEP, LADDER = "a training step", "a thermodynamic training step"
 KERNEL, OPTIMIZER = ULA(1e-3), optax.adam(1e-3)
-FLOOR, LAYOUTS = "generator gradients", (PRODUCT, MIXTURE)
+FLOOR, UPDATE, LAYOUTS = "generator gradients", f"{PRODUCT}, an update", (PRODUCT, MIXTURE)
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,23 @@ class ContrastiveMLE:
         return loss + self.model.log_prior(params, jax.lax.stop_gradient(z)).mean(), (metrics, state)
 
 
+@dataclass(frozen=True)
+class JointMLE:
+    """An update at given latents of a product KAEM: what is left of a Langevin step without its chain."""
+
+    num_latents: int
+
+    def init(self, key, plate_model, params, data):
+        """Remember nothing."""
+        return ()
+
+    def loss(self, key, plate_model, params, state, batch):
+        """The negative log-joint; see `Strategy.loss`."""
+        latents = {"z": jnp.zeros((len(batch), self.num_latents, 1))}
+        log_likelihood, log_prior = plate_model.log_densities(params, batch, latents)
+        return -(log_likelihood + log_prior).mean(), ({}, state)
+
+
 def make_guide(encoder, num_summands):
     """A guide by an encoder, for latents of shape (Q, P) where `num_summands` is P, of (Q,) where it is None."""
 
@@ -176,7 +193,7 @@ def generator_gradients(decoder, x, num_steps):
     return partial(run, params, z, x)
 
 
-def make_rivals(decoder, batch, num_steps, layouts):
+def make_rivals(decoder, batch, num_steps, layouts, with_update):
     """Calls by name, KAEMs in these layouts of their latents."""
     x, encoder = decoder.make_data(batch), decoder.encoder
     langevin, chains, ebm = LangevinMLE(KERNEL, num_steps), f"{num_steps} Langevin steps", "latent EBM"
@@ -189,19 +206,32 @@ def make_rivals(decoder, batch, num_steps, layouts):
             f"{layout}, importance": (layout, ImportanceMLE(batch)),
             f"{layout}, {chains}": (layout, langevin),
         }
+    if with_update:
+        strategies[UPDATE] = PRODUCT, JointMLE(decoder.num_latents)
     if layouts == LAYOUTS:
         strategies[f"{PRODUCT}, variational"] = (PRODUCT, VariationalMLE(make_guide(encoder, 1)))
     rivals = {name: make_step(decoder, model, strategy, x) for name, (model, strategy) in strategies.items()}
     return rivals | {f"{num_steps} {FLOOR}": generator_gradients(decoder, x, num_steps)}
 
 
-def measure_strategies(decoder, batch, num_steps, layouts, repetitions, is_headline):
+def measure_strategies(decoder, batch, num_steps, layouts, repetitions, is_headline, with_update=False):
     """All rivals of one decoder and batch."""
     setting = {"generator": decoder.name, "latents": decoder.num_latents, "batch": batch}
-    lines, times = compare(STEP, setting, make_rivals(decoder, batch, num_steps, layouts), "VAE", repetitions)
+    lines, times = compare(
+        STEP, setting, make_rivals(decoder, batch, num_steps, layouts, with_update), "VAE", repetitions
+    )
     if not is_headline:
         return lines
     chains = f"{num_steps} Langevin steps"
+    if with_update:
+        floor = times[f"{num_steps} {FLOOR}"] + times[UPDATE]
+        lines.append(
+            report(
+                f"training, {decoder.name}: {PRODUCT}, {chains} / {num_steps} {FLOOR} and an update", setting,
+                times[f"{PRODUCT}, {chains}"] / floor, "ratio", relative_to=f"{num_steps} {FLOOR} and an update",
+                at_most=1.3,
+            )
+        )  # fmt: skip
     for layout in layouts:
         for name, rival, at_most in (
             (f"{layout}, importance", "VAE", 1.1), (f"{layout}, {chains}", f"latent EBM, {chains}", 0.8),
@@ -239,7 +269,14 @@ def measure_ladder(decoder, batch, num_temperatures, num_steps):
     medians = np.median(seconds, axis=0)
     # One minus the fraction of the variance that the line leaves over.
     r_squared = np.corrcoef(temperatures, medians)[0, 1] ** 2
-    setting |= {"temperatures": list(num_temperatures)}
+    lines += [
+        report(
+            f"training: a thermodynamic step of {r} temperatures / {r} Langevin steps", setting,
+            times[str(r)] / (r * times[langevin]), "ratio", relative_to=f"{langevin} x {r}", at_most=1.1,
+        )
+        for r in num_temperatures
+    ]  # fmt: skip
+    setting = setting | {"temperatures": list(num_temperatures)}
     return [
         *lines,
         report(
@@ -255,9 +292,9 @@ def measure(quick):
     if quick:
         return measure_strategies(MNIST, HEADLINE_BATCH, 20, (PRODUCT,), 9, True)
     headline = deconvolutions(HEADLINE_LATENTS)
-    lines = measure_strategies(headline, HEADLINE_BATCH, 20, LAYOUTS, 31, True)
+    lines = measure_strategies(headline, HEADLINE_BATCH, 20, LAYOUTS, 31, True, with_update=True)
     for decoder in (DIGITS, MNIST):
-        lines += measure_strategies(decoder, HEADLINE_BATCH, 20, (PRODUCT,), 31, True)
+        lines += measure_strategies(decoder, HEADLINE_BATCH, 20, (PRODUCT,), 31, True, with_update=True)
     for num_latents, batch in ((10, 128), (30, 128), (100, 128), (81, 32), (81, 512)):
         lines += measure_strategies(deconvolutions(num_latents), batch, 20, LAYOUTS, 7, False)
     return lines + measure_ladder(headline, HEADLINE_BATCH, (2, 4, 8, 12, 16, 20), 5)
