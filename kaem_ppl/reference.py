@@ -13,14 +13,21 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
+# Named by their module: ArviZ loads NumPyro lazily, and after it `numpyro.distributions.truncated` is no attribute.
+from numpyro.distributions.truncated import (
+    LeftTruncatedDistribution,
+    RightTruncatedDistribution,
+    TwoSidedTruncatedDistribution,
+)
+
 from .quadrature import KRONROD, NODES, safe_log
 
 _SYMMETRIC = (dist.Normal, dist.Cauchy, dist.Laplace, dist.Logistic, dist.StudentT, dist.SoftLaplace)
 _SMOOTH_TO_THE_ENDS = (
     dist.Uniform,
-    dist.truncated.LeftTruncatedDistribution,
-    dist.truncated.RightTruncatedDistribution,
-    dist.truncated.TwoSidedTruncatedDistribution,
+    LeftTruncatedDistribution,
+    RightTruncatedDistribution,
+    TwoSidedTruncatedDistribution,
 )
 
 

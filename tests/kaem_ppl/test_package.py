@@ -19,6 +19,13 @@ def test_import_is_light():
     assert not {"matplotlib", "sklearn", "flax", "arviz", "blackjax", "orbax"} & set(loaded)
 
 
+@pytest.mark.parametrize("first", ["arviz", "blackjax", "flax.nnx"])
+def test_import_after_another_library(first):
+    # ArviZ leaves NumPyro as a module loaded on demand, some of whose submodules are no attributes of their parent.
+    code = f"import {first}, kaem_ppl, kaem_ppl.inference, kaem_ppl.models"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_every_docstring_example():
     # `kaem_ppl.models` and `kaem_ppl.inference` are found too, through the installed mapping.
     names = ["kaem_ppl"]
