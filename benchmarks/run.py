@@ -1,8 +1,9 @@
 """All benchmarks, each in a process of its own, and what they found as Markdown.
 
 Run as `python benchmarks/run.py [--quick] [--only NAME ...] [--out FOLDER]`. Leaves for each benchmark `NAME.jsonl`,
-one line for each measurement, and `NAME.png`; and `summary.md`, whose first table sets the headline ratios beside their
-bars, and beside what the last run in the same folder found.
+one line for each measurement, and `NAME.png`, or, where it failed or was stopped, what it had measured in
+`NAME.partial.jsonl`; and `summary.md`, whose first table sets the headline ratios beside their bars, and beside what the
+last run in the same folder found.
 """
 
 import argparse
@@ -35,10 +36,14 @@ def run_all(names, quick, out):
             bar.set_description(name)
             command = [sys.executable, str(FOLDER / f"{name}.py"), "--out", str(out), *(["--quick"] if quick else [])]
             started = time.perf_counter()
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False)
+            partial = out / f"{name}.partial.jsonl"
+            with partial.open("w") as lines:
+                done = subprocess.run(command, stdout=lines, env=environment, check=False)
             seconds[name] = time.perf_counter() - started
             if done.returncode:
                 failed.append(name)
+            else:
+                partial.unlink()
     return seconds, failed
 
 
