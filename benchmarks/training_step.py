@@ -305,12 +305,15 @@ def draw(lines):
     from matplotlib.figure import Figure
     from plots import PALETTE, plain_axis
 
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    ladder = [line for line in lines if line["question"] == LADDER]
+    figure = Figure(figsize=(12 if ladder else 7, 6 if ladder else 4), layout="constrained")
+    left, *right = figure.subplots(1, 2 if ladder else 1, width_ratios=(3, 2) if ladder else None, squeeze=False)[0]
     steps = [line for line in lines if line["question"] == STEP]
     names = list(dict.fromkeys(line["setting"]["rival"] for line in steps))
     settings = list(dict.fromkeys(_place(line) for line in steps))
-    for colour, place in zip(PALETTE, settings, strict=False):
+    # Settings of one rival lie side by side rather than on one another.
+    shifts = np.linspace(-0.3, 0.3, len(settings)) if len(settings) > 1 else np.zeros(1)
+    for colour, place, shift in zip(PALETTE, settings, shifts, strict=False):
         chosen = {
             line["setting"]["rival"]: (line["ratio"], *line["ratio_quartiles"])
             for line in steps
@@ -318,19 +321,16 @@ def draw(lines):
         }
         middle, low, high = np.array(list(chosen.values())).T
         left.errorbar(
-            middle, [names.index(name) for name in chosen], xerr=(middle - low, high - middle), fmt="o", markersize=5,
-            color=colour, label=place,
+            middle, [names.index(name) + shift for name in chosen], xerr=(middle - low, high - middle), fmt="o",
+            markersize=5, color=colour, label=place,
         )  # fmt: skip
     plain_axis(left, "time / time of a VAE's step", STEP, yscale="linear")
     left.set_yticks(np.arange(len(names)), names)
     left.invert_yaxis()
     left.axvline(1, color="#7f7f7f", linewidth=0.8, linestyle="--")
-    left.legend(frameon=False, fontsize=8)
-    ladder = [line for line in lines if line["question"] == LADDER]
-    if ladder:
-        _draw_ladder(right, *ladder)
-    else:
-        right.set_visible(False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    for panel in right:
+        _draw_ladder(panel, *ladder)
     return figure
 
 
@@ -348,7 +348,7 @@ def _draw_ladder(panel, langevin, *ladder):
         x, 1e3 * langevin["value"] * x, color=PALETTE[2], linestyle="--", label="a Langevin training step each"
     )  # fmt: skip
     setting = langevin["setting"]
-    title = f"{LADDER}\n{setting['model']}, {_place(langevin)}, {setting['moves']} moves"
+    title = f"{LADDER}\n{setting['model']}, {setting['moves']} moves\n{_place(langevin)}"
     plain_axis(panel, "temperatures", title, xscale="linear", yscale="linear")
     panel.set_ylabel("milliseconds")
     panel.legend(frameon=False, fontsize=8, loc="upper left")
