@@ -253,8 +253,9 @@ def draw(lines):
     from matplotlib.figure import Figure
     from plots import PALETTE, plain_axis
 
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    errors, by_panels, by_latents, by_components = figure.subplots(2, 2).flat
+    num_rows = 1 + any(line["question"] in (BY_LATENTS, BY_COMPONENTS) for line in lines)
+    figure = Figure(figsize=(10, 4 * num_rows), layout="constrained")
+    errors, *times = figure.subplots(num_rows, 2).flat
     styles = {"float64": "-", "float32": "--"}
     colours = dict(zip((("log Z", TABLE), ("CDF", TABLE), ("log Z", RUNNING_SUM), ("CDF", RUNNING_SUM)),
                        PALETTE, strict=False))  # fmt: skip
@@ -270,16 +271,13 @@ def draw(lines):
     errors.set_ylabel("nats (log Z), probability (CDF)")
     errors.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(-0.1, -0.14), ncols=2)
 
-    for panel, axis, title, questions in (
-        (by_panels, "panels", f"81 latents: a table and {NUM_DRAWS} draws of each", {BY_PANELS: (TABLE, RUNNING_SUM)}),
-        (by_latents, "latents", f"normalisers; a table and {NUM_DRAWS} draws of each",
+    sweeps = (
+        ("panels", f"81 latents: a table and {NUM_DRAWS} draws of each", {BY_PANELS: (TABLE, RUNNING_SUM)}),
+        ("latents", f"normalisers; a table and {NUM_DRAWS} draws of each",
          {BY_LATENTS: (TABLE, RUNNING_SUM), NORMALISERS: (TABLE, SCIPY)}),
-        (by_components, "components", f"81 latents: a table and {NUM_DRAWS} draws of each",
-         {BY_COMPONENTS: (COLLAPSED, CHOSEN)}),
-    ):  # fmt: skip
-        if not any(line["question"] in questions for line in lines):
-            panel.set_visible(False)
-            continue
+        ("components", f"81 latents: a table and {NUM_DRAWS} draws of each", {BY_COMPONENTS: (COLLAPSED, CHOSEN)}),
+    )  # fmt: skip
+    for panel, (axis, title, questions) in zip(times, sweeps, strict=False):
         pairs = [(question, name) for question, names in questions.items() for name in names]
         for colour, (question, name) in zip(PALETTE, pairs, strict=False):
             x, y = _curve(lines, question, axis, {"rival": name})
