@@ -5,6 +5,7 @@
 """
 
 import argparse
+import time
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from numpyro import handlers
 
 import kaem_ppl as kp
 from kaem_ppl.inference import MALA, ULA, GivenLadder, ParallelTempering, PowerLadder, sample_posterior
-from kaem_ppl.inference.markov_chain import _advance, _begin, find_start
+from kaem_ppl.inference.markov_chain import _advance, find_start
 from kaem_ppl.inference.parallel_tempering import _Tempered
 from kaem_ppl.inference.power_posterior import read_power_posterior
 from kaem_ppl.inference.sampler import problem_keys
 from kaem_ppl.models import ConvGenerator, MixtureKAEM
 
 NUM_LATENTS, NUM_COMPONENTS, BATCH, STEPS, STEP_SIZE = 81, 40, 128, 20, 1e-4
+# Without the prior's own temperature all four replicas move by the kernel.
+LADDER = ParallelTempering(ULA(STEP_SIZE), ladder=GivenLadder((0.1, 0.3, 0.6, 1.0)))
 SETTING = {"latents": NUM_LATENTS, "components": NUM_COMPONENTS, "batch": BATCH, "generator": "deconvolutions 64-32-16"}
 
 
@@ -86,14 +89,12 @@ def measure_steps(repetitions):
     """Ratios to the generator's own gradients."""
     model, params, x = make_model()
     base, of_replicas = "generator's gradients", "generator's gradients, 4 replicas"
-    # Without the prior's own temperature all four replicas move by the kernel.
-    tempered = ParallelTempering(ULA(STEP_SIZE), ladder=GivenLadder((0.1, 0.3, 0.6, 1.0)))
     rivals = {
         base: generator_gradients(model, params, x),
         of_replicas: generator_gradients(model, params, x, 4),
         "gradients with the prior": posterior_gradients(model, params, x),
         "20 steps of ULA": sampler_run(model, params, x, ULA(STEP_SIZE)),
-        "4 temperatures x 20 steps of ULA": sampler_run(model, params, x, tempered),
+        "4 temperatures x 20 steps of ULA": sampler_run(model, params, x, LADDER),
     }
     times, first = interleave(rivals, repetitions)
     lines = [report(base, SETTING, times[base] / STEPS, "seconds per step", first_call_seconds=first[base])]
@@ -110,12 +111,31 @@ def measure_steps(repetitions):
     return lines
 
 
+def measure_compilation():
+    """Seconds that XLA compiles before a sampler's first draw, nothing being compiled before, and the whole first call."""
+    model, params, x = make_model()
+    seconds = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, duration, **_: seconds.append(duration) if event.endswith("backend_compile_duration") else None
+    )
+    lines = []
+    for name, sampler in (("ULA", ULA(STEP_SIZE)), ("ladder of 4", LADDER)):
+        run = sampler_run(model, params, x, sampler)
+        jax.clear_caches()
+        seconds.clear()
+        started = time.perf_counter()
+        jax.block_until_ready(run())
+        whole = time.perf_counter() - started
+        more = {"programs": len(seconds), "first_call_seconds": whole}
+        lines.append(report(f"compile time of {name}", SETTING, sum(seconds), "seconds", **more))
+    return lines
+
+
 def memory_of_steps(model, params, x, sampler):
     """Bytes that the program of a chunk of two steps holds at most: what it is given, makes, and uses in between."""
     posterior = read_power_posterior(model, (x,), {}, params=params, plate="data")
     transition, keys = _Tempered(sampler), problem_keys(jax.random.key(3), 1, len(x))
-    state = find_start(transition.kernel, posterior, keys)
-    carry = jax.eval_shape(lambda *args: _begin(transition, *args), posterior, keys, state)
+    carry = find_start(transition, posterior, keys)
     steps = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     memory = _advance.lower(transition, posterior, carry, keys, steps).compile().memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -150,7 +170,8 @@ def main():
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    write_lines(measure_steps(options.repetitions) + measure_ladder(options.repetitions), options.out)
+    repetitions = options.repetitions
+    write_lines(measure_compilation() + measure_steps(repetitions) + measure_ladder(repetitions), options.out)
 
 
 if __name__ == "__main__":

@@ -10,21 +10,29 @@ import numpy as np
 from jax import lax
 
 from .adaptation import DRAW, IDLE, adapt, begin_adaptation, end_adaptation, warmup_schedule
-from .kernel import Kernel, Tuning
-from .loops import is_slow_kernel
+from .kernel import ChainState, Kernel, Tuning
+from .loops import is_slow_in_loops
 from .power_posterior import PowerPosterior, Target
 from .sampler import SamplerOutput, problem_keys, progress
 
 _NUM_STARTS = 20
+# Keys of starts are numbered from here, those of steps from 0.
+_FIRST_START = np.uint32(2**31)
 
 
 class Transition(Protocol):
-    """What moves along a chain of one problem; a hashable value, for it is static."""
+    """What moves along a chain of one problem; a hashable value, for it is static.
+
+    Attributes:
+        kernel: what it moves by.
+        num_replicas: R, draws of the prior that it starts from.
+    """
 
     kernel: Kernel
+    num_replicas: int
 
-    def begin(self, key: jax.Array, state: Any, target: Target) -> Any:
-        """Return what is carried along the chain, from the kernel's state at a draw of the prior."""
+    def begin(self, replicas: ChainState) -> Any:
+        """Return what is carried along the chain, from the kernel's states (R, ...) at draws of the prior."""
         ...
 
     def advance(
@@ -66,6 +74,8 @@ def sample_chains(
 class SingleKernel:
     """The transition of one kernel at temperature 1; compared by its kernel, so that programs are compiled once."""
 
+    num_replicas = 1
+
     def __init__(self, kernel: Kernel):
         self.kernel = kernel
 
@@ -75,7 +85,8 @@ class SingleKernel:
     def __eq__(self, other):
         return type(other) is SingleKernel and self.kernel == other.kernel
 
-    def begin(self, key, state, target):
+    def begin(self, replicas):
+        state = jax.tree.map(lambda x: x[0], replicas)
         return state, begin_adaptation(self.kernel, state.position)
 
     def advance(self, key, carry, target, stage, window_ends):
@@ -129,10 +140,9 @@ def run_chains(
             "kernel a `step_size` if it has one."
         )
     keys = problem_keys(key, num_chains, posterior.num_data)
-    state = find_start(kernel, posterior, keys)
-    carry = _begin(transition, posterior, keys, state)
-    position = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), state.position)
-    is_slow = is_slow_kernel(kernel, posterior, position)
+    carry = find_start(transition, posterior, keys)
+    # A start evaluates the model as a step does.
+    is_slow = is_slow_in_loops(_start.trace(transition, posterior, keys, np.uint32(0)).jaxpr)
     length = 1 if is_slow else _chunk_length(num_warmup, num_samples)
 
     steps = _schedule(num_warmup, num_samples, length)
@@ -153,32 +163,30 @@ def run_chains(
             fraction = (chunk + 1) / num_warmup_chunks
             carry = transition.after_warmup_chunk(carry, _join(recent), fraction)
             recent = []
-    records = jax.block_until_ready(jax.tree.map(lambda x: jnp.moveaxis(x[:num_samples], 0, 1), _join(kept)))
+    records = jax.tree.map(lambda x: jnp.asarray(np.moveaxis(x[:num_samples], 0, 1)), _join(kept))
     seconds = time.perf_counter() - started
     summary = jax.vmap(jax.vmap(transition.summarize))(carry)
     return SamplerOutput(records.pop("position"), records, summary, dims, seconds)
 
 
-def find_start(kernel: Kernel, posterior: PowerPosterior, keys: jax.Array) -> Any:
-    """States at prior draws where log-density and gradient are finite; batched as `keys`, (C, N).
+def find_start(transition: Transition, posterior: PowerPosterior, keys: jax.Array) -> Any:
+    """What is carried along the chains from prior draws where log-density and gradient are finite; keys (C, N).
 
     Raises:
         ValueError: none of several draws will do.
     """
-    state = _start(kernel, posterior, keys, 0)
-    is_good = _is_finite(state)
+    carry, is_good, is_possible = _start(transition, posterior, keys, np.uint32(0))
     for attempt in range(1, _NUM_STARTS):
-        if is_good.all():
-            return state
-        new = _start(kernel, posterior, keys, attempt)
-        state = _choose(is_good, state, new)
-        is_good = is_good | _is_finite(new)
-    if is_good.all():
-        return state
+        if np.asarray(is_good).all():
+            break
+        new, is_new_good, is_possible = _start(transition, posterior, keys, np.uint32(attempt))
+        carry = _choose(is_good, carry, new)
+        is_good = is_good | is_new_good
+    if np.asarray(is_good).all():
+        return carry
     bad = np.flatnonzero(~np.asarray(is_good).all(0))
     which = "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
-    is_zero = ~np.isfinite(np.asarray(state.log_likelihood))[:, bad].any()
-    part = "log-prior or a gradient" if not is_zero else "log-likelihood"
+    part = "log-prior or a gradient" if np.asarray(is_possible)[:, bad].any() else "log-likelihood"
     raise ValueError(
         f"The {part} is not finite at any of {_NUM_STARTS} prior draws{which}. Check that the arguments hold no NaN, that "
         "they lie in the likelihood's support, and that `params` are finite."
@@ -206,37 +214,36 @@ def _schedule(num_warmup, num_samples, length):
 
 
 def _join(chunks):
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+    # On the host: on the device every number of chunks would be a program of its own.
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
 
 @partial(jax.jit, static_argnums=0)
-def _start(kernel, posterior, keys, attempt):
+def _start(transition, posterior, keys, attempt):
+    """What is carried from prior draws; whether a chain can go on from there; whether the likelihood is finite; (C, N)."""
+    kernel, num_replicas = transition.kernel, transition.num_replicas
+    numbers = _FIRST_START + attempt * num_replicas + jnp.arange(num_replicas, dtype=jnp.uint32)
+
     def start(key, datum):
         target = posterior.target(datum)
-        return kernel.evaluate(target, target.draw(jax.random.fold_in(key, attempt)))
+        replicas = jax.vmap(lambda n: kernel.evaluate(target, target.draw(jax.random.fold_in(key, n))))(numbers)
+        is_good = jax.vmap(lambda replica: replica.is_finite())(replicas)
+        # Replicas start apart from each other, where that is possible.
+        stand_in = jax.tree.map(lambda x: x[jnp.argmax(is_good)], replicas)
+        replicas = _choose(
+            is_good, replicas, jax.tree.map(lambda x, y: jnp.broadcast_to(y, x.shape), replicas, stand_in)
+        )
+        return transition.begin(replicas), is_good.any(), jnp.isfinite(replicas.log_likelihood).any()
 
     return over_problems(start, posterior, keys)
 
 
 @jax.jit
-def _is_finite(state):
-    return jax.vmap(jax.vmap(lambda state: state.is_finite()))(state)
-
-
-@jax.jit
 def _choose(condition, when_true, when_false):
     def choose(x, y):
-        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - 2)), x, y)
+        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
 
     return jax.tree.map(choose, when_true, when_false)
-
-
-@partial(jax.jit, static_argnums=0)
-def _begin(transition, posterior, keys, state):
-    def begin(key, datum, state):
-        return transition.begin(jax.random.fold_in(key, _NUM_STARTS), state, posterior.target(datum))
-
-    return over_problems(begin, posterior, keys, state)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -247,31 +254,29 @@ def _end_warmup(transition, carry):
 @partial(jax.jit, static_argnums=0, donate_argnums=2)
 def _advance(transition, posterior, carry, keys, steps):
     """A chunk of steps, (length, 3), of every problem; records have the axes (length, C, N, ...)."""
-
-    def step(carry, step):
-        number, stage, window_ends = step[0], step[1], step[2] == 1
-
-        def move(key, datum, carry):
-            # Apart from the keys of the starts.
-            key = jax.random.fold_in(jax.random.fold_in(key, _NUM_STARTS + 1), number)
-            return transition.advance(key, carry, posterior.target(datum), stage, window_ends)
-
-        def move_all(carry):
-            return over_problems(move, posterior, keys, carry)
-
-        if len(steps) == 1:
-            return move_all(carry)
-        records = jax.eval_shape(move_all, carry)[1]
-
-        def idle(carry):
-            return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), records)
-
-        return lax.cond(stage == IDLE, idle, move_all, carry)
-
     if len(steps) == 1:
-        carry, records = step(carry, steps[0])
+        carry, records = _move(transition, posterior, carry, keys, steps[0])
         return carry, jax.tree.map(lambda x: x[None], records)
-    return lax.scan(step, carry, steps)
+    records = jax.eval_shape(partial(_move, transition), posterior, carry, keys, steps[0])[1]
+
+    def idle(carry, step):
+        return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), records)
+
+    def move(carry, step):
+        return _move(transition, posterior, carry, keys, step)
+
+    return lax.scan(lambda carry, step: lax.cond(step[1] == IDLE, idle, move, carry, step), carry, steps)
+
+
+# Compiled as part of `_advance`; a function of its own, so that the model runs once for shapes and steps.
+@partial(jax.jit, static_argnums=0)
+def _move(transition, posterior, carry, keys, step):
+    number, stage, window_ends = step[0], step[1], step[2] == 1
+
+    def move(key, datum, carry):
+        return transition.advance(jax.random.fold_in(key, number), carry, posterior.target(datum), stage, window_ends)
+
+    return over_problems(move, posterior, keys, carry)
 
 
 def over_problems(function, posterior, keys, *batched):

@@ -98,12 +98,7 @@ class ParallelTempering(Sampler):
                 "step_size": ("temperature",),
             },
         )
-        rejection = 1 - output.stats["swap_acceptance"].mean(1)
-        output.summary.update(
-            rejection_rate=rejection,
-            communication_barrier=communication_barrier(rejection),
-            recommended_num_temperatures=recommended_num_temperatures(rejection),
-        )
+        output.summary.update(_summarize_swaps(output.stats["swap_acceptance"]))
         return output
 
 
@@ -121,17 +116,12 @@ class _Tempered:
     def draws_reference(self) -> bool:
         return self.sampler.ladder.starts_at_prior
 
-    def begin(self, key, state: ChainState, target) -> tuple[ReplicaExchangeState, Adaptation]:
-        sampler, dtype = self.sampler, state.log_likelihood.dtype
-        temperatures = jnp.asarray(sampler.ladder.temperatures, dtype)
+    @property
+    def num_replicas(self) -> int:
+        return self.sampler.num_temperatures
 
-        def start(number):
-            new = self.kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
-            # Replicas start apart from each other, where that is possible.
-            is_good = new.is_finite()
-            return jax.tree.map(lambda new, old: jnp.where(is_good, new, old), new, state)
-
-        replicas = jax.vmap(start)(jnp.arange(sampler.num_temperatures))
+    def begin(self, replicas: ChainState) -> tuple[ReplicaExchangeState, Adaptation]:
+        temperatures = jnp.asarray(self.sampler.ladder.temperatures, replicas.log_likelihood.dtype)
         adaptation = jax.vmap(lambda replica: begin_adaptation(self.kernel, replica.position))(replicas)
         return init(replicas, temperatures), adaptation
 
@@ -189,6 +179,17 @@ def _with_reference(acceptance_rate, num_temperatures):
     """Acceptance at all temperatures: an exact draw from the prior is accepted."""
     missing = num_temperatures - acceptance_rate.shape[0]
     return jnp.concatenate([jnp.ones(missing, acceptance_rate.dtype), acceptance_rate])
+
+
+@jax.jit
+def _summarize_swaps(swap_acceptance):
+    """What the acceptances (C, S, N, R - 1) say of the ladder."""
+    rejection = 1 - swap_acceptance.mean(1)
+    return {
+        "rejection_rate": rejection,
+        "communication_barrier": communication_barrier(rejection),
+        "recommended_num_temperatures": recommended_num_temperatures(rejection),
+    }
 
 
 @jax.jit

@@ -233,8 +233,8 @@ def read_power_posterior(
     posterior = dataclasses.replace(reading.posterior, rows=tuple(rows), shared=tuple(shared), params=params)
     if not reading.fixed_priors:
         return posterior
-    zeros = {name: jnp.zeros(shape.shape, shape.dtype) for name, shape in reading.latent_shapes.items()}
-    known = _tilted_priors(posterior, reading.fixed_priors, zeros, tuple(row[0] for row in rows))
+    zeros = {name: np.zeros(shape.shape, shape.dtype) for name, shape in reading.latent_shapes.items()}
+    known = _tilted_priors(posterior, reading.fixed_priors, zeros)
     tables = {name: tabulate_prior(name, prior) for name, prior in known.items()}
     return dataclasses.replace(posterior, tables=tables)
 
@@ -545,7 +545,7 @@ def _find_fixed_priors(posterior):
 
     def is_fixed(name):
         def prior(posterior, latents, datum):
-            return _tilted_priors.__wrapped__(posterior, (name,), latents, datum)
+            return _read_tilted_priors(posterior, (name,), latents, datum)
 
         jaxpr = jax.make_jaxpr(prior)(posterior, shapes, datum).jaxpr
         _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -555,7 +555,12 @@ def _find_fixed_priors(posterior):
 
 
 @partial(jax.jit, static_argnums=1)
-def _tilted_priors(posterior, names, latents, datum):
+def _tilted_priors(posterior, names, latents):
+    """The tilted distributions of sites that depend on neither a latent nor a datum, so that any will do."""
+    return _read_tilted_priors(posterior, names, latents, tuple(row[0] for row in posterior.rows))
+
+
+def _read_tilted_priors(posterior, names, latents, datum):
     """The tilted distributions of some sites, where latents have these values."""
     sites = posterior._run(datum, _Fix(latents))
     return {name: unwrap(sites[name]["fn"]) for name in names}

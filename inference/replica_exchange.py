@@ -105,9 +105,9 @@ def build_kernel(step_fn: Callable, loglikelihood_fn: Callable, reference_fn: Ca
         rng_key: PRNGKey, state: ReplicaExchangeState, parameters: ArrayLikeTree
     ) -> tuple[ReplicaExchangeState, ReplicaExchangeInfo]:
         num_replicas = state.temperatures.size
-        step_key, swap_key = jax.random.split(rng_key)
-        # One key for each temperature: more temperatures leave the others' draws as they are.
-        keys = jax.vmap(lambda k: jax.random.fold_in(step_key, k))(jnp.arange(num_replicas))
+        # One key for each temperature and each pair: more temperatures leave the others' draws as they are.
+        all_keys = jax.vmap(lambda k: jax.random.fold_in(rng_key, k))(jnp.arange(2 * num_replicas - 1))
+        keys, swap_keys = all_keys[::2], all_keys[1::2]
         batch = keys, state.replicas, state.temperatures, parameters
         if reference_fn is None:
             replicas, kernel_info = jax.vmap(step_fn)(*batch)
@@ -122,7 +122,6 @@ def build_kernel(step_fn: Callable, loglikelihood_fn: Callable, reference_fn: Ca
         log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
         acceptance = jnp.exp(jnp.minimum(log_ratio, 0.0))
         pairs = jnp.arange(num_replicas - 1)
-        swap_keys = jax.vmap(lambda pair: jax.random.fold_in(swap_key, pair))(pairs)
         uniform = jax.vmap(lambda key: jax.random.uniform(key, (), acceptance.dtype))(swap_keys)
         is_swapped = (uniform < acceptance) & (pairs % 2 == state.num_steps % 2)
 

@@ -1,6 +1,7 @@
 """What `sample_posterior` asks of a sampler."""
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -63,6 +64,7 @@ class Sampler(ABC):
         """
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def problem_keys(key: jax.Array, num_chains: int, num_data: int) -> jax.Array:
     """A key for each chain and datum, shape (num_chains, num_data), that depends on its two indices only."""
     fold = jax.random.fold_in

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -102,13 +103,14 @@ def tabulate_prior(name: str, prior: TiltedDistribution) -> TabulatedPrior:
     num_cells = _FEWEST_CELLS
     while True:
         low, cell, cubics, error, size = interpolate(prior, num_cells)
+        largest = float(error)
         tolerance = max(_TOLERANCE, 16 * float(jnp.finfo(cubics.dtype).eps) * float(size))
-        if error <= tolerance or 4 * num_cells > most_cells:
+        if largest <= tolerance or 4 * num_cells > most_cells:
             break
         num_cells *= 4
-    if error > max(1e-3, tolerance):
+    if largest > max(1e-3, tolerance):
         warnings.warn(
-            f"The tabulated prior of site {name!r} is wrong by up to {float(error):.2g} nats between its nodes. Its "
+            f"The tabulated prior of site {name!r} is wrong by up to {largest:.2g} nats between its nodes. Its "
             "energy has kinks or oscillates; a smoother basis or activation removes the error.",
             stacklevel=2,
         )
@@ -122,14 +124,18 @@ def interpolate(prior: TiltedDistribution, num_cells: int) -> tuple[Array, Array
         Start of the interval and width of a cell, shape batch_shape; coefficients, batch_shape + (num_cells, 4); the
         largest error halfway between nodes and the largest size of the log-ratio, in nats, shape ().
     """
-    # Every second point is a node; those between measure the error.
+    # Every second point is a node; those between measure the error. Chunks bound memory, and one compiles.
     fractions = np.linspace(0, 1, 2 * num_cells + 1)
-    values, slopes, low, width = _evaluate_in_chunks(prior, fractions)
-    return _fit_cubics(values, slopes, low, width / num_cells)
+    padded = np.concatenate([fractions, np.ones(-len(fractions) % _POINTS_AT_ONCE)]).reshape(-1, _POINTS_AT_ONCE)
+    log_normalizer = prior.log_normalizer, prior.log_normalizer_error
+    return _fit_cubics([_evaluate(prior, log_normalizer, chunk) for chunk in padded], num_cells)
 
 
-@jax.jit
-def _fit_cubics(values, slopes, low, cell):
+@partial(jax.jit, static_argnums=1)
+def _fit_cubics(parts, num_cells):
+    values, slopes = (jnp.concatenate(x, axis=-1)[..., : 2 * num_cells + 1] for x in list(zip(*parts, strict=True))[:2])
+    _, _, low, width = parts[0]
+    cell = width / num_cells
     y, dy = values[..., ::2], slopes[..., ::2] * cell[..., None]
     rise = jnp.diff(y, axis=-1)
     left, right = dy[..., :-1], dy[..., 1:]
@@ -138,24 +144,13 @@ def _fit_cubics(values, slopes, low, cell):
     return low, cell, cubics, jnp.max(jnp.abs(halfway - values[..., 1::2])), jnp.max(jnp.abs(values))
 
 
-def _evaluate_in_chunks(prior, fractions):
-    """Log-ratio and its derivative at fractions of the interval, shape (..., M); chunks bound memory, and one compiles."""
-    padded = np.concatenate([fractions, np.ones(-len(fractions) % _POINTS_AT_ONCE)]).reshape(-1, _POINTS_AT_ONCE)
-    log_normalizer = prior.log_normalizer, prior.log_normalizer_error
-    parts = [_evaluate(prior, log_normalizer, chunk) for chunk in padded]
-    values, slopes = (
-        jnp.concatenate(x, axis=-1)[..., : len(fractions)] for x in zip(*(p[:2] for p in parts), strict=True)
-    )
-    return values, slopes, *parts[0][2:]
-
-
 @jax.jit
 def _evaluate(prior, log_normalizer, fractions):
     prior = prior.given(log_normalizer=log_normalizer)
     low, high = (jnp.broadcast_to(x, prior.batch_shape) for x in prior.interval)
-    points = fractions.astype(low.dtype).reshape(-1, *(1 for _ in prior.batch_shape))
-    # A derivative on the edge of the domain may be that of either side: step inside by a millionth.
-    inner = low + jnp.clip(points, 1e-6, 1 - 1e-6) * (high - low)
-    _, slopes = jax.jvp(prior.log_ratio, (inner,), (jnp.ones_like(inner),))
-    values = prior.log_ratio(low + points * (high - low))
+    fractions = fractions.astype(low.dtype).reshape(-1, *(1 for _ in prior.batch_shape))
+    points, inner = (low + x * (high - low) for x in (fractions, jnp.clip(fractions, 1e-6, 1 - 1e-6)))
+    # A derivative on the edge of the domain may be that of either side: step inside by a millionth, and back by the slope.
+    values, slopes = jax.jvp(prior.log_ratio, (inner,), (jnp.ones_like(inner),))
+    values += slopes * (points - inner)
     return jnp.moveaxis(values, 0, -1), jnp.moveaxis(slopes, 0, -1), low, high - low

@@ -1,6 +1,5 @@
 """NumPyro primitives: priors and generators whose parameters a model registers as it runs."""
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from numpyro.util import not_jax_tracer
 from .basis import RBF, Basis
 from .distributions import KANTilted, KANTiltedMixture
 from .network import KANetwork, check_sizes
-from .univariate import UnivariateKAN, check_domain
+from .univariate import UnivariateKAN, uniform_grid
 
 
 def kan_prior(
@@ -158,11 +157,8 @@ def register_parameters(name: str, init: Callable[[Array], Any]) -> Any:
 def _register_grid(name, bank_shape, basis, domain):
     """Grid and domain of each function, the value of the site `{name}$grid`."""
     with jax.ensure_compile_time_eval():
-        bounds = jnp.asarray(check_domain(domain), jnp.result_type(float))
-        initial = {
-            name: jnp.broadcast_to(value, bank_shape + value.shape)
-            for name, value in (("grid", basis.init_grid(bounds)), ("domain", bounds))
-        }
+        shared = uniform_grid(basis, domain)
+        initial = {name: jnp.broadcast_to(shared[name], bank_shape + shared[name].shape) for name in ("grid", "domain")}
     site = f"{name}$grid"
     values = numpyro.param(site, initial)
     _check_like(site, values, initial)
@@ -197,7 +193,7 @@ def _bank(values, basis, domain, activation) -> UnivariateKAN:
     """
     values = dict(values)
     with jax.ensure_compile_time_eval():
-        constants = UnivariateKAN.init(jax.random.key(0), basis=basis, domain=domain, activation=activation)
+        constants = uniform_grid(basis, domain)
     unconstrained_width = values.pop("unconstrained_width", None)
     if unconstrained_width is not None:
         to_width = biject_to(basis.width_constraint)
@@ -206,4 +202,4 @@ def _bank(values, basis, domain, activation) -> UnivariateKAN:
                 values["width"] = to_width(unconstrained_width)
         else:
             values["width"] = to_width(unconstrained_width)
-    return dataclasses.replace(constants, **values)
+    return UnivariateKAN(basis=basis, activation=activation, **constants | values)

@@ -80,20 +80,16 @@ class UnivariateKAN:
         """
         if not isinstance(basis, Basis):
             raise TypeError(f"basis={basis!r}: expected an instance such as RBF(20).")
-        domain = check_domain(domain)
-        dtype = jnp.result_type(float)
-        bounds = jnp.asarray(domain, dtype)
-        width = basis.default_width(domain) if basis.width is None else basis.width
+        constants = uniform_grid(basis, domain)
+        dtype = constants["domain"].dtype
         spline_key, base_key = jax.random.split(key)
         return cls(
             coef=basis.init_coef(spline_key, tuple(batch_shape), dtype),
             base_weight=basis.coef_scale * jax.random.normal(base_key, tuple(batch_shape), dtype),
             spline_weight=jnp.ones(tuple(batch_shape), dtype),
-            grid=basis.init_grid(bounds),
-            width=jnp.asarray(width, dtype),
-            domain=bounds,
             basis=basis,
             activation=activation,
+            **constants,
         )
 
     @property
@@ -272,6 +268,22 @@ def _least_squares(features: Array, targets: Array) -> Array:
     solve = jax.vmap(lambda a, y: jnp.linalg.lstsq(a, y)[0])
     flat = solve(features.reshape(-1, *features.shape[-2:]), targets.reshape(-1, targets.shape[-1]))
     return flat.reshape(*batch_shape, -1)
+
+
+def uniform_grid(basis: Basis, domain: tuple[float, float]) -> dict[str, Array]:
+    """The fields `grid`, `width` and `domain` of a new bank, shared by all of it.
+
+    Raises:
+        ValueError: where the domain is not two finite increasing numbers.
+    """
+    return _uniform_grid(basis, check_domain(domain), jnp.result_type(float))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _uniform_grid(basis, domain, dtype):
+    bounds = jnp.asarray(domain, dtype)
+    width = basis.default_width(domain) if basis.width is None else basis.width
+    return {"grid": basis.init_grid(bounds), "width": jnp.asarray(width, dtype), "domain": bounds}
 
 
 def check_domain(domain) -> tuple[float, float]:

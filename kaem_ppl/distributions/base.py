@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
@@ -385,10 +386,10 @@ def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
         inside = breakpoints[..., :-1, None] + jnp.diff(breakpoints)[..., None] * fractions
         edges = jnp.concatenate([inside.reshape(*breakpoints.shape[:-1], -1), breakpoints[..., -1:]], axis=-1)
         edges = jnp.clip(edges, low[..., None], high[..., None])
-    narrowing = (high - low)[..., None] / number * 2.0 ** -jnp.arange(1, 9, dtype=low.dtype)
-    rough_low, rough_high = ref.is_rough_at_ends(self.reference)
-    for rough, towards in ((rough_low, low[..., None] + narrowing), (rough_high, high[..., None] - narrowing)):
+    for rough, end, sign in zip(ref.is_rough_at_ends(self.reference), (low, high), (1, -1), strict=True):
         if rough:
+            narrowing = (high - low)[..., None] / number * np.asarray(2.0 ** -np.arange(1, 9), low.dtype)
+            towards = end[..., None] + sign * narrowing
             shape = lax.broadcast_shapes(edges.shape[:-1], towards.shape[:-1])
             both = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (edges, towards)]
             edges = jnp.sort(jnp.concatenate(both, axis=-1), axis=-1)
@@ -426,11 +427,12 @@ def check_arguments(energy, reference, batch_shape: tuple[int, ...], check_value
         ) from None
     low, high = ref.support_bounds(reference)
     if check_values and all(not_jax_tracer(x) for x in (low, high, energy.domain)):
-        with jax.ensure_compile_time_eval():
-            a, b = jnp.min(energy.domain[..., 0]), jnp.max(energy.domain[..., 1])
-            if not jnp.all((low < b) & (high > a)):
-                raise ValueError(
-                    f"domain=({a:g}, {b:g}) does not overlap the reference's support [{jnp.max(low)}, {jnp.min(high)}]: "
-                    "move one of them."
-                )
+        # By NumPy, which compiles nothing.
+        low, high, domain = (np.asarray(x) for x in (low, high, energy.domain))
+        a, b = domain[..., 0].min(), domain[..., 1].max()
+        if not np.all((low < b) & (high > a)):
+            raise ValueError(
+                f"domain=({a:g}, {b:g}) does not overlap the reference's support [{low.max()}, {high.min()}]: "
+                "move one of them."
+            )
     return shape
