@@ -296,7 +296,7 @@ def measure(quick):
     for decoder in (DIGITS, MNIST):
         lines += measure_strategies(decoder, HEADLINE_BATCH, 20, (PRODUCT,), 31, True, with_update=True)
     for num_latents, batch in ((10, 128), (30, 128), (100, 128), (81, 32), (81, 512)):
-        lines += measure_strategies(deconvolutions(num_latents), batch, 20, LAYOUTS, 7, False)
+        lines += measure_strategies(deconvolutions(num_latents), batch, 20, (PRODUCT,), 7, False)
     return lines + measure_ladder(headline, HEADLINE_BATCH, (2, 4, 8, 12, 16, 20), 5)
 
 

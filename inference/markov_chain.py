@@ -163,7 +163,7 @@ def run_chains(
             fraction = (chunk + 1) / num_warmup_chunks
             carry = transition.after_warmup_chunk(carry, _join(recent), fraction)
             recent = []
-    records = jax.tree.map(lambda x: jnp.asarray(np.moveaxis(x[:num_samples], 0, 1)), _join(kept))
+    records = jax.block_until_ready(_by_chain(_join(kept), num_samples))
     seconds = time.perf_counter() - started
     summary = jax.vmap(jax.vmap(transition.summarize))(carry)
     return SamplerOutput(records.pop("position"), records, summary, dims, seconds)
@@ -214,8 +214,14 @@ def _schedule(num_warmup, num_samples, length):
 
 
 def _join(chunks):
-    # On the host: on the device every number of chunks would be a program of its own.
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    # Not under `jax.jit`, which takes seconds for hundreds of chunks.
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+
+
+@partial(jax.jit, static_argnums=1)
+def _by_chain(records, num_samples):
+    """Records (steps, C, N, ...) without what filled the last chunk, as (C, S, N, ...)."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x[:num_samples], 0, 1), records)
 
 
 @partial(jax.jit, static_argnums=0)

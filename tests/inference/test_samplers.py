@@ -198,8 +198,9 @@ def test_one_latent_posterior_against_quadrature(basis, reference):
     # Oracle: the posterior's distribution function by the trapezoidal rule on 200,001 points of the model's own density.
     # Draws thinned to the least effective size of ten indicators z < q, which make up the distribution function: HMC's
     # antithetic draws have more for the mean than for those, up to three times. 9 samplers x 2 data, each p-value above
-    # 1e-4: a false alarm in 2e-3 of seeds.
-    x = jnp.array([[0.4, 0.3], [1.2, -0.5]])
+    # 1e-4: a false alarm in 2e-3 of seeds. Both modes are visited often even by the Langevin chains without adaptation,
+    # whose effective sizes are above 100.
+    x = jnp.array([[0.4, 0.3], [0.8, -0.5]])
     kwargs = {"basis": basis, "reference": reference}
     with handlers.seed(rng_seed=0), handlers.trace() as sites:
         one_latent(x, **kwargs)
@@ -214,7 +215,7 @@ def test_one_latent_posterior_against_quadrature(basis, reference):
     means = np.stack([grid**2, np.sin(3 * grid)], -1)
 
     samplers = [
-        (ULA(2e-4 if isinstance(reference, dist.Normal) else 2e-3), 400_000),
+        (ULA(1e-3 if isinstance(reference, dist.Normal) else 2e-3), 400_000),
         (MALA(), 20_000), (HMC(num_integration_steps=5), 10_000), (NUTS(), 5_000), (EllipticalSlice(), 20_000),
         (PCNL(), 20_000), (ImportanceSampling(20_000), 2_000), (ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 20_000),
         (TemperedSMC(num_particles=2_000), 2_000),

@@ -5,6 +5,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
+import kaem_ppl as kp
 from kaem_ppl.inference import (
     HMC,
     MALA,
@@ -20,6 +21,7 @@ from kaem_ppl.inference import (
     TemperedSMC,
     sample_posterior,
 )
+from kaem_ppl.inference.parameters import read_parameters
 from kaem_ppl.inference.sampler import problem_keys
 
 X = jnp.array([0.5, -1.0, 2.0])
@@ -62,6 +64,33 @@ def test_draws_do_not_depend_on_the_chunks():
     sampler = MALA(step_size=0.5)
     few, many = (draw(sampler=sampler, num_warmup=0, num_samples=n) for n in (7, 31))
     np.testing.assert_allclose(few.samples["z"], many.samples["z"][:, :7], atol=1e-5)
+
+
+def test_first_draws_take_few_programs():
+    # Oracle: JAX's own count of compilations. All replicas start in one program and move in another; the prior's table,
+    # keys and results take the others. Each operation outside `jax.jit` would be one more.
+    programs = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, fun_name=None, **__: (
+            programs.append(fun_name) if event.endswith("backend_compile_duration") else None
+        )
+    )
+
+    def learnt(x):
+        prior = kp.kan_prior("prior", (2,), basis=kp.RBF(7), domain=(-3, 3), reference=dist.Normal(0, 1))
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", prior.to_event(1))
+            numpyro.sample("x", dist.Normal(z.sum(-1), 1), obs=x)
+
+    params = read_parameters(jax.random.key(0), learnt, (X,)).values
+    sampler = ParallelTempering(ULA(0.1), ladder=GivenLadder((0.1, 0.3, 1.0)))
+    programs.clear()
+    draw(model=learnt, params=params, sampler=sampler, num_warmup=0, num_samples=13)
+    assert {"jit(_start)", "jit(_advance)"} <= set(programs)
+    assert len(programs) <= 32, programs
+    programs.clear()
+    draw(model=learnt, params=params, sampler=sampler, num_warmup=0, num_samples=13)
+    assert not programs
 
 
 def test_keys_differ():
