@@ -175,18 +175,21 @@ def find_start(transition: Transition, posterior: PowerPosterior, keys: jax.Arra
     Raises:
         ValueError: none of several draws will do.
     """
-    carry, is_good, is_possible = _start(transition, posterior, keys, np.uint32(0))
+    replicas, is_good = _start(transition, posterior, keys, np.uint32(0))
+    is_good = np.asarray(is_good)
     for attempt in range(1, _NUM_STARTS):
-        if np.asarray(is_good).all():
+        found = is_good.any(-1)
+        if found.all():
             break
-        new, is_new_good, is_possible = _start(transition, posterior, keys, np.uint32(attempt))
-        carry = _choose(is_good, carry, new)
-        is_good = is_good | is_new_good
-    if np.asarray(is_good).all():
-        return carry
-    bad = np.flatnonzero(~np.asarray(is_good).all(0))
+        new, is_new_good = _start(transition, posterior, keys, np.uint32(attempt))
+        replicas, is_good = _choose(found, (replicas, is_good), (new, is_new_good))
+        is_good = np.asarray(is_good)
+    if is_good.any(-1).all():
+        return _begin(transition, replicas if is_good.all() else _stand_in(replicas, is_good))
+    bad = np.flatnonzero(~is_good.any(-1).all(0))
     which = "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
-    part = "log-prior or a gradient" if np.asarray(is_possible)[:, bad].any() else "log-likelihood"
+    is_possible = np.isfinite(np.asarray(replicas.log_likelihood)[:, bad]).any()
+    part = "log-prior or a gradient" if is_possible else "log-likelihood"
     raise ValueError(
         f"The {part} is not finite at any of {_NUM_STARTS} prior draws{which}. Check that the arguments hold no NaN, that "
         "they lie in the likelihood's support, and that `params` are finite."
@@ -226,20 +229,18 @@ def _by_chain(records, num_samples):
 
 @partial(jax.jit, static_argnums=0)
 def _start(transition, posterior, keys, attempt):
-    """What is carried from prior draws; whether a chain can go on from there; whether the likelihood is finite; (C, N)."""
+    """States at draws of the prior, (C, N, R, ...), and whether a chain can go on from each."""
     kernel, num_replicas = transition.kernel, transition.num_replicas
     numbers = _FIRST_START + attempt * num_replicas + jnp.arange(num_replicas, dtype=jnp.uint32)
 
     def start(key, datum):
         target = posterior.target(datum)
-        replicas = jax.vmap(lambda n: kernel.evaluate(target, target.draw(jax.random.fold_in(key, n))))(numbers)
-        is_good = jax.vmap(lambda replica: replica.is_finite())(replicas)
-        # Replicas start apart from each other, where that is possible.
-        stand_in = jax.tree.map(lambda x: x[jnp.argmax(is_good)], replicas)
-        replicas = _choose(
-            is_good, replicas, jax.tree.map(lambda x, y: jnp.broadcast_to(y, x.shape), replicas, stand_in)
-        )
-        return transition.begin(replicas), is_good.any(), jnp.isfinite(replicas.log_likelihood).any()
+
+        def replica(number):
+            state = kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
+            return state, state.is_finite()
+
+        return jax.vmap(replica)(numbers)
 
     return over_problems(start, posterior, keys)
 
@@ -250,6 +251,22 @@ def _choose(condition, when_true, when_false):
         return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
 
     return jax.tree.map(choose, when_true, when_false)
+
+
+@jax.jit
+def _stand_in(replicas, is_good):
+    """Replicas start apart from each other where that is possible; the first good one stands in for bad ones."""
+
+    def of_problem(replicas, is_good):
+        source = jnp.where(is_good, jnp.arange(is_good.size), jnp.argmax(is_good))
+        return jax.tree.map(lambda x: x[source], replicas)
+
+    return jax.vmap(jax.vmap(of_problem))(replicas, is_good)
+
+
+@partial(jax.jit, static_argnums=0)
+def _begin(transition, replicas):
+    return jax.vmap(jax.vmap(transition.begin))(replicas)
 
 
 @partial(jax.jit, static_argnums=0)

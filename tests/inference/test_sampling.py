@@ -59,6 +59,29 @@ def test_a_draw_depends_on_its_own_chain_and_datum_only(sampler):
     np.testing.assert_allclose(few.samples["z"][0], many.samples["z"][0, :, :2], atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "sampler", [ULA(1e-10), ParallelTempering(ULA(1e-10), ladder=GivenLadder((0.5, 0.7, 0.9, 1.0)))]
+)
+def test_starts_where_the_likelihood_is_positive(sampler):
+    # Half of the prior's draws are impossible. Those of 20 chains and data are never all good at once (2^-20), nor are
+    # 20 pairs of four replicas; any of them would be seen for ever in a statistic of minus infinity.
+    def positive(x):
+        with numpyro.plate("data", len(x)):
+            z = numpyro.sample("z", dist.Normal(0, 1))
+            numpyro.factor("positive", jnp.where(z > 0, 0.0, -jnp.inf))
+            numpyro.sample("x", dist.Normal(z, 1), obs=x)
+
+    draws = draw(jnp.full(10, 3.0), positive, sampler, num_samples=2, num_warmup=0)
+    assert np.isfinite(draws.sample_stats["lp"]).all()
+    if "tempered_log_likelihood" in draws.sample_stats:
+        first = np.asarray(draws.sample_stats["tempered_log_likelihood"])[:, 0].reshape(-1, 4)
+        assert np.isfinite(first).all()
+        # Replicas start apart from each other where they can; the steps are too small to part them later.
+        distinct = [len(set(values.tolist())) for values in first.round(3)]
+        assert max(distinct) == 4
+        assert min(distinct) < 4
+
+
 def test_draws_do_not_depend_on_the_chunks():
     # Without adaptation a longer run starts with the shorter one, whatever chunks they are compiled in.
     sampler = MALA(step_size=0.5)
