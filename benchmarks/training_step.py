@@ -8,7 +8,8 @@ gradients and an update, at given latents, are the floor of a Langevin step: tha
 one of the parameters. The larger the decoder, the less the latent EBM's second chain and its energy weigh beside them.
 
 The time of a thermodynamic step against the number of temperatures is fitted by a line; its slope is counted in
-Langevin steps of training, of as many moves. With `--quick` there is the perceptron alone, and no ladder.
+Langevin steps of training, of as many moves. With `--quick` there is the perceptron alone, and neither chains nor a ladder,
+which take long to compile.
 """
 
 from dataclasses import dataclass
@@ -194,24 +195,20 @@ def generator_gradients(decoder, x, num_steps):
 
 
 def make_rivals(decoder, batch, num_steps, layouts, with_update):
-    """Calls by name, KAEMs in these layouts of their latents."""
+    """Calls by name, KAEMs in these layouts of their latents; chains where `num_steps` is not 0."""
     x, encoder = decoder.make_data(batch), decoder.encoder
-    langevin, chains, ebm = LangevinMLE(KERNEL, num_steps), f"{num_steps} Langevin steps", "latent EBM"
-    strategies: dict[str, tuple[str, Strategy]] = {
-        "VAE": ("VAE", VariationalMLE(make_guide(encoder, None))),
-        f"{ebm}, {chains}": (ebm, ContrastiveMLE(decoder.models[ebm], langevin)),
-    }
-    for layout in layouts:
-        strategies |= {
-            f"{layout}, importance": (layout, ImportanceMLE(batch)),
-            f"{layout}, {chains}": (layout, langevin),
-        }
+    strategies: dict[str, tuple[str, Strategy]] = {"VAE": ("VAE", VariationalMLE(make_guide(encoder, None)))}
+    strategies |= {f"{layout}, importance": (layout, ImportanceMLE(batch)) for layout in layouts}
+    if num_steps:
+        langevin, chains, ebm = LangevinMLE(KERNEL, num_steps), f"{num_steps} Langevin steps", "latent EBM"
+        strategies[f"{ebm}, {chains}"] = ebm, ContrastiveMLE(decoder.models[ebm], langevin)
+        strategies |= {f"{layout}, {chains}": (layout, langevin) for layout in layouts}
     if with_update:
         strategies[UPDATE] = PRODUCT, JointMLE(decoder.num_latents)
     if layouts == LAYOUTS:
         strategies[f"{PRODUCT}, variational"] = (PRODUCT, VariationalMLE(make_guide(encoder, 1)))
     rivals = {name: make_step(decoder, model, strategy, x) for name, (model, strategy) in strategies.items()}
-    return rivals | {f"{num_steps} {FLOOR}": generator_gradients(decoder, x, num_steps)}
+    return rivals | ({f"{num_steps} {FLOOR}": generator_gradients(decoder, x, num_steps)} if num_steps else {})
 
 
 def measure_strategies(decoder, batch, num_steps, layouts, repetitions, is_headline, with_update=False):
@@ -233,9 +230,9 @@ def measure_strategies(decoder, batch, num_steps, layouts, repetitions, is_headl
             )
         )  # fmt: skip
     for layout in layouts:
-        for name, rival, at_most in (
-            (f"{layout}, importance", "VAE", 1.1), (f"{layout}, {chains}", f"latent EBM, {chains}", 0.8),
-        ):  # fmt: skip
+        bars = [(f"{layout}, importance", "VAE", 1.1)]
+        bars += [(f"{layout}, {chains}", f"latent EBM, {chains}", 0.8)] if num_steps else []
+        for name, rival, at_most in bars:
             ratios = ratio(times, name, rival)
             lines.append(
                 report(
@@ -290,7 +287,7 @@ def measure_ladder(decoder, batch, num_temperatures, num_steps):
 def measure(quick):
     """Strategies over decoders, latents and batches, then the ladder."""
     if quick:
-        return measure_strategies(MNIST, HEADLINE_BATCH, 20, (PRODUCT,), 9, True)
+        return measure_strategies(MNIST, HEADLINE_BATCH, 0, (PRODUCT,), 31, True)
     headline = deconvolutions(HEADLINE_LATENTS)
     lines = measure_strategies(headline, HEADLINE_BATCH, 20, LAYOUTS, 31, True, with_update=True)
     for decoder in (DIGITS, MNIST):
