@@ -30,11 +30,11 @@ train-sequential: $(VENV)/.installed  ## train one run after another: make train
 # longer: theirs are compiled a quarter faster than by default, and run as fast.
 test: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 test: $(VENV)/.installed  ## the fast tests
-	$(RUN) -m pytest -n auto --dist loadfile -m "not slow and not exhaustive"
+	$(RUN) -m pytest -n auto --dist loadfile --durations=15 -m "not slow and not exhaustive"
 
 test-slow: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 test-slow: $(VENV)/.installed  ## the long statistical checks
-	$(RUN) -m pytest -n auto --dist loadfile -m "slow and not exhaustive"
+	$(RUN) -m pytest -n auto --dist loadfile --durations=15 -m "slow and not exhaustive"
 
 test-all: $(VENV)/.installed  ## these, every basis with every reference, and the longest runs
 	$(RUN) -m pytest -n auto --dist loadfile
