@@ -323,7 +323,7 @@ def draw(lines):
         )  # fmt: skip
     plain_axis(left, "time / time of a VAE's step", STEP, yscale="linear")
     left.set_yticks(np.arange(len(names)), names)
-    left.invert_yaxis()
+    left.set_ylim(len(names) - 0.5, -0.5)
     left.axvline(1, color="#7f7f7f", linewidth=0.8, linestyle="--")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     for panel in right:
