@@ -325,7 +325,12 @@ def draw(lines):
     left.set_yticks(np.arange(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)
     left.axvline(1, color="#7f7f7f", linewidth=0.8, linestyle="--")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3 if ladder else 1, frameon=False, fontsize=8
+    figure.legend(
+        *left.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3 if ladder else 1,
+        frameon=False,
+        fontsize=8,
     )
     for panel in right:
         _draw_ladder(panel, *ladder)
