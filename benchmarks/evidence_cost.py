@@ -107,12 +107,12 @@ def draw(lines):
             panel.errorbar(
                 1e3 * x, y, yerr=(y - low, high - y), marker="o", markersize=4, color=colour, label=name
             )  # fmt: skip
-        plain_axis(panel, "milliseconds for one evidence", f"{dimension} dimensions")
+        plain_axis(panel, "milliseconds for one evidence", f"dimension {dimension}")
     panels[0].set_ylabel("root-mean-square error, nats")
     handles = {
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(len(handles), 3 * len(dimensions)), frameon=False)
     return figure
 
 
