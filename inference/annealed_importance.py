@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
+from kaem_ppl.compilation import jit_outermost
+
 from .coordinates import Coordinates
 from .hamiltonian import HMC
 from .kernel import Kernel, Tuning
@@ -208,7 +210,7 @@ def _tune(method, key, posterior) -> Tuning:
     return jax.tree.map(lambda x: x[0], climb(pilots, posterior, keys, False)[1].tuning)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _default_tuning(method, posterior, keys):
     def default(key, datum):
         return method.kernel.default_tuning(posterior.target(datum).draw(key))
@@ -216,7 +218,7 @@ def _default_tuning(method, posterior, keys):
     return over_problems(default, posterior, keys)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _draw_prior(method, posterior, keys):
     def draw(key, datum):
         target = posterior.target(datum)
@@ -230,7 +232,7 @@ def _draw_prior(method, posterior, keys):
     return over_problems(draw, posterior, keys)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _repeat(method, posterior, keys, positions):
     def repeat(key, datum, position):
         state = method.kernel.evaluate(posterior.target(datum), position)
@@ -240,7 +242,7 @@ def _repeat(method, posterior, keys, positions):
     return over_problems(repeat, posterior, keys, positions)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit_outermost, static_argnums=(0, 1))
 def _move(method, reverse, posterior, keys, particles, log_weights, tuning, stage, low, high):
     """Weigh the particles for the step between two temperatures and move them at the upper one; tuning (N, ...).
 
@@ -268,7 +270,7 @@ def _move(method, reverse, posterior, keys, particles, log_weights, tuning, stag
     return over_problems(move, posterior, keys, particles, log_weights, tuning)
 
 
-@jax.jit
+@jit_outermost
 def _simulate(posterior, keys):
     """Positions from the prior and observations given them, (N, ...)."""
 

@@ -10,6 +10,8 @@ import numpy as np
 from blackjax.smc.resampling import systematic
 from jax.scipy.special import logsumexp
 
+from kaem_ppl.compilation import jit_outermost
+
 from .markov_chain import over_problems
 from .power_posterior import PowerPosterior
 from .sampler import Sampler, SamplerOutput, check_prior, problem_keys, progress
@@ -112,7 +114,7 @@ def _has_flat_tail(log_weights):
     return largest.max() == largest.min()
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _draw(num_particles, posterior, keys, start):
     """Prior draws with their log-prior and log-likelihood, (C, N, particles, ...)."""
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from kaem_ppl.compilation import jit_outermost
+
 from .adaptation import DRAW, IDLE, adapt, begin_adaptation, end_adaptation, warmup_schedule
 from .kernel import ChainState, Kernel, Tuning
 from .loops import is_slow_in_loops
@@ -227,7 +229,7 @@ def _by_chain(records, num_samples):
     return jax.tree.map(lambda x: jnp.moveaxis(x[:num_samples], 0, 1), records)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _start(transition, posterior, keys, attempt):
     """States at draws of the prior, (C, N, R, ...), and whether a chain can go on from each."""
     kernel, num_replicas = transition.kernel, transition.num_replicas
@@ -274,7 +276,7 @@ def _end_warmup(transition, carry):
     return jax.vmap(jax.vmap(transition.end_warmup))(carry)
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=2)
+@partial(jit_outermost, static_argnums=0, donate_argnums=2)
 def _advance(transition, posterior, carry, keys, steps):
     """A chunk of steps, (length, 3), of every problem; records have the axes (length, C, N, ...)."""
     if len(steps) == 1:

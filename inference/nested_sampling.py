@@ -11,6 +11,8 @@ from blackjax.ns import nss
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
+from kaem_ppl.compilation import jit_outermost
+
 from .coordinates import Coordinates, Unconstrained
 from .markov_chain import over_problems
 from .power_posterior import PowerPosterior
@@ -179,7 +181,7 @@ def _bar(show):
     return tqdm(unit="iteration")
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _begin(method, posterior, keys):
     def begin(key, datum):
         target = posterior.target(datum)
@@ -191,7 +193,7 @@ def _begin(method, posterior, keys):
     return over_problems(begin, posterior, keys)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _advance(method, posterior, keys, carry, first):
     """A chunk of iterations; also the log-likelihoods of the dead, (chunk, C, N, deleted), and whether they count."""
 

@@ -14,6 +14,8 @@ from blackjax.smc.solver import dichotomy
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import logsumexp
 
+from kaem_ppl.compilation import jit_outermost
+
 from .coordinates import Coordinates
 from .hamiltonian import HMC
 from .kernel import ChainState, Kernel, Tuning
@@ -200,7 +202,7 @@ def _ladder_bar(show):
     return tqdm(total=1.0, unit="temperature", bar_format="{l_bar}{bar}| {n:.2g} of 1 [{elapsed}]")
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _begin(sampler, posterior, keys):
     def begin(key, datum):
         target = posterior.target(datum)
@@ -226,7 +228,7 @@ def _begin(sampler, posterior, keys):
     return over_problems(begin, posterior, keys)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _reweight(sampler, posterior, keys, populations, stage, rung, follows, given):
     """Choose the next temperature, weigh the particles for it and resample them; where it `follows`, both are given."""
 
@@ -276,7 +278,7 @@ def _next_temperature(sampler, log_likelihood, temperature):
     return jnp.minimum(jnp.maximum(temperature + step, least), 1.0)
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jit_outermost, static_argnums=0)
 def _mutate(sampler, posterior, keys, populations, number, adapts):
     """Move every particle once at its population's temperature; also returns mean acceptances, (C, N)."""
     kernel = sampler.kernel

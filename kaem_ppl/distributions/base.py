@@ -15,6 +15,7 @@ from numpyro.distributions.util import validate_sample
 from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
+from ..compilation import jit_outermost
 from ..quadrature import (
     FROM_LEGENDRE,
     KRONROD,
@@ -215,12 +216,12 @@ class TiltedDistribution(Distribution):
 # Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.
 
 
-@partial(jax.jit, static_argnums=(1, 2))
+@partial(jit_outermost, static_argnums=(1, 2))
 def _integrate(self, what, tier, own_edges=None):
     return self._integrate(what, tier, self._frame(), own_edges)
 
 
-@jax.jit
+@jit_outermost
 def _own_edges(self):
     return self._own_edges(self._frame())
 
