@@ -28,6 +28,9 @@ train-sequential: $(VENV)/.installed  ## train one run after another: make train
 
 # Programs of the fast tests and the notebooks run once: they are compiled quickly rather than well. The slow tests run
 # longer: theirs are compiled a quarter faster than by default, and run as fast.
+# Programs that tests have in common are compiled once, in whatever process and run: what a compiler made is kept.
+test test-slow notebooks: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
+test test-slow notebooks: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.2
 test: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 test: $(VENV)/.installed  ## the fast tests
 	$(RUN) -m pytest -n auto --dist loadfile --durations=15 -m "not slow and not exhaustive"

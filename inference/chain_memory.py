@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from kaem_ppl.compilation import jit_outermost
-
 from .kernel import Kernel
 from .power_posterior import Position
 from .training_model import TrainingModel
@@ -35,7 +33,7 @@ def draw_starts(
     return _draw(posterior, jax.random.split(key, (posterior.num_data, *shape)))
 
 
-@jit_outermost
+@jax.jit
 def _draw(posterior, keys):
     def draw(key, datum):
         return posterior.target(datum).draw(key)

@@ -162,7 +162,7 @@ def test_training_compiles_each_function_once(tmp_path):
     assert np.isfinite(draws.samples["z"]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_chains_give_the_draws_of_a_refit():
     # Oracle: the data themselves, of which the latents are close copies.
     x = jnp.array([1.0, -1.0]) + 0.5 * jax.random.normal(jax.random.key(0), (200, 2))

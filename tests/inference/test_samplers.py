@@ -264,7 +264,7 @@ _LABELS = (
 @pytest.mark.parametrize(
     ("name", "sampler"),
     [
-        ("centred", NUTS(0.95)),
+        pytest.param("centred", NUTS(0.95), marks=pytest.mark.exhaustive),
         pytest.param("noncentred", NUTS(0.95), marks=pytest.mark.exhaustive),
         ("logistic", NUTS(0.95)),
         ("noncentred", TemperedSMC(num_particles=2_000)),

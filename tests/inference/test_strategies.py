@@ -113,7 +113,7 @@ GRADIENTS = {
 
 
 # The others run through what these do.
-IN_CI = ("importance", "variational", "mala", "thermodynamic", "steppingstone")
+IN_CI = ("importance", "variational", "mala", "thermodynamic")
 
 
 @pytest.mark.parametrize(

@@ -89,10 +89,9 @@ def test_gradients_of_icdf(basis, reference, x64):
     _check(_distribution(basis, reference), "icdf")
 
 
-@pytest.mark.parametrize(
-    "basis", [pytest.param("RBF", marks=pytest.mark.exhaustive), pytest.param("BSpline1", marks=pytest.mark.slow)]
-)
-@pytest.mark.parametrize("size", [pytest.param(None, marks=pytest.mark.exhaustive), 100])
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("basis", ["RBF", "BSpline1"])
+@pytest.mark.parametrize("size", [None, 100])
 def test_gradients_in_the_ends_of_the_support(basis, size, x64):
     # Both ends inside the domain: they are the ends of the panels too, wherever those came from.
     energy = members.bank(basis, (size,))

@@ -30,7 +30,7 @@ def _distribution(kind, size):
     return kp.KANTiltedMixture(jnp.array([0.3, -0.2]), energy, dist.Normal(0.0, 1.0))
 
 
-@pytest.mark.parametrize("kind", [kp.KANTilted, pytest.param(kp.KANTiltedMixture, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", [kp.KANTilted, pytest.param(kp.KANTiltedMixture, marks=pytest.mark.exhaustive)])
 def test_integrals_found_together(kind):
     # Oracle: each quantity of the same distribution with known parameters, and the gradient of the normaliser alone.
     for size in SIZES:
