@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from kaem_ppl.compilation import jit_outermost
 
@@ -187,7 +188,8 @@ def find_start(transition: Transition, posterior: PowerPosterior, keys: jax.Arra
         replicas, is_good = _choose(found, (replicas, is_good), (new, is_new_good))
         is_good = np.asarray(is_good)
     if is_good.any(-1).all():
-        return _begin(transition, replicas if is_good.all() else _stand_in(replicas, is_good))
+        carry = _begin(transition, replicas if is_good.all() else _stand_in(replicas, is_good))
+        return split_as(replicas.log_likelihood, carry)
     bad = np.flatnonzero(~is_good.any(-1).all(0))
     which = "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
     is_possible = np.isfinite(np.asarray(replicas.log_likelihood)[:, bad]).any()
@@ -315,3 +317,14 @@ def over_problems(function, posterior, keys, *batched):
     """
     over_data = jax.vmap(function, in_axes=(0, 0, *(0 for _ in batched)))
     return jax.vmap(over_data, in_axes=(0, None, *(0 for _ in batched)))(keys, posterior.rows, *batched)
+
+
+def split_as(array: jax.Array, begun: Any) -> Any:
+    """What chains begin with, pytree of arrays (C, N, ...), on the devices among which `array`, (C, N, ...), is split.
+
+    Constants among it would be on every device. A step returns them split, and a program is compiled for where its
+    arguments are: once more.
+    """
+    if not isinstance(array.sharding, NamedSharding):
+        return begun
+    return jax.device_put(begun, NamedSharding(array.sharding.mesh, PartitionSpec(*array.sharding.spec[:2])))

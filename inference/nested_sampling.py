@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from kaem_ppl.compilation import jit_outermost
 
 from .coordinates import Coordinates, Unconstrained
-from .markov_chain import over_problems
+from .markov_chain import over_problems, split_as
 from .power_posterior import PowerPosterior
 from .sampler import problem_keys
 
@@ -64,6 +64,7 @@ class NestedSampling:
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
         carry = _begin(self, posterior, keys)
+        carry = split_as(carry.state.particles.loglikelihood, carry)
         plateau = np.isneginf(np.asarray(carry.state.particles.loglikelihood)).mean(-1)
         check_likelihood(plateau < 1, self.num_live, posterior)
         chunks, bar = [], _bar(progress_bar)

@@ -20,7 +20,7 @@ from .coordinates import Coordinates
 from .hamiltonian import HMC
 from .kernel import ChainState, Kernel, Tuning
 from .ladders import Ladder, check_ladder
-from .markov_chain import over_problems
+from .markov_chain import over_problems, split_as
 from .power_posterior import PowerPosterior
 from .sampler import Sampler, SamplerOutput, check_prior, problem_keys
 
@@ -167,6 +167,7 @@ def climb(
         The last populations, and what happened on the way.
     """
     populations, stages = _begin(sampler, posterior, keys), []
+    populations = split_as(populations.particles.log_likelihood, populations)
     bar = _ladder_bar(progress_bar)
     # Stages are counted on the host: how many there are is not known, and a convolution must not stand in a loop.
     while not np.all(populations.is_done):

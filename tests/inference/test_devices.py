@@ -45,13 +45,19 @@ if x64:
     samplers = {"MALA": MALA(), "HMC": HMC(num_integration_steps=3), "NUTS": NUTS(max_tree_depth=4), "PCNL": PCNL(),
         "TemperedSMC": TemperedSMC(num_particles=20),
         "ParallelTempering": ParallelTempering(MALA(), ladder=AdaptedLadder(3))}
-results = {}
+results, compiled = {}, []
+jax.monitoring.register_event_duration_secs_listener(lambda event, *_, fun_name=None, **__:
+    compiled.append(fun_name) if event.endswith("backend_compile_duration") else None)
 for name in names or samplers:
     sampler = samplers[name]
+    compiled.clear()
     draws = sample_posterior(jax.random.key(1), model, x, params=params, sampler=sampler, num_chains=2, num_samples=20,
         num_warmup=warmup, plate="data", progress_bar=False)
     if num_devices > 1 and name not in ("ImportanceSampling", "TemperedSMC"):
         assert len(draws.positions["z"].sharding.device_set) == num_devices, name
+    # A program is compiled for where its arguments are: they stay where they began.
+    steps = [f"jit({step})" for step in ("_start", "_begin", "_advance", "_draw", "_reweight", "_mutate")]
+    assert any(step in compiled for step in steps) and all(compiled.count(step) <= 1 for step in steps), compiled
     results[name] = np.asarray(draws.samples["z"])
 np.savez(path, **results)
 """
