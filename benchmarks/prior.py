@@ -23,7 +23,7 @@ import scipy.special
 from measure import compare, interleave, main, ratio, report
 
 import kaem_ppl as kp
-from kaem_ppl.distributions.base import add_tails
+from kaem_ppl.distributions.integration import add_tails
 from kaem_ppl.quadrature import DEGREE, evaluate, log_total
 from kaem_ppl.reference import log_outside
 from kaem_ppl.table import quantile, tabulate, tails
@@ -53,8 +53,10 @@ def table_of(energy, num_panels):
     log_tails = log_outside(REFERENCE, *energy.domain)
     ends = tuple(energy(x) for x in energy.domain)
     edges = jnp.linspace(*energy.domain, num_panels + 1)
-    panels, shape = evaluate(lambda z: energy.outer(z) + REFERENCE.log_prob(z), edges)
-    return tabulate(panels, shape, ends, log_tails, num_panels), log_total(panels, add_tails(ends, log_tails))
+    panels, shape, _ = evaluate(lambda z: energy.outer(z) + REFERENCE.log_prob(z), edges)
+    edges = jnp.broadcast_to(edges, (*panels.peak.shape[:-1], num_panels + 1))
+    table = tabulate(edges, panels.peak, shape, ends, log_tails, num_panels)
+    return table, log_total(panels, add_tails(ends, log_tails))
 
 
 def running_sum_of(energy, num_panels):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .quadrature import DEGREE, TO_LEGENDRE, Panels, contract, pad_end
+from .quadrature.rule import DEGREE, TO_LEGENDRE, contract, kronrod_sum, pad_end, safe_log
 
 
 class Table(NamedTuple):
@@ -33,20 +33,20 @@ class Table(NamedTuple):
 
 
 def tabulate(
-    panels: Panels, shape: Array, factors: tuple[Array, Array], outside: tuple[Array, Array], size: int
+    edges: Array, level: Array, density: Array, factors: tuple[Array, Array], outside: tuple[Array, Array], size: int
 ) -> Table:
     """Normalise a density on its panels, with its two tails, and pad the table to `size` panels.
 
     Args:
-        panels: the density, up to a factor.
-        shape: the density over its peak at the nodes, shape batch_shape + (15, N).
-        factors: logarithms of the density over the reference's, left and right of the panels, up to the same factor,
-            shape batch_shape each.
+        edges: of the panels, shape batch_shape + (N + 1,).
+        level: logarithm that the density is relative to on each panel, shape batch_shape + (N,).
+        density: at the nodes, shape batch_shape + (15, N).
+        factors: logarithms of the density over the reference's, left and right of the panels, shape batch_shape each.
         outside: logarithms of the reference's masses there, of shapes that broadcast with batch_shape.
-        size: number of panels in the table, at least those of `panels`.
+        size: number of panels in the table, at least N.
     """
-    log_mass = panels.log_mass()
-    batch_shape = log_mass.shape[:-1]
+    batch_shape = level.shape[:-1]
+    log_mass = level + safe_log(0.5 * jnp.diff(edges) * kronrod_sum(density))
     left, right = (jnp.broadcast_to(f + o, batch_shape)[..., None] for f, o in zip(factors, outside, strict=True))
     parts = jnp.concatenate([left, log_mass, right], axis=-1)
     log_normalizer = jax.nn.logsumexp(parts, axis=-1)
@@ -54,13 +54,12 @@ def tabulate(
     lower = _rising(jnp.cumsum(masses[..., :-1], axis=-1))
     upper = jnp.flip(_rising(jnp.cumsum(jnp.flip(masses[..., 1:], axis=-1), axis=-1)), axis=-1)
 
-    coefficients = contract("...jn,dj->...nd", shape, jnp.asarray(TO_LEGENDRE, shape.dtype))
+    coefficients = contract("...jn,dj->...nd", density, jnp.asarray(TO_LEGENDRE, density.dtype))
     # The constant term times the panel's length, 2, is the mass. An empty panel is never inverted: any density does.
     mass = 2 * coefficients[..., :1]
     coefficients = coefficients / jnp.where(mass > 0, mass, 1.0)
 
     spare = size - log_mass.shape[-1]
-    edges = jnp.broadcast_to(panels.edges, (*batch_shape, panels.edges.shape[-1]))
     padding = [(0, 0)] * len(batch_shape) + [(0, spare), (0, 0)]
     factors = (jnp.broadcast_to(f - log_normalizer, batch_shape) for f in factors)
     return Table(*(pad_end(x, spare) for x in (edges, lower, upper)), jnp.pad(coefficients, padding), *factors)
@@ -159,29 +158,44 @@ def _solve(table, lower, upper):
     left, right, below, above, mass, rows = _panels(table, table, panel)
     mass = jnp.maximum(mass, jnp.finfo(mass.dtype).tiny)
     target = jnp.clip(jnp.where(lower < upper, (lower - below) / mass, 1 - (upper - above) / mass), 0, 1)
-    tolerance = 4 * jnp.finfo(target.dtype).eps
     # Points are read side by side, a coefficient at a time.
     rows = jax.lax.optimization_barrier(jnp.moveaxis(rows, -1, 0))
+    eps = jnp.finfo(target.dtype).eps
+    # What rounding leaves of the sum of the polynomials, each of which is at most 1 in size.
+    tolerance = 8 * eps * jnp.sum(jnp.abs(rows), axis=0)
 
-    def step(state):
-        t, low, high, _, rounds = state
+    def step(state: _Search) -> _Search:
+        t, low, high, best, smallest, _, rounds = state
         part, density = _cumulative(rows, t)
         error = part - target
+        best = jnp.where(jnp.abs(error) < smallest, t, best)
+        smallest = jnp.minimum(jnp.abs(error), smallest)
         low, high = jnp.where(error < 0, t, low), jnp.where(error < 0, high, t)
         newton = t - error / jnp.where(density > 0, density, 1.0)
         inside = (density > 0) & (newton >= low) & (newton <= high)
         new = jnp.where(inside, newton, 0.5 * (low + high))
-        moving = jnp.any((jnp.abs(error) > tolerance) & (jnp.abs(new - t) > tolerance))
-        return new, low, high, moving, rounds + 1
+        moving = (smallest > tolerance) & (jnp.abs(new - t) > 4 * eps)
+        return _Search(jnp.where(moving, new, t), low, high, best, smallest, jnp.any(moving), rounds + 1)
 
     # Start where a density linear in t would put the point.
     slope = jnp.clip(2 * rows[1], -0.99, 0.99)
     constant = 1 - 0.5 * slope - 2 * target
     start = -2 * constant / (1 + jnp.sqrt(jnp.maximum(1 - 2 * slope * constant, 0)))
-    ones = jnp.ones_like(target)
-    state = (jnp.clip(start, -1, 1), -ones, ones, True, 0)
-    t, *_ = jax.lax.while_loop(lambda state: state[3] & (state[4] < 60), step, state)
-    return left + 0.5 * (right - left) * (t + 1)
+    start, ones = jnp.clip(start, -1, 1), jnp.ones_like(target)
+    state = _Search(start, -ones, ones, start, jnp.full_like(target, jnp.inf), True, 0)
+    # The point with the smallest error met, for the last one need not be it.
+    best = jax.lax.while_loop(lambda state: state.moving & (state.rounds < 60), step, state).best
+    return left + 0.5 * (right - left) * (best + 1)
+
+
+class _Search(NamedTuple):
+    t: Array
+    low: Array
+    high: Array
+    best: Array
+    smallest: Array
+    moving: Array | bool
+    rounds: Array | int
 
 
 def _cumulative(rows, t):

@@ -135,7 +135,7 @@ class UnivariateKAN:
 
         Args:
             z: points, shape (M,) for points shared by the bank, or any shape (..., M) whose leading part broadcasts with
-                `batch_shape`.
+                `batch_shape`; (..., 1, M) for points shared along the last batch axis.
             common: what to add to every function, of the shape of z.
 
         Returns:
@@ -154,6 +154,8 @@ class UnivariateKAN:
         shape = features[0].shape[:-1]
         features = jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in features], axis=-1)
         weights = jnp.concatenate(weights, axis=-1)
+        if len(shape) > 1 and shape[-2] == 1 and self.batch_shape:
+            return contract("...mf,...kf->...km", features[..., 0, :, :], weights)
         return contract("...mf,...f->...m", features, weights)
 
     def components(self, z: ArrayLike) -> Array:

@@ -37,8 +37,8 @@ class BSpline(GridBasis):
 
     @property
     def num_panels(self):
-        """Whole panels per grid interval: the pieces meet at the knots with a kink in some derivative."""
-        return self.num_grid - 1
+        """At least one panel per grid interval: the pieces meet at the knots with a kink in some derivative."""
+        return max(20, self.num_grid - 1)
 
     def breakpoints(self, grid):
         """The knots inside the domain."""

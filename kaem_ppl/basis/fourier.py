@@ -31,6 +31,11 @@ class Fourier(Basis):
         """Cosines, then sines."""
         return 2 * (self.num_frequencies + 1)
 
+    @property
+    def num_panels(self):
+        """Two panels for a cycle of the highest frequency, which has G / 2 of them on the domain by default."""
+        return max(20, self.num_frequencies)
+
     def default_width(self, domain):
         """Half a cycle over the domain: the slowest cosine runs from 1 at one end to -1 at the other."""
         return 0.5 / (domain[1] - domain[0])

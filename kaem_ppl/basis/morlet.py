@@ -22,11 +22,6 @@ class Morlet(GridBasis):
 
     num_grid: int = 20
 
-    @property
-    def num_panels(self):
-        """A wavelet oscillates about once per grid interval, so it wants more panels than a bump."""
-        return max(20, 2 * self.num_grid)
-
     def default_width(self, domain):
         """Twice the spacing of the uniform grid, so that one oscillation spans about 2.5 intervals."""
         return 2 * (domain[1] - domain[0]) / (self.num_grid - 1)

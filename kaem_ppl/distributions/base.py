@@ -1,9 +1,11 @@
 """What every tilted density shares: all that follows from an energy over a reference and one table of masses."""
 
 import copy
+import dataclasses
+import math
 from abc import abstractmethod
 from functools import partial
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -16,29 +18,16 @@ from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
 from ..compilation import jit_outermost
-from ..quadrature import (
-    FROM_LEGENDRE,
-    KRONROD,
-    Panels,
-    contract,
-    log_total,
-    panel_nodes,
-    relative_error,
-    safe_log,
-    with_ends,
-)
+from ..quadrature import FROM_LEGENDRE, KRONROD, contract, panel_nodes, safe_log
 from ..table import Table, quantile, tails
 from ..univariate import UnivariateKAN, check_bank
-
-# What is integrated: the table of masses; log-normalisers and their error estimates; or both, a pair, where the table is
-# a constant to derivatives.
-Quantity = Literal["table", "log_normalizer", "both"]
+from .integration import Bank, Quantity, integrate, integrate_coarsely, with_ends
 
 
 class TiltedDistribution(Distribution):
     """A univariate density exp(r(z)) pi_0(z), pi_0 a reference and r constant on either side of the energy's domain.
 
-    A member states r (`log_ratio`), its integrals on given panels (`_integrate`), and panels of its own (`_own_edges`).
+    A member states r (`log_ratio`) and the rows of components that are integrated (`_bank`).
 
     What depends on the parameters only, the table and the normalisers, is computed once for a distribution whose
     parameters are known, also where it is used inside a traced function: a Markov chain under a fixed prior does not
@@ -59,16 +48,12 @@ class TiltedDistribution(Distribution):
         """log density - log pi_0 at points of a shape that broadcasts with `batch_shape`; constant outside `interval`."""
 
     @abstractmethod
-    def _frame(self) -> Any:
-        """What integrals on any panels share, for the next two to take: the seeds, and what lies outside the interval."""
+    def _bank(self) -> Bank:
+        """The densities, in rows of components, for `integrate`."""
 
     @abstractmethod
-    def _integrate(self, what: Quantity, tier: int, frame: Any, own_edges: Any = None) -> tuple[Any, Array]:
-        """The quantity by panels of one tier (see `edges_of_tier`), and whether these resolve every density, shape ()."""
-
-    @abstractmethod
-    def _own_edges(self, frame: Any, refined: bool = True) -> Any:
-        """Edges for tier 2, constants; where not `refined`, others of the same shapes that nobody will rely on."""
+    def _of_components(self, values: Array) -> Array:
+        """Values (Q, K) of the rows' components in the shape of `log_normalizer`."""
 
     @property
     def has_rsample(self) -> bool:
@@ -162,7 +147,7 @@ class TiltedDistribution(Distribution):
         """The same distribution with all its integrals, found together: the table as a constant to derivatives."""
         if self.is_known:
             return self.given(table=self._resolve("table"), log_normalizer=self._resolve("log_normalizer"))
-        table, log_normalizer = _by_switch(self, "both")
+        table, log_normalizer = _integrate(self, "both")
         return self.given(table=table, log_normalizer=log_normalizer)
 
     def held_fixed(self) -> Self:
@@ -175,14 +160,15 @@ class TiltedDistribution(Distribution):
         """Whether no parameter is being traced."""
         return all(not_jax_tracer(leaf) for leaf in jax.tree.leaves(self))
 
-    def _resolve(self, what: Quantity):
-        """The quantity by the first tier of panels that resolves it; kept where no parameter is being traced."""
+    def _resolve(self, what: Quantity) -> Any:
+        """The quantity, kept where no parameter is being traced."""
         memory = self.__dict__.setdefault("_memory", {})
         if what not in memory:
             if not self.is_known:
-                return _by_switch(self, what)
+                table, log_normalizer = _integrate(self, what)
+                return table if what == "table" else log_normalizer
             with jax.ensure_compile_time_eval():
-                table, log_normalizer = _by_trial(self)
+                table, log_normalizer = _integrate_known(self)
             # What was given stays.
             memory |= {"table": table, "log_normalizer": log_normalizer} | memory
         return memory[what]
@@ -216,44 +202,33 @@ class TiltedDistribution(Distribution):
 # Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.
 
 
-@partial(jit_outermost, static_argnums=(1, 2))
-def _integrate(self, what, tier, own_edges=None):
-    return self._integrate(what, tier, self._frame(), own_edges)
+@partial(jax.jit, static_argnums=1)
+def _integrate(self, what):
+    log_normalizer, error, table = integrate(self._bank(), what)
+    return _shaped(self, log_normalizer, error, table)
 
 
 @jit_outermost
-def _own_edges(self):
-    return self._own_edges(self._frame())
+def _integrate_coarsely(self):
+    result, is_unresolved = integrate_coarsely(self._bank())
+    return _shaped(self, *result), is_unresolved
 
 
-def _by_trial(self):
-    """Table and log-normalisers, tier after tier until one resolves all: only what is needed is compiled."""
-    for tier in (0, 1):
-        result, resolved = _integrate(self, "both", tier)
-        if resolved:
-            return result
-    return _integrate(self, "both", 2, _own_edges(self))[0]
+@jit_outermost
+def _integrate_finely(self):
+    return _shaped(self, *integrate(self._bank(), "table"))
 
 
-@partial(jax.jit, static_argnums=1)
-def _by_switch(self, what):
-    """The same where the parameters are known only to the device. Which tier it takes is a constant to derivatives."""
-    frame = self._frame()
-    # Tier 0 in any case: XLA runs a branch on the CPU with less parallelism than straight code.
-    coarse, coarse_serves = self._integrate(what, 0, frame)
+def _integrate_known(self):
+    """Table and log-normalisers; what single panels need is compiled only where they need it."""
+    result, is_unresolved = _integrate_coarsely(self)
+    return _integrate_finely(self) if is_unresolved else result
 
-    # Recomputed in the backward pass: features at every function's own nodes are too many to keep.
-    def on_tier(tier):
-        return jax.checkpoint(lambda self, frame, *own_edges: self._integrate(what, tier, frame, *own_edges))
 
-    fine, serves = lax.cond(coarse_serves, lambda *_: (coarse, coarse_serves), on_tier(1), self, frame)
-    own_edges = lax.cond(
-        serves,
-        lambda d, frame: d._own_edges(frame, refined=False),
-        lambda d, frame: d._own_edges(frame),
-        *lax.stop_gradient((self, frame)),
-    )
-    return lax.cond(serves, lambda *_: (fine, serves), on_tier(2), self, frame, own_edges)[0]
+def _shaped(self, log_normalizer, error, table):
+    """The table, of the distribution's batch shape, and log Z with its error."""
+    table = jax.tree.map(lambda x: x.reshape(*self.batch_shape, *x.shape[1:]), table)
+    return table, (self._of_components(log_normalizer), self._of_components(error))
 
 
 @jax.jit
@@ -342,33 +317,6 @@ def _expectation(self, table, function):
     return inner + left * below + right * above
 
 
-def add_tails(factors: tuple[Array, Array], outside: tuple[Array, Array]) -> Array:
-    """Logarithm of the mass of both tails, from the density's factor over the reference and the reference's own mass."""
-    left, right = (factor + mass for factor, mass in zip(factors, outside, strict=True))
-    # Two empty tails are an empty one, without the NaN that logaddexp would give as its derivative.
-    occupied = (left > -jnp.inf) | (right > -jnp.inf)
-    total = jnp.logaddexp(jnp.where(occupied, left, 0.0), jnp.where(occupied, right, 0.0))
-    return jnp.where(occupied, total, -jnp.inf)
-
-
-def total_and_error(panels: Panels, log_tails: Array, energy: UnivariateKAN) -> tuple[Array, Array]:
-    """log Z and its error estimate, a constant to derivatives, shape of `log_tails` each."""
-    error = relative_error(panels, log_tails, energy.term_size)
-    return log_total(panels, log_tails), lax.stop_gradient(error)
-
-
-def log_reference(reference: Distribution, z: Array) -> Array:
-    """log pi_0 at points shared by the reference's batch, shape (M,), or its own, shape batch_shape + (M,).
-
-    Returns:
-        Shape (M,) for a reference without a batch, else batch_shape + (M,).
-    """
-    if not reference.batch_shape:
-        return reference.log_prob(z)
-    z = z.reshape(-1, *((1,) * len(reference.batch_shape))) if z.ndim == 1 else jnp.moveaxis(z, -1, 0)
-    return jnp.moveaxis(reference.log_prob(z), 0, -1)
-
-
 def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
     """Edges of the first panels on the interval, shape (N + 1,) or the interval's batch shape + (N + 1,).
 
@@ -395,6 +343,51 @@ def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
             both = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (edges, towards)]
             edges = jnp.sort(jnp.concatenate(both, axis=-1), axis=-1)
     return with_ends(edges, *(x[..., None] for x in self.interval))
+
+
+def make_bank(
+    self: TiltedDistribution,
+    seeds: Array,
+    end_energies: tuple[Array, Array],
+    log_weights: Array | None = None,
+) -> Bank:
+    """The densities as rows of components, from energies and weights whose last axis is that of the components.
+
+    Args:
+        self: the distribution.
+        seeds: edges of the first panels, shape (N + 1,) or a shape that broadcasts with batch_shape + (N + 1,).
+        end_energies: energies at both ends of the interval, shape batch_shape or batch_shape + (K,) each.
+        log_weights: of the components, shape that broadcasts with batch_shape + (K,); None for a single one.
+    """
+    energy, batch_shape = self.energy, self.batch_shape
+    single = log_weights is None
+    num_rows = math.prod(batch_shape)
+    bank = batch_shape if single else (*batch_shape, energy.batch_shape[-1])
+    num_components = 1 if single else bank[-1]
+
+    def rows(x: Array, ndim: int = 0) -> Array:
+        own = x.shape[x.ndim - ndim :]
+        return jnp.broadcast_to(x, (*bank, *own)).reshape(num_rows, num_components, *own)
+
+    shared_ndim = {"grid": 1, "width": 0, "domain": 1}
+    constants = {
+        name: getattr(energy, name) if jnp.ndim(getattr(energy, name)) == ndim else rows(getattr(energy, name), ndim)
+        for name, ndim in shared_ndim.items()
+    }
+    energy = dataclasses.replace(
+        energy,
+        coef=rows(energy.coef, 1),
+        base_weight=rows(energy.base_weight),
+        spline_weight=rows(energy.spline_weight),
+        **constants,
+    )
+    if seeds.ndim > 1:
+        seeds = jnp.broadcast_to(seeds, (*batch_shape, seeds.shape[-1])).reshape(num_rows, 1, -1)
+    outside = tuple(
+        jnp.broadcast_to(x, batch_shape).reshape(num_rows, 1) for x in ref.log_outside(self.reference, *self.interval)
+    )
+    log_weights = jnp.zeros((num_rows, 1), seeds.dtype) if single else rows(log_weights)
+    return Bank(energy, self.reference, log_weights, seeds, tuple(map(rows, end_energies)), outside, batch_shape)
 
 
 def bank_shape(energy) -> tuple[int, ...]:

@@ -1,23 +1,11 @@
 """A bank of one-dimensional densities, each an energy over a reference."""
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution
 
-from .. import reference as ref
-from ..quadrature import edges_of_tier, evaluate, refine, resolved, summarize, with_spare_panels
-from ..table import tabulate
 from ..univariate import UnivariateKAN
-from .base import (
-    TiltedDistribution,
-    add_tails,
-    bank_shape,
-    check_arguments,
-    log_reference,
-    seed_panels,
-    total_and_error,
-)
+from .base import TiltedDistribution, bank_shape, check_arguments, make_bank, seed_panels
 
 
 class KANTilted(TiltedDistribution):
@@ -64,46 +52,10 @@ class KANTilted(TiltedDistribution):
     def log_ratio(self, value):
         return self.energy(value) - self.log_normalizer
 
-    def _log_density(self, z):
-        log_pi_0 = log_reference(self.reference, z)
-        return self.energy.outer(z, log_pi_0) if log_pi_0.ndim == 1 else self.energy.outer(z) + log_pi_0
+    def _bank(self):
+        seeds = seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
+        end_energies = tuple(jnp.broadcast_to(self.energy(x), self.batch_shape) for x in self.interval)
+        return make_bank(self, seeds, end_energies)
 
-    def _outside(self):
-        """Energies at the two ends of the interval, and logarithms of the reference's masses beyond them."""
-        interval = self.interval
-        energies = tuple(jnp.broadcast_to(self.energy(x), self.batch_shape) for x in interval)
-        return energies, ref.log_outside(self.reference, *interval)
-
-    def _seeds(self):
-        return seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
-
-    def _frame(self):
-        return self._seeds(), *self._outside()
-
-    def _integrate(self, what, tier, frame, own_edges=None):
-        seeds, energies, outside = frame
-        log_tails = add_tails(energies, outside)
-        edges = edges_of_tier(seeds, tier, own_edges, log_tails.ndim)
-        if tier == 0 or what == "table":
-            panels, shape = evaluate(self._log_density, edges)
-        else:
-            panels = summarize(self._log_density, edges)
-        serves = jnp.all(resolved(panels, log_tails))
-        if what == "log_normalizer":
-            return total_and_error(panels, log_tails, self.energy), serves
-
-        log_normalizer = total_and_error(panels, log_tails, self.energy)
-        if what == "both":
-            if tier == 0:
-                panels, shape = jax.lax.stop_gradient((panels, shape))
-            else:
-                fixed, edges = jax.lax.stop_gradient((self, edges))
-                panels, shape = evaluate(fixed._log_density, edges)
-            energies, outside = jax.lax.stop_gradient((energies, outside))
-        table = tabulate(panels, shape, energies, outside, 4 * (seeds.shape[-1] - 1))
-        return (table if what == "table" else (table, log_normalizer)), serves
-
-    def _own_edges(self, frame, refined=True):
-        self, (seeds, *outer) = jax.lax.stop_gradient((self, frame))
-        log_tails = add_tails(*outer)
-        return refine(self._log_density, seeds, log_tails) if refined else with_spare_panels(seeds, log_tails.shape)
+    def _of_components(self, values):
+        return values.reshape(self.batch_shape)
