@@ -81,7 +81,14 @@ class PlateModel:
 
         jax.eval_shape(read, jax.tree.map(lambda leaf: leaf[:1], batch))
         known = {name: fn for name, fn in priors.items() if isinstance(fn, TiltedDistribution) and fn.is_known}
-        return {name: (fn.table, (fn.log_normalizer, fn.log_normalizer_error)) for name, fn in known.items()}
+        return {
+            name: {
+                "table": fn.table,
+                "log_normalizer": (fn.log_normalizer, fn.log_normalizer_error),
+                "tails": fn.reference_tails,
+            }
+            for name, fn in known.items()
+        }
 
     def _score_shared_draws(self, key, params, batch, num_draws, integrals):
         # No distribution reads the data, so these rows only tell the model how many draws to make.
@@ -187,8 +194,7 @@ class _Draw(Messenger):
         sampled = fn
         if isinstance(base, TiltedDistribution):
             if msg["name"] in self.integrals:
-                table, log_normalizer = self.integrals[msg["name"]]
-                base = base.given(table=table, log_normalizer=log_normalizer)
+                base = base.given(**self.integrals[msg["name"]])
             else:
                 base = base.integrated()
             fn, sampled = with_base(fn, base), with_base(fn, base.held_fixed())

@@ -104,7 +104,7 @@ class KANTiltedMixture(TiltedDistribution):
         """Energies at both ends of the interval, shape batch_shape + (K,), and log-masses of the reference beyond them."""
         interval = self.interval
         energies = tuple(self.energy.components(jnp.broadcast_to(x, self.batch_shape)) for x in interval)
-        return energies, ref.log_outside(self.reference, *interval)
+        return energies, ref.log_outside(self.reference, *interval, self.reference_tails)
 
     def _component_log_density(self, z):
         """exp(f_k) pi_0 in logarithms at points shared by components, (M,) or batch_shape + (1, M), or their own."""

@@ -29,14 +29,14 @@ class KANTilted(TiltedDistribution):
 
     Args:
         energy: f, a bank of functions.
-        reference: pi_0, any univariate NumPyro distribution with `cdf` and `icdf`; its batch shape broadcasts with the
+        reference: pi_0, any univariate continuous NumPyro distribution with a density; its batch shape broadcasts with the
             bank's. The flat reference on the domain is `Uniform(a, b)`.
         validate_args: whether to look at the numbers, as NumPyro does; its default is NumPyro's.
 
     Raises:
         TypeError: where the energy is not a `UnivariateKAN` or the reference not a NumPyro distribution.
         ValueError: where shapes disagree, an energy is not finite, a grid is not increasing, the reference is
-            multivariate, discrete or lacks `cdf` or `icdf`, or domain and support do not overlap.
+            multivariate, discrete or without a density, or domain and support do not overlap.
 
     Example:
         >>> import jax, numpyro.distributions as dist, kaem_ppl as kp
@@ -72,7 +72,7 @@ class KANTilted(TiltedDistribution):
         """Energies at the two ends of the interval, and logarithms of the reference's masses beyond them."""
         interval = self.interval
         energies = tuple(jnp.broadcast_to(self.energy(x), self.batch_shape) for x in interval)
-        return energies, ref.log_outside(self.reference, *interval)
+        return energies, ref.log_outside(self.reference, *interval, self.reference_tails)
 
     def _seeds(self):
         return seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
