@@ -193,10 +193,8 @@ class _Draw(Messenger):
         fn, base = msg["fn"], unwrap(msg["fn"])
         sampled = fn
         if isinstance(base, TiltedDistribution):
-            if msg["name"] in self.integrals:
-                base = base.given(**self.integrals[msg["name"]])
-            else:
-                base = base.integrated()
+            integrals = self.integrals.get(msg["name"])
+            base = base.integrated() if integrals is None else base.given(**integrals)
             fn, sampled = with_base(fn, base), with_base(fn, base.held_fixed())
         draw = sampled(rng_key=msg["kwargs"]["rng_key"], sample_shape=msg["kwargs"]["sample_shape"])
         msg["fn"], msg["value"] = fn, lax.stop_gradient(draw)

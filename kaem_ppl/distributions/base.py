@@ -127,12 +127,12 @@ class TiltedDistribution(Distribution):
 
     @property
     def mean(self) -> Array:
-        """Mean, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
+        """Mean, shape `batch_shape`; NaN where a tail of the reference beyond the domain has none."""
         return mean(self, self.table, self.reference_tails)
 
     @property
     def variance(self) -> Array:
-        """Variance, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
+        """Variance, shape `batch_shape`; NaN where a tail of the reference beyond the domain has none."""
         return variance(self, self.table, self.reference_tails)
 
     def entropy(self) -> Array:

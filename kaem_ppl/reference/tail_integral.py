@@ -33,17 +33,22 @@ def tail_expectation(quantile: Callable[[Array], Array], log_mass: Array, functi
     safe = jnp.where(occupied, log_mass, -1.0)
     shape = (-1,) + (1,) * log_mass.ndim
     z = quantile(safe - s.reshape(shape))
-    finite = jnp.isfinite(z)
-    # Where points leave the floats so does what they contribute, or there is no such moment.
-    values = jnp.where(finite, function(jnp.where(finite, z, 0.0)), 0.0) * jnp.exp(-s).reshape(shape)
-    weights = (half * jnp.asarray(KRONROD, dtype)).reshape(shape)
-    total = jnp.sum(weights * values, axis=0)
-    # Slope of the logarithm over the last panel, from its first node to its last.
-    first, last = jnp.abs(values[-len(NODES)]), jnp.abs(values[-1])
-    decay = jnp.log(jnp.where((first > 0) & (last > 0), first / jnp.where(last > 0, last, 1.0), 1.0))
-    rate = decay / (s[-1] - s[-len(NODES)])
-    decays = rate > 1e-4
+    values = function(z) * jnp.exp(-s).reshape(shape)
+    # Where points reach the ends of the floats, panels stop.
+    values = values.reshape(len(half), len(NODES), *log_mass.shape)
+    usable = jnp.cumprod(jnp.all(jnp.isfinite(values), axis=1), axis=0)
+    values = jnp.where(usable[:, None] == 1, values, 0.0)
+    weights = half * jnp.asarray(KRONROD, dtype)
+    total = jnp.tensordot(weights, values, axes=2, precision="highest")
+    # The slope of the logarithm over the last panel, from its first node to its last.
+    last_panel = jnp.maximum(jnp.sum(usable, axis=0).astype(jnp.int32) - 1, 0)
+    ends = jnp.take_along_axis(values[:, jnp.asarray([0, -1])], last_panel[None, None], axis=0)[0]
+    times = s.reshape(half.shape[0], -1)[last_panel]
+    first, last = jnp.abs(ends[0]), jnp.abs(ends[1])
+    some = (first > 0) & (last > 0)
+    decay = jnp.where(some, jnp.log(jnp.where(some, first, 1.0)) - jnp.log(jnp.where(some, last, 1.0)), 0.0)
+    rate = decay / (times[..., -1] - times[..., 0])
+    decays = rate > 1e-3
     # What does not decay has no integral.
-    endless = jnp.where((last > 0) & (first > 0), jnp.sign(values[-1]) * jnp.inf, 0.0)
-    rest = jnp.where(decays, values[-1] / jnp.where(decays, rate, 1.0), endless)
+    rest = jnp.where(decays, ends[1] / jnp.where(decays, rate, 1.0), jnp.where(some, jnp.sign(ends[1]) * jnp.inf, 0.0))
     return jnp.where(occupied, total + rest, 0.0)

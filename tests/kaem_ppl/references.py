@@ -23,7 +23,7 @@ class Law:
     def _invert(self, function, target):
         low, high = self._support
         low, high = max(low, -1e3), min(high, 1e3)
-        solve = lambda q: optimize.brentq(lambda x: function(x) - q, low, high, xtol=1e-30, rtol=1e-14)  # noqa: E731
+        solve = lambda q: optimize.brentq(lambda x: function(x) - q, low, high, xtol=1e-30, rtol=1e-14, maxiter=3000)  # noqa: E731
         return np.vectorize(solve)(target)
 
     def ppf(self, q):
@@ -64,7 +64,7 @@ def mixture(weights, parts):
         def invert(q):
             def one(q):
                 ends = [getattr(part, name)(q) for part in parts]
-                low, high = min(ends) - 1e-13, max(ends) + 1e-13
+                low, high = min(ends) - 1e-9, max(ends) + 1e-9
                 excess = lambda x: float(total(method)(np.float64(x)) - np.log(q))  # noqa: E731
                 return optimize.brentq(excess, low, high, xtol=1e-15, rtol=1e-14)
 
@@ -72,9 +72,11 @@ def mixture(weights, parts):
 
         return invert
 
-    return Law(
+    law = Law(
         support, total("logpdf"), total("logcdf"), total("logsf"), inverse("logcdf", "ppf"), inverse("logsf", "isf")
     )
+    law.is_searched = True
+    return law
 
 
 def folded(base):
@@ -199,14 +201,16 @@ def _soft_laplace(loc, scale):
 
 
 class Tilted:
-    """exp(f) times a law, f rising linearly by `rise` nats over a domain and constant outside it: sums over ever finer panels.
+    """exp(f) times a law, f rising linearly by `rise` nats over a domain and constant outside it, by sums over panels.
 
     Panels end at quantiles of masses from a half down to 1e-300, on both sides.
     """
 
     def __init__(self, law, domain, rise):
         a, b = domain
-        log_masses = -np.concatenate([[np.log(2)], np.arange(1, 690, 1.5)])
+        # Laws inverted by a search here have light tails.
+        depth = 80 if getattr(law, "is_searched", False) or (isinstance(law, Law) and law._ppf is None) else 690
+        log_masses = -np.concatenate([[np.log(2)], np.arange(1, depth, 1.5)])
         with np.errstate(all="ignore"):
             ends = np.concatenate([law.ppf(np.exp(log_masses)), law.isf(np.exp(log_masses)), [a, b], KINKS])
         low, high = law.support()
