@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from jax.scipy.special import log_ndtr
 from numpyro.distributions import Distribution
 
 from . import reference as ref
 from .reference.composite import sign_of_all
+from .reference.log_masses import log_normal_mass
 from .reference.support import follows, is_transformed
 
 
@@ -36,7 +36,7 @@ def from_standard_normal(fn: Distribution, e: Array) -> Array:
         for transform in fn.transforms:
             z = transform(z)
         return z
-    return ref.quantile(fn, log_ndtr(e), log_ndtr(-e))
+    return ref.quantile(fn, log_normal_mass(e), log_normal_mass(-e))
 
 
 def check_whitening(name: str, fn: Distribution) -> None:

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax import Array
-from jax.scipy.special import erfinv, log_ndtr
+from jax.scipy.special import erfinv
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 
-from .log_masses import LOG_2, log_hazard, log_remainder, normal_quantile, safe_exponential_rate
+from .log_masses import LOG_2, log_hazard, log_normal_mass, log_remainder, normal_quantile, safe_exponential_rate
 
 _HALF_PI = 0.5 * math.pi
 
@@ -61,7 +61,7 @@ def _location_scale(
 
 
 def _normal_quantile(below: Array, above: Array) -> Array:
-    z = normal_quantile(jnp.minimum(below, above))
+    z = normal_quantile(_small(below, above, below, above))
     return _small(below, above, z, -z)
 
 
@@ -70,13 +70,14 @@ def _cauchy(y: Array) -> tuple[Array, Array]:
 
 
 def _cauchy_quantile(below: Array, above: Array) -> Array:
-    y = 1 / jnp.tan(math.pi * jnp.exp(jnp.minimum(below, above)))
+    y = 1 / jnp.tan(math.pi * jnp.exp(_small(below, above, below, above)))
     return _small(below, above, -y, y)
 
 
 def _laplace(y: Array) -> tuple[Array, Array]:
     # The larger of the two is completed from the smaller.
-    return jnp.minimum(y, 0.0) - LOG_2, -jnp.maximum(y, 0.0) - LOG_2
+    left = y <= 0
+    return jnp.where(left, y, 0.0) - LOG_2, jnp.where(left, 0.0, -y) - LOG_2
 
 
 def _laplace_quantile(below: Array, above: Array) -> Array:
@@ -90,7 +91,7 @@ def _soft_laplace_tail(y: Array) -> Array:
 
 
 def _soft_laplace_quantile(below: Array, above: Array) -> Array:
-    small = jnp.minimum(below, above)
+    small = _small(below, above, below, above)
     far = small < -20
     angle = _HALF_PI * jnp.exp(jnp.where(far, -1.0, small))
     y = jnp.where(far, small + math.log(_HALF_PI), jnp.log(jnp.tan(angle)))
@@ -109,7 +110,7 @@ def _gumbel_quantile(below: Array, above: Array) -> Array:
 
 def _half_normal(d: dist.HalfNormal, x: Array) -> tuple[Array, Array]:
     y = x / d.scale
-    return jnp.log(jax.scipy.special.erf(y / math.sqrt(2))), LOG_2 + log_ndtr(-y)
+    return jnp.log(jax.scipy.special.erf(y / math.sqrt(2))), LOG_2 + log_normal_mass(-y)
 
 
 def _half_normal_quantile(d: dist.HalfNormal, below: Array, above: Array) -> Array:
@@ -123,7 +124,7 @@ def _half_cauchy(d: dist.HalfCauchy, x: Array) -> tuple[Array, Array]:
 
 
 def _half_cauchy_quantile(d: dist.HalfCauchy, below: Array, above: Array) -> Array:
-    t = jnp.tan(_HALF_PI * jnp.exp(jnp.minimum(below, above)))
+    t = jnp.tan(_HALF_PI * jnp.exp(_small(below, above, below, above)))
     return d.scale * _small(below, above, t, 1 / t)
 
 
@@ -140,8 +141,8 @@ def _uniform_quantile(d: dist.Uniform, below: Array, above: Array) -> Array:
 def _asymmetric_laplace(d: dist.AsymmetricLaplace, x: Array) -> tuple[Array, Array]:
     left, right = d.scale * d.asymmetry, d.scale / d.asymmetry
     y, total = x - d.loc, left + right
-    below = jnp.log(left / total) + jnp.minimum(y, 0.0) / left
-    above = jnp.log(right / total) - jnp.maximum(y, 0.0) / right
+    below = jnp.log(left / total) + jnp.where(y < 0, y, 0.0) / left
+    above = jnp.log(right / total) - jnp.where(y < 0, 0.0, y) / right
     # On its own side of the mode each is what it says, on the other the rest of the other.
     return jnp.where(y < 0, below, log_remainder(above)), jnp.where(y < 0, log_remainder(below), above)
 
@@ -189,13 +190,16 @@ def _kumaraswamy_quantile(d: dist.Kumaraswamy, below: Array, above: Array) -> Ar
 
 def _levy(d: dist.Levy, x: Array) -> tuple[Array, Array]:
     z = jnp.sqrt(d.scale / (x - d.loc))
-    return LOG_2 + log_ndtr(-z), jnp.log(jax.scipy.special.erf(z / math.sqrt(2)))
+    return LOG_2 + log_normal_mass(-z), jnp.log(jax.scipy.special.erf(z / math.sqrt(2)))
 
 
 def _levy_quantile(d: dist.Levy, below: Array, above: Array) -> Array:
-    far = math.sqrt(2) * erfinv(jnp.exp(jnp.minimum(above, -0.5)))
-    z = _small(below, above, normal_quantile(below - LOG_2), far)
-    return d.loc + d.scale / jnp.square(z)
+    # 1 / z^2 has no derivative in z left in float32 where the root is tiny, but one in its logarithm.
+    is_tiny = above < -12
+    root = math.sqrt(2) * erfinv(jnp.exp(jnp.where(is_tiny, -1.0, jnp.minimum(above, -0.5))))
+    log_root = jnp.where(is_tiny, above + 0.5 * math.log(_HALF_PI), jnp.log(root))
+    near = jnp.log(-normal_quantile(below - LOG_2))
+    return d.loc + d.scale * jnp.exp(-2 * _small(below, above, near, log_root))
 
 
 def _dagum(d: dist.Dagum, x: Array) -> tuple[Array, Array]:
@@ -237,7 +241,7 @@ def _bounded_power_law_quantile(d: dist.DoublyTruncatedPowerLaw, below: Array, a
 
 
 FORMS: dict[type[Distribution], Form] = {
-    dist.Normal: _location_scale(lambda y: (log_ndtr(y), log_ndtr(-y)), _normal_quantile),
+    dist.Normal: _location_scale(lambda y: (log_normal_mass(y), log_normal_mass(-y)), _normal_quantile),
     dist.Cauchy: _location_scale(_cauchy, _cauchy_quantile),
     dist.Laplace: _location_scale(_laplace, _laplace_quantile),
     dist.SoftLaplace: _location_scale(
