@@ -198,7 +198,7 @@ def _levy_quantile(d: dist.Levy, below: Array, above: Array) -> Array:
     is_tiny = above < -12
     root = math.sqrt(2) * erfinv(jnp.exp(jnp.where(is_tiny, -1.0, jnp.minimum(above, -0.5))))
     log_root = jnp.where(is_tiny, above + 0.5 * math.log(_HALF_PI), jnp.log(root))
-    near = jnp.log(-normal_quantile(below - LOG_2))
+    near = jnp.log(-normal_quantile(jnp.where(below <= above, below, -1.0) - LOG_2))
     return d.loc + d.scale * jnp.exp(-2 * _small(below, above, near, log_root))
 
 

@@ -49,6 +49,8 @@ def tail_expectation(quantile: Callable[[Array], Array], log_mass: Array, functi
     decay = jnp.where(some, jnp.log(jnp.where(some, first, 1.0)) - jnp.log(jnp.where(some, last, 1.0)), 0.0)
     rate = decay / (times[..., -1] - times[..., 0])
     decays = rate > 1e-3
+    rate = jnp.where(decays, rate, 1.0)
+    at_edge = ends[1] * jnp.exp(-rate * (edges[1:][last_panel] - times[..., -1]))
     # What does not decay has no integral.
-    rest = jnp.where(decays, ends[1] / jnp.where(decays, rate, 1.0), jnp.where(some, jnp.sign(ends[1]) * jnp.inf, 0.0))
+    rest = jnp.where(decays, at_edge / rate, jnp.where(some, jnp.sign(ends[1]) * jnp.inf, 0.0))
     return jnp.where(occupied, total + rest, 0.0)
