@@ -91,6 +91,10 @@ class MixtureTails:
         pairs = self._by_component(lambda i, x: _masses_inside(self.components[i], *self.bounds[i], x), x)
         return tuple(_log_sum(self.log_weights + part) for part in pairs)
 
+    def masses_at(self, place: Array) -> tuple[Array, Array]:
+        """The same."""
+        return self.log_masses(place)
+
     def _by_component(self, function: Callable[..., tuple[Array, ...]], *arguments: Array) -> list[Array]:
         """Results for every component along a last axis."""
         if len(self.components) == 1:

@@ -10,12 +10,12 @@ from jax import Array
 class Searched(Protocol):
     """Tails with a search for the quantile; a pytree of arrays."""
 
-    def log_masses(self, x: Array) -> tuple[Array, Array]:
-        """Log masses below and above points, of which the smaller is accurate; differentiable."""
+    def masses_at(self, place: Array) -> tuple[Array, Array]:
+        """Log masses below and above places, of which the smaller is accurate; differentiable."""
         ...
 
     def search(self, log_below: Array, log_above: Array) -> Array:
-        """The point with given log masses."""
+        """The place with given log masses: a point, or its coordinate."""
         ...
 
 
@@ -30,8 +30,8 @@ def _implicit_quantile_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) 
     tails, *masses = primals
     d_tails, *d_masses = tangents
     z = implicit_quantile(*primals)
-    _, changes = jax.jvp(lambda tails: tails.log_masses(z), (tails,), (d_tails,))
-    _, slopes = jax.jvp(tails.log_masses, (z,), (jnp.ones_like(z),))
+    _, changes = jax.jvp(lambda tails: tails.masses_at(z), (tails,), (d_tails,))
+    _, slopes = jax.jvp(tails.masses_at, (z,), (jnp.ones_like(z),))
     below, above = (
         (wanted - change) / jnp.where(slope == 0, 1.0, slope)
         for wanted, change, slope in zip(d_masses, changes, slopes, strict=True)

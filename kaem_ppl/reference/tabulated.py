@@ -106,8 +106,12 @@ class TabulatedTails:
 
     def log_masses(self, x: Array) -> tuple[Array, Array]:
         """Log masses below and above points inside the support, of a shape that broadcasts with the batch's."""
-        shape = lax.broadcast_shapes(jnp.shape(x), self.slopes.shape[1:])
-        t = jnp.broadcast_to(to_coordinate(self.ends, self.at, x), shape)
+        return self.masses_at(to_coordinate(self.ends, self.at, x))
+
+    def masses_at(self, place: Array) -> tuple[Array, Array]:
+        """Log masses below and above coordinates."""
+        shape = lax.broadcast_shapes(jnp.shape(place), self.slopes.shape[1:])
+        t = jnp.broadcast_to(place, shape)
         panel = self._search(lambda edge: edge <= t, self.edges, shape)
         take = self._taker(panel, shape)
         left, right = take(self.edges), take(self.edges[1:])
@@ -126,10 +130,11 @@ class TabulatedTails:
 
     def quantile(self, log_below: Array, log_above: Array) -> Array:
         """The point with given log masses, differentiable."""
-        return implicit_quantile(self, log_below, log_above)
+        # The derivative is taken in the coordinate: a point may round to the end of the support.
+        return to_point(self.ends, self.at, implicit_quantile(self, log_below, log_above))
 
     def search(self, log_below: Array, log_above: Array) -> Array:
-        """The same, without derivatives."""
+        """Its coordinate, without derivatives."""
         shape = lax.broadcast_shapes(jnp.shape(log_below), jnp.shape(log_above), self.slopes.shape[1:])
         log_below, log_above = (jnp.broadcast_to(x, shape) for x in (log_below, log_above))
         from_below = log_below <= log_above
@@ -153,7 +158,7 @@ class TabulatedTails:
         slopes = jnp.where(self.slopes > 0, self.slopes, 1.0)
         t = jnp.where(before, self.edges[0] + (log_below - self.log_lower[0]) / slopes[0], t)
         t = jnp.where(after, self.edges[-1] - (log_above - self.log_upper[-1]) / slopes[1], t)
-        return to_point(self.ends, self.at, t)
+        return t
 
     def _search(self, passed, edges: Array, shape: tuple[int, ...]) -> Array:
         """The panel of each point: how many inner edges it has passed, by bisection."""

@@ -55,6 +55,7 @@ def test_quantiles_and_masses_of_both_tails(name, precision):
             inside = (z > low) & (z < high) & np.isfinite(density) & (density > 0)
             error = np.abs(np.exp(exact(z)) - MASSES) / (density * size_of(z, law))
             rounding = 4 * eps * np.abs(z) * density / np.exp(exact(z))
+            inside &= rounding < 0.1
             wrong = np.abs(log_mass - exact(z))
         assert np.all(error[inside] < bar()), error
         assert np.all(wrong[inside] < (bar() + rounding)[inside]), wrong
