@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import biject_to
 
-from .whitening import check_whitening, from_standard_normal
+from kaem_ppl.whitening import check_whitening, from_standard_normal
+
 from .wrapped import unwrap
 
 

@@ -81,7 +81,14 @@ class PlateModel:
 
         jax.eval_shape(read, jax.tree.map(lambda leaf: leaf[:1], batch))
         known = {name: fn for name, fn in priors.items() if isinstance(fn, TiltedDistribution) and fn.is_known}
-        return {name: (fn.table, (fn.log_normalizer, fn.log_normalizer_error)) for name, fn in known.items()}
+        return {
+            name: {
+                "table": fn.table,
+                "log_normalizer": (fn.log_normalizer, fn.log_normalizer_error),
+                "tails": fn.reference_tails,
+            }
+            for name, fn in known.items()
+        }
 
     def _score_shared_draws(self, key, params, batch, num_draws, integrals):
         # No distribution reads the data, so these rows only tell the model how many draws to make.
@@ -186,11 +193,8 @@ class _Draw(Messenger):
         fn, base = msg["fn"], unwrap(msg["fn"])
         sampled = fn
         if isinstance(base, TiltedDistribution):
-            if msg["name"] in self.integrals:
-                table, log_normalizer = self.integrals[msg["name"]]
-                base = base.given(table=table, log_normalizer=log_normalizer)
-            else:
-                base = base.integrated()
+            integrals = self.integrals.get(msg["name"])
+            base = base.integrated() if integrals is None else base.given(**integrals)
             fn, sampled = with_base(fn, base), with_base(fn, base.held_fixed())
         draw = sampled(rng_key=msg["kwargs"]["rng_key"], sample_shape=msg["kwargs"]["sample_shape"])
         msg["fn"], msg["value"] = fn, lax.stop_gradient(draw)

@@ -15,10 +15,10 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from kaem_ppl.distributions.base import TiltedDistribution
+from kaem_ppl.distributions.tabulated import TabulatedPrior, tabulate_prior
 
 from .coordinates import Coordinates, Unconstrained, is_improper
 from .parameters import Params
-from .tabulated_prior import TabulatedPrior, tabulate_prior
 from .wrapped import is_masked, unwrap, with_base
 
 type Position = dict[str, jax.Array]

@@ -11,13 +11,13 @@ import numpyro.distributions as dist
 from jax import lax
 
 from kaem_ppl import KANTilted
+from kaem_ppl.distributions.tabulated import TabulatedPrior, interpolate
 
 from .coordinates import Coordinates, Unconstrained
 from .parameters import Params
 from .placeholders import undrawn
 from .plate_model import PlateModel, read_plate_model
 from .power_posterior import Position, PowerPosterior, read_power_posterior
-from .tabulated_prior import TabulatedPrior, interpolate
 from .wrapped import unwrap
 
 # Cells of a prior's table made anew at each update. Where energies vary by about two nats, cubics on them are right to
@@ -183,4 +183,4 @@ def _tabulate(prior):
 
 def _fill_table(up_to_a_constant, prior):
     low, cell, cubics, error, _ = interpolate(up_to_a_constant, _NUM_CELLS)
-    return TabulatedPrior(prior, prior.table, low, cell, cubics, error)
+    return TabulatedPrior(prior, prior.table, prior.reference_tails, low, cell, cubics, error)

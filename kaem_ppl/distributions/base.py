@@ -18,10 +18,12 @@ from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
 from ..compilation import jit_outermost
-from ..quadrature import FROM_LEGENDRE, KRONROD, contract, panel_nodes, safe_log
-from ..table import Table, quantile, tails
+from ..quadrature import safe_log, with_ends
+from ..table import Table
 from ..univariate import UnivariateKAN, check_bank
-from .integration import Bank, Quantity, integrate, integrate_coarsely, with_ends
+from ..whitening import uniform_masses
+from .integration import Bank, Quantity, integrate, integrate_coarsely
+from .tails_and_moments import entropy, log_tails, mean, quantile_at, variance
 
 
 class TiltedDistribution(Distribution):
@@ -77,9 +79,7 @@ class TiltedDistribution(Distribution):
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws by inverse transform, shape sample_shape + batch_shape; differentiable in the parameters."""
         assert is_prng_key(key), f"key={key!r}: expected a JAX random key."
-        dtype = self.table.lower.dtype
-        u = jax.random.uniform(key, self.shape(sample_shape), dtype, minval=jnp.finfo(dtype).tiny)
-        return self.quantile(u, 1 - u)
+        return self.quantile(*uniform_masses(key, self.shape(sample_shape), self.table.lower.dtype))
 
     def cdf(self, value: ArrayLike) -> Array:
         """P(z <= value), shape of `value` broadcast with `batch_shape`."""
@@ -92,7 +92,12 @@ class TiltedDistribution(Distribution):
 
     def tails(self, value: ArrayLike) -> tuple[Array, Array]:
         """P(z <= value) and P(z > value), the smaller of them accurate relative to itself, shapes as `cdf`."""
-        return _tails(self, self.table, value)
+        below, above = self.log_tails(value)
+        return jnp.exp(below), jnp.exp(above)
+
+    def log_tails(self, value: ArrayLike) -> tuple[Array, Array]:
+        """Logarithms of P(z <= value) and P(z > value), which have digits left where masses underflow; shapes as `cdf`."""
+        return log_tails(self, self.table, self.reference_tails, value)
 
     def quantile(self, lower: ArrayLike, upper: ArrayLike) -> Array:
         """The point with mass `lower` below it and `upper` = 1 - lower above it.
@@ -107,28 +112,46 @@ class TiltedDistribution(Distribution):
             Points, of the broadcast shape; the ends of the support at 0 and 1. Differentiable by the implicit function
             theorem.
         """
-        return _quantile(self, self.table, lower, upper)
+        lower, upper = (jnp.asarray(x, self.table.lower.dtype) for x in (lower, upper))
+        return quantile_at(self, self.table, self.reference_tails, (lower, upper), (safe_log(lower), safe_log(upper)))
+
+    def log_quantile(self, log_below: ArrayLike, log_above: ArrayLike) -> Array:
+        """The same from logarithms of the masses, which have digits left where these underflow."""
+        logs = tuple(jnp.asarray(x, self.table.lower.dtype) for x in (log_below, log_above))
+        return quantile_at(self, self.table, self.reference_tails, tuple(jnp.exp(x) for x in logs), logs)
 
     @property
     def mean(self) -> Array:
-        """Mean, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
-        return _mean(self, self.table)
+        """Mean, shape `batch_shape`; NaN where a tail of the reference beyond the domain has none."""
+        return mean(self, self.table, self.reference_tails)
 
     @property
     def variance(self) -> Array:
-        """Variance, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
-        return _variance(self, self.table)
+        """Variance, shape `batch_shape`; NaN where a tail of the reference beyond the domain has none."""
+        return variance(self, self.table, self.reference_tails)
 
     def entropy(self) -> Array:
         """Differential entropy in nats, shape `batch_shape`."""
-        return _entropy(self, self.table)
+        return entropy(self, self.table, self.reference_tails)
 
     @property
     def table(self) -> Table:
         """Masses between the edges of panels, which draws, tails and moments are read from."""
         return self._resolve("table")
 
-    def given(self, *, table: Table | None = None, log_normalizer: tuple[Array, Array] | None = None) -> Self:
+    @property
+    def reference_tails(self) -> ref.Tails:
+        """Tails of the reference: found once where its parameters are known, handed on by `given`."""
+        memory = self.__dict__.setdefault("_memory", {})
+        return memory["tails"] if "tails" in memory else ref.tails_of(self.reference)
+
+    def given(
+        self,
+        *,
+        table: Table | None = None,
+        log_normalizer: tuple[Array, Array] | None = None,
+        tails: ref.Tails | None = None,
+    ) -> Self:
         """The same distribution with integrals that are known already.
 
         A distribution that enters a traced function has forgotten what it computed; this hands it over as values of the
@@ -137,23 +160,28 @@ class TiltedDistribution(Distribution):
         Args:
             table: its `table`.
             log_normalizer: its `log_normalizer` and `log_normalizer_error`.
+            tails: its `reference_tails`.
         """
         new = copy.copy(self)
-        known = {"table": table, "log_normalizer": log_normalizer}
+        known = {"table": table, "log_normalizer": log_normalizer, "tails": tails}
         new._memory = {what: value for what, value in known.items() if value is not None}
         return new
 
     def integrated(self) -> Self:
         """The same distribution with all its integrals, found together: the table as a constant to derivatives."""
         if self.is_known:
-            return self.given(table=self._resolve("table"), log_normalizer=self._resolve("log_normalizer"))
-        table, log_normalizer = _integrate(self, "both")
-        return self.given(table=table, log_normalizer=log_normalizer)
+            return self.given(
+                table=self._resolve("table"),
+                log_normalizer=self._resolve("log_normalizer"),
+                tails=self.reference_tails,
+            )
+        table, log_normalizer = _integrate(self, self.reference_tails, "both")
+        return self.given(table=table, log_normalizer=log_normalizer, tails=self.reference_tails)
 
     def held_fixed(self) -> Self:
         """The same distribution without derivatives in its parameters, with the table it has."""
         fixed = jax.tree.map(lambda leaf: leaf if not_jax_tracer(leaf) else lax.stop_gradient(leaf), self)
-        return fixed.given(table=lax.stop_gradient(self.table))
+        return fixed.given(table=lax.stop_gradient(self.table), tails=lax.stop_gradient(self.reference_tails))
 
     @property
     def is_known(self) -> bool:
@@ -165,7 +193,7 @@ class TiltedDistribution(Distribution):
         memory = self.__dict__.setdefault("_memory", {})
         if what not in memory:
             if not self.is_known:
-                table, log_normalizer = _integrate(self, what)
+                table, log_normalizer = _integrate(self, self.reference_tails, what)
                 return table if what == "table" else log_normalizer
             with jax.ensure_compile_time_eval():
                 table, log_normalizer = _integrate_known(self)
@@ -202,119 +230,33 @@ class TiltedDistribution(Distribution):
 # Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.
 
 
-@partial(jax.jit, static_argnums=1)
-def _integrate(self, what):
-    log_normalizer, error, table = integrate(self._bank(), what)
+@partial(jax.jit, static_argnums=2)
+def _integrate(self, tails, what):
+    log_normalizer, error, table = integrate(self.given(tails=tails)._bank(), what)
     return _shaped(self, log_normalizer, error, table)
 
 
 @jit_outermost
-def _integrate_coarsely(self):
-    result, is_unresolved = integrate_coarsely(self._bank())
+def _integrate_coarsely(self, tails):
+    result, is_unresolved = integrate_coarsely(self.given(tails=tails)._bank())
     return _shaped(self, *result), is_unresolved
 
 
 @jit_outermost
-def _integrate_finely(self):
-    return _shaped(self, *integrate(self._bank(), "table"))
+def _integrate_finely(self, tails):
+    return _shaped(self, *integrate(self.given(tails=tails)._bank(), "table"))
 
 
 def _integrate_known(self):
     """Table and log-normalisers; what single panels need is compiled only where they need it."""
-    result, is_unresolved = _integrate_coarsely(self)
-    return _integrate_finely(self) if is_unresolved else result
+    result, is_unresolved = _integrate_coarsely(self, self.reference_tails)
+    return _integrate_finely(self, self.reference_tails) if is_unresolved else result
 
 
 def _shaped(self, log_normalizer, error, table):
     """The table, of the distribution's batch shape, and log Z with its error."""
     table = jax.tree.map(lambda x: x.reshape(*self.batch_shape, *x.shape[1:]), table)
     return table, (self._of_components(log_normalizer), self._of_components(error))
-
-
-@jax.jit
-def _tails(self, table, value):
-    value = jnp.asarray(value, table.lower.dtype)
-    value = jnp.broadcast_to(value, lax.broadcast_shapes(value.shape, self.batch_shape))
-    low, high = self.interval
-    inner = self._by_function(jnp.clip(value, low, high))
-    below, above = (self._by_sample(x, value.shape) for x in tails(table, inner))
-
-    # Beyond the interval the mass is the reference's own, times a constant.
-    support_low, support_high = ref.support_bounds(self.reference)
-    in_left, in_right = (value < low) & (value > support_low), (value > high) & (value < support_high)
-    left = jnp.exp(table.left_factor + ref.log_lower_tail(self.reference, jnp.where(in_left, value, self._middle)))
-    right = jnp.exp(table.right_factor + ref.log_upper_tail(self.reference, jnp.where(in_right, value, self._middle)))
-    left, right = jnp.where(in_left, left, 0.0), jnp.where(in_right, right, 0.0)
-    below = jnp.where(value < low, left, jnp.where(value > high, 1 - right, below))
-    above = jnp.where(value > high, right, jnp.where(value < low, 1 - left, above))
-    return below, above
-
-
-@jax.jit
-def _quantile(self, table, lower, upper):
-    dtype = table.lower.dtype
-    lower, upper = jnp.asarray(lower, dtype), jnp.asarray(upper, dtype)
-    shape = lax.broadcast_shapes(lower.shape, upper.shape, self.batch_shape)
-    lower, upper = jnp.broadcast_to(lower, shape), jnp.broadcast_to(upper, shape)
-    low, high = self.interval
-    inner = self._by_sample(quantile(table, self._by_function(lower), self._by_function(upper)), shape)
-    inner = jnp.clip(inner, low, high)
-
-    in_left = (lower < table.lower[..., 0]) & (lower > 0)
-    in_right = (upper < table.upper[..., -1]) & (upper > 0)
-
-    def reference_mass(mass, applies, log_factor):
-        log_mass = jnp.log(jnp.where(applies, mass, 1.0)) - log_factor
-        return jnp.exp(jnp.clip(jnp.where(applies, log_mass, -1.0), jnp.log(jnp.finfo(dtype).tiny), 0.0))
-
-    below = jnp.minimum(self.reference.icdf(reference_mass(lower, in_left, table.left_factor)), low)
-    above = jnp.maximum(ref.upper_quantile(self.reference, reference_mass(upper, in_right, table.right_factor)), high)
-    z = jnp.where(in_left, below, jnp.where(in_right, above, inner))
-    support_low, support_high = ref.support_bounds(self.reference)
-    return jnp.where(lower <= 0, support_low, jnp.where(upper <= 0, support_high, z)).astype(dtype)
-
-
-@jax.jit
-def _mean(self, table):
-    return _where_defined(self, lambda: self.reference.mean, _expectation(self, table, lambda z: z))
-
-
-@jax.jit
-def _variance(self, table):
-    mean = _expectation(self, table, lambda z: z)
-    spread = _expectation(self, table, lambda z: jnp.square(z - mean))
-    return _where_defined(self, lambda: self.reference.variance, spread)
-
-
-@jax.jit
-def _entropy(self, table):
-    return -_expectation(self, table, lambda z: self.log_ratio(z) + self.reference.log_prob(z))
-
-
-def _where_defined(self, reference_moment, value):
-    """NaN where a tail of the reference is part of the density and the reference has no such moment."""
-    try:
-        defined = jnp.isfinite(reference_moment())
-    except NotImplementedError:
-        return value
-    (low, high), (support_low, support_high) = self.interval, ref.support_bounds(self.reference)
-    return jnp.where(defined | ((low <= support_low) & (high >= support_high)), value, jnp.nan)
-
-
-def _expectation(self, table, function):
-    """E[function(z)]: Kronrod sums on the table's panels, and the reference's tails through its quantiles."""
-    low, high = self.interval
-    nodes = jnp.clip(jnp.moveaxis(panel_nodes(table.edges), (-2, -1), (0, 1)), low, high)
-    values = jnp.moveaxis(function(nodes), (0, 1), (-2, -1))
-    weights = contract("...nd,jd->...nj", table.density, jnp.asarray(FROM_LEGENDRE * KRONROD[:, None], values.dtype))
-    mass = jnp.maximum(jnp.diff(table.lower), -jnp.diff(table.upper))
-    inner = jnp.sum(mass[..., None] * weights * jnp.where(mass[..., None] > 0, values, 0.0), axis=(-2, -1))
-
-    left, right = table.lower[..., 0], table.upper[..., -1]
-    upper_quantile = partial(ref.upper_quantile, self.reference)
-    below = ref.tail_expectation(self.reference.icdf, safe_log(left) - table.left_factor, function)
-    above = ref.tail_expectation(upper_quantile, safe_log(right) - table.right_factor, function)
-    return inner + left * below + right * above
 
 
 def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
@@ -383,9 +325,8 @@ def make_bank(
     )
     if seeds.ndim > 1:
         seeds = jnp.broadcast_to(seeds, (*batch_shape, seeds.shape[-1])).reshape(num_rows, 1, -1)
-    outside = tuple(
-        jnp.broadcast_to(x, batch_shape).reshape(num_rows, 1) for x in ref.log_outside(self.reference, *self.interval)
-    )
+    outside = ref.log_outside(self.reference, *self.interval, self.reference_tails)
+    outside = tuple(jnp.broadcast_to(x, batch_shape).reshape(num_rows, 1) for x in outside)
     log_weights = jnp.zeros((num_rows, 1), seeds.dtype) if single else rows(log_weights)
     return Bank(energy, self.reference, log_weights, seeds, tuple(map(rows, end_energies)), outside, batch_shape)
 

@@ -32,6 +32,7 @@ from ..quadrature.rule import (
     rounding,
     safe_log,
     truncation,
+    with_ends,
 )
 from ..table import Table, tabulate
 from ..univariate import UnivariateKAN
@@ -515,9 +516,3 @@ def add_tails(factors: tuple[Array, Array], outside: tuple[Array, Array]) -> Arr
     occupied = (left > -jnp.inf) | (right > -jnp.inf)
     total = jnp.logaddexp(jnp.where(occupied, left, 0.0), jnp.where(occupied, right, 0.0))
     return jnp.where(occupied, total, -jnp.inf)
-
-
-def with_ends(edges: Array, low: Array, high: Array) -> Array:
-    """The edges between low and high, those at an end being that end itself: panels without a width may stand there."""
-    is_low, is_high = (lax.stop_gradient(x) for x in (edges <= low, edges >= high))
-    return jnp.where(is_low, low, jnp.where(is_high, high, edges))

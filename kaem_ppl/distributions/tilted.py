@@ -17,14 +17,14 @@ class KANTilted(TiltedDistribution):
 
     Args:
         energy: f, a bank of functions.
-        reference: pi_0, any univariate NumPyro distribution with `cdf` and `icdf`; its batch shape broadcasts with the
+        reference: pi_0, any univariate continuous NumPyro distribution with a density; its batch shape broadcasts with the
             bank's. The flat reference on the domain is `Uniform(a, b)`.
         validate_args: whether to look at the numbers, as NumPyro does; its default is NumPyro's.
 
     Raises:
         TypeError: where the energy is not a `UnivariateKAN` or the reference not a NumPyro distribution.
         ValueError: where shapes disagree, an energy is not finite, a grid is not increasing, the reference is
-            multivariate, discrete or lacks `cdf` or `icdf`, or domain and support do not overlap.
+            multivariate, discrete or without a density, or domain and support do not overlap.
 
     Example:
         >>> import jax, numpyro.distributions as dist, kaem_ppl as kp

@@ -18,3 +18,4 @@ from .rule import rounding as rounding
 from .rule import safe_log as safe_log
 from .rule import summarize as summarize
 from .rule import truncation as truncation
+from .rule import with_ends as with_ends

@@ -221,6 +221,12 @@ def rounding(panels: Panels, log_total: Array, term_size: Array) -> Array:
     return jnp.finfo(largest.dtype).eps * (4 * jnp.maximum(largest, 1.0) + term_size)
 
 
+def with_ends(edges: Array, low: Array, high: Array) -> Array:
+    """The edges between low and high, those at an end being that end itself: panels without a width may stand there."""
+    is_low, is_high = (jax.lax.stop_gradient(x) for x in (edges <= low, edges >= high))
+    return jnp.where(is_low, low, jnp.where(is_high, high, edges))
+
+
 def pad_end(x: Array, number: int) -> Array:
     """Repeat the last entry along the last axis `number` times more."""
     return jnp.concatenate([x, jnp.repeat(x[..., -1:], number, axis=-1)], axis=-1)

@@ -128,7 +128,7 @@ def test_pytree_and_expand():
         (lambda f, r: kp.KANTiltedMixture(jnp.array([0.0, jnp.nan, 0]), f, r), ValueError, "logits"),
         (lambda f, r: kp.KANTiltedMixture(jnp.zeros(3), BASES["RBF"](jax.random.key(0)), r), ValueError, "energy"),
         (lambda f, r: kp.KANTiltedMixture(jnp.zeros(3), jnp.sin, r), TypeError, "energy"),
-        (lambda f, r: kp.KANTiltedMixture(jnp.zeros(3), f, dist.VonMises(0.0, 1.0)), ValueError, "reference"),
+        (lambda f, r: kp.KANTiltedMixture(jnp.zeros(3), f, dist.Delta(0.0)), ValueError, "reference"),
         (lambda f, r: kp.KANTiltedMixture(jnp.zeros(3), f, jnp.sin), TypeError, "reference"),
     ],
 )

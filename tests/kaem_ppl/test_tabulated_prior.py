@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import kaem_ppl as kp
-from kaem_ppl.inference.tabulated_prior import tabulate_prior
+from kaem_ppl.distributions.tabulated import tabulate_prior
 
 
 def tilted(basis, reference, *, components=None, activation=jax.nn.silu):

@@ -1,4 +1,4 @@
-"""A tilted prior whose parameters stand still: its log-density as a table of cubics, its masses as the table it has."""
+"""A tilted prior with fixed parameters: its log-density as a table of cubics, its masses as the table it has."""
 
 import math
 import warnings
@@ -10,8 +10,10 @@ import numpy as np
 from jax import Array, lax
 from numpyro.distributions import Distribution
 
-from kaem_ppl import reference as ref
-from kaem_ppl.distributions.base import TiltedDistribution
+from .. import reference as ref
+from ..table import Table
+from ..whitening import uniform_masses
+from .base import TiltedDistribution
 
 # What the interpolated log-density may be wrong by, in nats, before the table is refined.
 _TOLERANCE = 1e-6
@@ -32,6 +34,7 @@ class TabulatedPrior(Distribution):
     Attributes:
         prior: the tilted distribution, of batch shape (...).
         table: its table of masses.
+        tails: its reference's tails.
         low: start of the interval, shape () or (...).
         cell: width of a cell, shape () or (...).
         cubics: coefficients of the log-ratio in powers of the place in a cell, from 0 to 1; shape (..., cells, 4).
@@ -39,10 +42,19 @@ class TabulatedPrior(Distribution):
     """
 
     arg_constraints = {}
-    pytree_data_fields = ("prior", "table", "low", "cell", "cubics", "error")
+    pytree_data_fields = ("prior", "table", "tails", "low", "cell", "cubics", "error")
 
-    def __init__(self, prior, table, low, cell, cubics, error):
-        self.prior, self.table = prior, table
+    def __init__(
+        self,
+        prior: TiltedDistribution,
+        table: Table,
+        tails: ref.Tails,
+        low: Array,
+        cell: Array,
+        cubics: Array,
+        error: Array,
+    ):
+        self.prior, self.table, self.tails = prior, table, tails
         self.low, self.cell, self.cubics, self.error = low, cell, cubics, error
         super().__init__(prior.batch_shape, (), validate_args=False)
 
@@ -77,12 +89,22 @@ class TabulatedPrior(Distribution):
 
     def sample(self, key, sample_shape=()):
         dtype = self.cubics.dtype
-        u = jax.random.uniform(key, self.shape(sample_shape), dtype, minval=jnp.finfo(dtype).tiny)
-        return self.quantile(u, 1 - u)
+        return self.quantile(*uniform_masses(key, self.shape(sample_shape), dtype))
 
     def quantile(self, lower: Array, upper: Array) -> Array:
         """The point with mass `lower` below and `upper` above it, as `TiltedDistribution.quantile`."""
-        return self.prior.given(table=self.table).quantile(lower, upper)
+        return self._with_integrals().quantile(lower, upper)
+
+    def log_quantile(self, log_below: Array, log_above: Array) -> Array:
+        """The same from logarithms of masses."""
+        return self._with_integrals().log_quantile(log_below, log_above)
+
+    def log_tails(self, value: Array) -> tuple[Array, Array]:
+        """Log masses below and above points."""
+        return self._with_integrals().log_tails(value)
+
+    def _with_integrals(self) -> TiltedDistribution:
+        return self.prior.given(table=self.table, tails=self.tails)
 
 
 def tabulate_prior(name: str, prior: TiltedDistribution) -> TabulatedPrior:
@@ -114,7 +136,7 @@ def tabulate_prior(name: str, prior: TiltedDistribution) -> TabulatedPrior:
             "energy has kinks or oscillates; a smoother basis or activation removes the error.",
             stacklevel=2,
         )
-    return TabulatedPrior(prior, prior.table, low, cell, cubics, error)
+    return TabulatedPrior(prior, prior.table, prior.reference_tails, low, cell, cubics, error)
 
 
 def interpolate(prior: TiltedDistribution, num_cells: int) -> tuple[Array, Array, Array, Array, Array]:

@@ -1,0 +1,128 @@
+"""What is read from the table of a tilted density and the tails of its reference: masses, quantiles and moments.
+
+Compiled once per kind and shape of distribution. Inside the interval of the energy the table answers; beyond it the density
+is the reference's times a constant, and its log masses are the reference's plus one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+from .. import reference as ref
+from ..quadrature import FROM_LEGENDRE, KRONROD, contract, panel_nodes, safe_log
+from ..table import Table, quantile, tails
+
+if TYPE_CHECKING:
+    from .base import TiltedDistribution
+
+
+@jax.jit
+def log_tails(self: TiltedDistribution, table: Table, outer: ref.Tails, value: ArrayLike) -> tuple[Array, Array]:
+    """Log masses below and above points, the smaller accurate."""
+    value = jnp.asarray(value, table.lower.dtype)
+    value = jnp.broadcast_to(value, lax.broadcast_shapes(value.shape, self.batch_shape))
+    low, high = self.interval
+    inner = self._by_function(jnp.clip(value, low, high))
+    inside = tuple(safe_log(self._by_sample(x, value.shape)) for x in tails(table, inner))
+
+    support_low, support_high = ref.support_bounds(self.reference)
+    in_left, in_right = (value < low) & (value > support_low), (value > high) & (value < support_high)
+    left, _ = ref.complete(*outer.log_masses(jnp.where(in_left, value, self._middle)))
+    _, right = ref.complete(*outer.log_masses(jnp.where(in_right, value, self._middle)))
+    left = jnp.where(in_left, table.left_factor + left, -jnp.inf)
+    right = jnp.where(in_right, table.right_factor + right, -jnp.inf)
+    is_left, is_right = value < low, value > high
+    below = jnp.where(is_left, left, jnp.where(is_right, _rest(right), inside[0]))
+    above = jnp.where(is_right, right, jnp.where(is_left, _rest(left), inside[1]))
+    return below, above
+
+
+def _rest(log_mass: Array) -> Array:
+    return ref.log_remainder(jnp.where(log_mass < 0, log_mass, -jnp.inf))
+
+
+@jax.jit
+def quantile_at(
+    self: TiltedDistribution,
+    table: Table,
+    outer: ref.Tails,
+    masses: tuple[Array, Array],
+    logs: tuple[Array, Array],
+) -> Array:
+    """The point with given masses below and above, and their logarithms."""
+    dtype = table.lower.dtype
+    shape = lax.broadcast_shapes(*(jnp.shape(x) for x in (*masses, *logs)), self.batch_shape)
+    lower, upper, log_lower, log_upper = (jnp.broadcast_to(x, shape) for x in (*masses, *logs))
+    low, high = self.interval
+    inner = self._by_sample(quantile(table, self._by_function(lower), self._by_function(upper)), shape)
+    inner = jnp.clip(inner, low, high)
+
+    in_left = (log_lower < safe_log(table.lower[..., 0])) & (log_lower > -jnp.inf)
+    in_right = (log_upper < safe_log(table.upper[..., -1])) & (log_upper > -jnp.inf)
+    # The reference's masses there; a point of its own stands in elsewhere.
+    left = jnp.where(in_left, jnp.minimum(log_lower - table.left_factor, 0.0), -1.0)
+    right = jnp.where(in_right, jnp.minimum(log_upper - table.right_factor, 0.0), -1.0)
+    below = jnp.minimum(outer.quantile(*ref.complete(left, ref.log_remainder(left))), low)
+    above = jnp.maximum(outer.quantile(*ref.complete(ref.log_remainder(right), right)), high)
+    z = jnp.where(in_left, below, jnp.where(in_right, above, inner))
+    support_low, support_high = ref.support_bounds(self.reference)
+    at_low, at_high = log_lower == -jnp.inf, log_upper == -jnp.inf
+    return jnp.where(at_low, support_low, jnp.where(at_high, support_high, z)).astype(dtype)
+
+
+@jax.jit
+def mean(self: TiltedDistribution, table: Table, outer: ref.Tails) -> Array:
+    """Mean, NaN where there is none."""
+    return _where_finite(_expectation(self, table, outer, lambda z: z))
+
+
+@jax.jit
+def variance(self: TiltedDistribution, table: Table, outer: ref.Tails) -> Array:
+    """Variance, NaN where there is none."""
+    centre = _expectation(self, table, outer, lambda z: z)
+    return _where_finite(_expectation(self, table, outer, lambda z: jnp.square(z - centre)))
+
+
+@jax.jit
+def entropy(self: TiltedDistribution, table: Table, outer: ref.Tails) -> Array:
+    """Differential entropy in nats."""
+    return -_expectation(self, table, outer, lambda z: self.log_ratio(z) + self.reference.log_prob(z))
+
+
+def _where_finite(value: Array) -> Array:
+    """NaN where the integral over a tail diverges."""
+    return jnp.where(jnp.isfinite(value), value, jnp.nan)
+
+
+def _expectation(self: TiltedDistribution, table: Table, outer: ref.Tails, function: Callable[[Array], Array]) -> Array:
+    """E[function(z)]: Kronrod sums on the table's panels, and the reference's tails through its quantiles."""
+    low, high = self.interval
+    nodes = jnp.clip(jnp.moveaxis(panel_nodes(table.edges), (-2, -1), (0, 1)), low, high)
+    values = jnp.moveaxis(function(nodes), (0, 1), (-2, -1))
+    weights = contract("...nd,jd->...nj", table.density, jnp.asarray(FROM_LEGENDRE * KRONROD[:, None], values.dtype))
+    # Each panel's mass from whichever running sum is the more accurate.
+    from_low = table.lower[..., :-1] < table.upper[..., 1:]
+    mass = jnp.where(from_low, jnp.diff(table.lower), -jnp.diff(table.upper))
+    inner = jnp.sum(mass[..., None] * weights * jnp.where(mass[..., None] > 0, values, 0.0), axis=(-2, -1))
+
+    def from_below(log_mass: Array) -> Array:
+        return outer.quantile(*ref.complete(log_mass, ref.log_remainder(log_mass)))
+
+    def from_above(log_mass: Array) -> Array:
+        return outer.quantile(*ref.complete(ref.log_remainder(log_mass), log_mass))
+
+    result = inner
+    for point, mass, factor in (
+        (from_below, table.lower[..., 0], table.left_factor),
+        (from_above, table.upper[..., -1], table.right_factor),
+    ):
+        log_mass = jnp.where(mass > 0, jnp.minimum(safe_log(mass) - factor, 0.0), -jnp.inf)
+        tail = ref.tail_expectation(point, log_mass, function)
+        result = result + jnp.where(mass > 0, mass * tail, 0.0)
+    return result

@@ -1,0 +1,76 @@
+"""The one map between a standard normal variable and any univariate one, and random masses for exact draws."""
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from numpyro.distributions import Distribution
+
+from . import reference as ref
+from .reference.composite import sign_of_all
+from .reference.log_masses import log_normal_mass
+from .reference.support import follows, is_transformed
+
+
+def from_standard_normal(fn: Distribution, e: Array) -> Array:
+    """z = F^-1(Phi(e)), so that z follows `fn` where e is standard normal.
+
+    Each half is computed from the logarithm of its own tail's mass, which keeps its digits.
+
+    Args:
+        fn: a distribution that `check_whitening` accepts.
+        e: shape fn.batch_shape + fn.event_shape, or one that broadcasts with it.
+
+    Returns:
+        Points of the shape of e. Differentiable in e and in the parameters.
+    """
+    match fn:
+        case dist.Independent() | dist.ExpandedDistribution():
+            return from_standard_normal(fn.base_dist, e)
+        case dist.MultivariateNormal():
+            return fn.loc + jnp.matmul(fn.scale_tril, e[..., None])[..., 0]
+    if follows(fn, dist.Normal, "log_prob", "cdf", "icdf"):
+        return fn.loc + fn.scale * e
+    if is_transformed(fn):
+        z = from_standard_normal(fn.base_dist, sign_of_all(fn.transforms) * e)
+        for transform in fn.transforms:
+            z = transform(z)
+        return z
+    return ref.quantile(fn, log_normal_mass(e), log_normal_mass(-e))
+
+
+def check_whitening(name: str, fn: Distribution) -> None:
+    """Refuse a site that no standard normal variable maps to.
+
+    Raises:
+        ValueError: its distribution is multivariate and not normal, discrete, or without a density.
+    """
+    while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        fn = fn.base_dist
+    if isinstance(fn, dist.MultivariateNormal):
+        return
+    kind = type(fn).__name__
+    advice = "Choose a sampler that moves in unconstrained space, such as `NUTS()` or `MALA()`."
+    if fn.event_shape != ():
+        raise ValueError(
+            f"Latent site {name!r} has the multivariate distribution {kind}, which no quantile function whitens. {advice}"
+        )
+    fault = ref.fault_of(fn)
+    if fault:
+        raise ValueError(f"Latent site {name!r} has the distribution {kind}, which {fault}. {advice}")
+
+
+def uniform_masses(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array, Array]:
+    """A uniform number and one minus it, the smaller of them with the resolution of floats down to 2^-65; never 0.
+
+    `jax.random.uniform` has steps of 2^-23 in float32, one of which is 0 itself.
+
+    Returns:
+        Mass below and mass above, each of the given shape and dtype.
+    """
+    high, low = jax.random.bits(key, (2, *shape), jnp.uint32)
+    # 63 random bits are the smaller mass, the last one says on which side it lies.
+    fine = ((low >> 1).astype(dtype) + 0.5) * 2.0**-64
+    small = high.astype(dtype) * 2.0**-33 + fine
+    is_below = (low & 1) == 0
+    return jnp.where(is_below, small, 1 - small), jnp.where(is_below, 1 - small, small)
