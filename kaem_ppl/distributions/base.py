@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
+from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 from numpyro.util import is_prng_key, not_jax_tracer
 
@@ -27,8 +28,11 @@ from ..quadrature import (
     safe_log,
     with_ends,
 )
+from ..shapes import as_shape
 from ..table import Table, quantile, tails
 from ..univariate import UnivariateKAN, check_bank
+from .stacking import aligned_first, promote, ranks_of
+from .truncated import TruncatedTilted
 
 # What is integrated: the table of masses; log-normalisers and their error estimates; or both, a pair, where the table is
 # a constant to derivatives.
@@ -47,12 +51,14 @@ class TiltedDistribution(Distribution):
 
     arg_constraints = {}
     pytree_data_fields = ("energy", "reference")
+    pytree_aux_fields = ("_ranks",)
     energy: UnivariateKAN
     reference: Distribution
 
     def __init__(self, energy, reference, batch_shape, *, validate_args=None):
         self.energy, self.reference = energy, reference
         super().__init__(batch_shape, (), validate_args=validate_args)
+        self._ranks = ranks_of(self)
 
     @abstractmethod
     def log_ratio(self, value: Array) -> Array:
@@ -75,11 +81,17 @@ class TiltedDistribution(Distribution):
         """Draws are differentiable in every parameter."""
         return True
 
+    def shape(self, sample_shape: int | tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Shape of draws, sample_shape + batch_shape; an int is a shape of one axis."""
+        return super().shape(as_shape(sample_shape, "sample_shape"))
+
     @property
+    @aligned_first
     def support(self):
         """The reference's own support."""
         return self.reference.support
 
+    @aligned_first
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Array:
         """Log-density, shape of `value` broadcast with `batch_shape`; -inf outside the support."""
@@ -89,6 +101,7 @@ class TiltedDistribution(Distribution):
         value = jnp.where(inside, value, self._middle)
         return jnp.where(inside, self.log_ratio(value) + self.reference.log_prob(value), -jnp.inf)
 
+    @aligned_first
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws by inverse transform, shape sample_shape + batch_shape; differentiable in the parameters."""
         assert is_prng_key(key), f"key={key!r}: expected a JAX random key."
@@ -105,10 +118,12 @@ class TiltedDistribution(Distribution):
         q = jnp.asarray(q, self.table.lower.dtype)
         return jnp.where((q >= 0) & (q <= 1), self.quantile(q, 1 - q), jnp.nan)
 
+    @aligned_first
     def tails(self, value: ArrayLike) -> tuple[Array, Array]:
         """P(z <= value) and P(z > value), the smaller of them accurate relative to itself, shapes as `cdf`."""
         return _tails(self, self.table, value)
 
+    @aligned_first
     def quantile(self, lower: ArrayLike, upper: ArrayLike) -> Array:
         """The point with mass `lower` below it and `upper` = 1 - lower above it.
 
@@ -125,24 +140,34 @@ class TiltedDistribution(Distribution):
         return _quantile(self, self.table, lower, upper)
 
     @property
+    @aligned_first
     def mean(self) -> Array:
         """Mean, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
         return _mean(self, self.table)
 
     @property
+    @aligned_first
     def variance(self) -> Array:
         """Variance, shape `batch_shape`; NaN where the reference has none and reaches beyond the domain."""
         return _variance(self, self.table)
 
+    @aligned_first
     def entropy(self) -> Array:
         """Differential entropy in nats, shape `batch_shape`."""
         return _entropy(self, self.table)
 
+    @aligned_first
+    def truncate(self, low: ArrayLike | None = None, high: ArrayLike | None = None) -> TruncatedTilted:
+        """The distribution restricted to [low, high]; see `TruncatedTilted`. None leaves a side as it is."""
+        return TruncatedTilted(self, -jnp.inf if low is None else low, jnp.inf if high is None else high)
+
     @property
+    @aligned_first
     def table(self) -> Table:
         """Masses between the edges of panels, which draws, tails and moments are read from."""
         return self._resolve("table")
 
+    @aligned_first
     def given(self, *, table: Table | None = None, log_normalizer: tuple[Array, Array] | None = None) -> Self:
         """The same distribution with integrals that are known already.
 
@@ -158,6 +183,7 @@ class TiltedDistribution(Distribution):
         new._memory = {what: value for what, value in known.items() if value is not None}
         return new
 
+    @aligned_first
     def integrated(self) -> Self:
         """The same distribution with all its integrals, found together: the table as a constant to derivatives."""
         if self.is_known:
@@ -165,6 +191,7 @@ class TiltedDistribution(Distribution):
         table, log_normalizer = _by_switch(self, "both")
         return self.given(table=table, log_normalizer=log_normalizer)
 
+    @aligned_first
     def held_fixed(self) -> Self:
         """The same distribution without derivatives in its parameters, with the table it has."""
         fixed = jax.tree.map(lambda leaf: leaf if not_jax_tracer(leaf) else lax.stop_gradient(leaf), self)
@@ -211,6 +238,9 @@ class TiltedDistribution(Distribution):
     def _by_sample(self, x: Array, shape: tuple[int, ...]) -> Array:
         """The inverse of `_by_function`."""
         return jnp.moveaxis(x, -1, 0).reshape(shape)
+
+
+promote_batch_shape.register(TiltedDistribution, promote)
 
 
 # Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.

@@ -1,6 +1,7 @@
 """Mixtures of tilted densities, collapsed into one table."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.batch_util import vmap_over
 from numpyro.util import not_jax_tracer
 
 from .. import reference as ref
@@ -34,6 +36,7 @@ from .base import (
     seed_panels,
     total_and_error,
 )
+from .stacking import aligned_first
 
 
 class KANTiltedMixture(TiltedDistribution):
@@ -55,6 +58,7 @@ class KANTiltedMixture(TiltedDistribution):
 
     arg_constraints = {"logits": constraints.real_vector}
     pytree_data_fields = ("logits",)
+    reparametrized_params = ["logits"]
 
     def __init__(
         self,
@@ -79,15 +83,18 @@ class KANTiltedMixture(TiltedDistribution):
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
 
     @property
+    @aligned_first
     def log_normalizer(self) -> Array:
         """log Z_k of each component, shape batch_shape + (K,); differentiable."""
         return self._resolve("log_normalizer")[0]
 
     @property
+    @aligned_first
     def log_normalizer_error(self) -> Array:
         """Error estimate of each log Z_k, shape batch_shape + (K,), by the embedded Gauss rule."""
         return self._resolve("log_normalizer")[1]
 
+    @aligned_first
     def log_ratio(self, value):
         return jax.nn.logsumexp(self._log_weights(self.log_normalizer) + self.energy.components(value), axis=-1)
 
@@ -193,3 +200,8 @@ def _by_component(seeds, energies, outside):
     if seeds.ndim > 1:
         seeds = jnp.broadcast_to(seeds[..., None, :], (*log_tails.shape, seeds.shape[-1]))
     return seeds, log_tails
+
+
+@vmap_over.register
+def _vmap_over(d: KANTiltedMixture, logits: Any = None, energy: Any = None, reference: Any = None) -> KANTiltedMixture:
+    return vmap_over.dispatch(Distribution)(d, logits=logits, energy=energy, reference=reference)

@@ -1,9 +1,12 @@
 """A bank of one-dimensional densities, each an energy over a reference."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import Distribution
+from numpyro.distributions.batch_util import vmap_over
 
 from .. import reference as ref
 from ..quadrature import edges_of_tier, evaluate, refine, resolved, summarize, with_spare_panels
@@ -18,6 +21,7 @@ from .base import (
     seed_panels,
     total_and_error,
 )
+from .stacking import aligned_first
 
 
 class KANTilted(TiltedDistribution):
@@ -52,15 +56,18 @@ class KANTilted(TiltedDistribution):
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
 
     @property
+    @aligned_first
     def log_normalizer(self) -> Array:
         """log Z, shape `batch_shape`; differentiable."""
         return self._resolve("log_normalizer")[0]
 
     @property
+    @aligned_first
     def log_normalizer_error(self) -> Array:
         """Error estimate of log Z, shape `batch_shape`: the relative error of Z by the embedded Gauss rule."""
         return self._resolve("log_normalizer")[1]
 
+    @aligned_first
     def log_ratio(self, value):
         return self.energy(value) - self.log_normalizer
 
@@ -107,3 +114,8 @@ class KANTilted(TiltedDistribution):
         self, (seeds, *outer) = jax.lax.stop_gradient((self, frame))
         log_tails = add_tails(*outer)
         return refine(self._log_density, seeds, log_tails) if refined else with_spare_panels(seeds, log_tails.shape)
+
+
+@vmap_over.register
+def _vmap_over(d: KANTilted, energy: Any = None, reference: Any = None) -> KANTilted:
+    return vmap_over.dispatch(Distribution)(d, energy=energy, reference=reference)
