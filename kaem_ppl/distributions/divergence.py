@@ -30,7 +30,9 @@ def from_tilted(p: TiltedDistribution, q: Distribution) -> Array:
         NotImplementedError: where q is not univariate and continuous.
     """
     if q.event_shape != () or q.support is None or q.support.is_discrete:
-        raise NotImplementedError(f"kl_divergence of a tilted density from {type(q).__name__}: expected a univariate q.")
+        raise NotImplementedError(
+            f"kl_divergence of a tilted density from {type(q).__name__}: expected a univariate q."
+        )
     p = aligned(p)
     if isinstance(q, TiltedDistribution):
         q = aligned(q)

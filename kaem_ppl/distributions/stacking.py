@@ -136,9 +136,7 @@ def _align_reference(reference: Distribution, ranks: tuple[int, ...], batch_rank
     return new
 
 
-def _correct_batch_shape(
-    distribution: Distribution, correct: Callable[[tuple[int, ...]], tuple[int, ...]]
-) -> None:
+def _correct_batch_shape(distribution: Distribution, correct: Callable[[tuple[int, ...]], tuple[int, ...]]) -> None:
     """Change the batch shape that a reference states, and those of what it is built on."""
     distribution._batch_shape = correct(distribution.batch_shape)
     for part in vars(distribution).values():

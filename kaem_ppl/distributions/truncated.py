@@ -113,7 +113,9 @@ class TruncatedTilted(Distribution):
     def tails(self, value: ArrayLike) -> tuple[Array, Array]:
         """P(z <= value) and P(z > value), shape of `value` broadcast with `batch_shape`."""
         below, between, above = self._masses()
-        value_below, value_above = self.base_dist.tails(jnp.clip(jnp.asarray(value, self.low.dtype), self.low, self.high))
+        value_below, value_above = self.base_dist.tails(
+            jnp.clip(jnp.asarray(value, self.low.dtype), self.low, self.high)
+        )
         lower = jnp.clip((value_below - below) / between, 0.0, 1.0)
         upper = jnp.clip((value_above - above) / between, 0.0, 1.0)
         # Of the two the one from the smaller tail is exact.
