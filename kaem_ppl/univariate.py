@@ -133,7 +133,7 @@ class UnivariateKAN:
         if num_axes > 0:
             # Many points of each function: they go last, where a product takes them in half the time.
             shape, own = z.shape[:num_axes], z.shape[num_axes:]
-            values = jnp.moveaxis(self.outer(jnp.moveaxis(z.reshape(-1, *own), 0, -1)), -1, 0)
+            values = jnp.moveaxis(self.outer(jnp.moveaxis(z.reshape(math.prod(shape), *own), 0, -1)), -1, 0)
             return values.reshape(*shape, *values.shape[1:])
         z = self._clip(z, self.domain)
         features = self.basis(z, self.grid, self.width)
@@ -218,7 +218,7 @@ class UnivariateKAN:
             return self
         new_domain = self.domain if domain is None else self._check_new_domain(domain)
         a, b = (jnp.broadcast_to(new_domain[..., i], self.batch_shape) for i in (0, 1))
-        samples = jnp.moveaxis(samples.reshape(-1, *self.batch_shape), 0, -1)
+        samples = jnp.moveaxis(samples.reshape(math.prod(samples.shape[:lead]), *self.batch_shape), 0, -1)
         samples = jnp.clip(samples, a[..., None], b[..., None])
 
         quantiles = jnp.moveaxis(jnp.quantile(samples, jnp.linspace(0, 1, max(num_grid, 2)), axis=-1), 0, -1)

@@ -1,6 +1,7 @@
 """What every tilted density shares: all that follows from an energy over a reference and one table of masses."""
 
 import copy
+import math
 from abc import abstractmethod
 from functools import partial
 from typing import Any, Literal, Self
@@ -80,6 +81,11 @@ class TiltedDistribution(Distribution):
     def has_rsample(self) -> bool:
         """Draws are differentiable in every parameter."""
         return True
+
+    def validate_args(self, strict: bool = True) -> None:
+        """As NumPyro's, whose constraints on vectors fail on an empty batch: it has nothing to refuse."""
+        if 0 not in self.batch_shape:
+            super().validate_args(strict)
 
     def shape(self, sample_shape: int | tuple[int, ...] = ()) -> tuple[int, ...]:
         """Shape of draws, sample_shape + batch_shape; an int is a shape of one axis."""
@@ -233,7 +239,8 @@ class TiltedDistribution(Distribution):
 
     def _by_function(self, x: Array) -> Array:
         """Shape sample_shape + batch_shape to batch_shape + (S,)."""
-        return jnp.moveaxis(x.reshape(-1, *self.batch_shape), 0, -1)
+        number = math.prod(x.shape[: x.ndim - len(self.batch_shape)])
+        return jnp.moveaxis(x.reshape(number, *self.batch_shape), 0, -1)
 
     def _by_sample(self, x: Array, shape: tuple[int, ...]) -> Array:
         """The inverse of `_by_function`."""
