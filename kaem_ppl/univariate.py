@@ -108,6 +108,11 @@ class UnivariateKAN:
         return jnp.shape(self.coef)[:-1]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """`batch_shape`, by the name that arrays give it: what NumPyro's `infer_shapes` is asked with."""
+        return self.batch_shape
+
+    @property
     def is_shared(self) -> bool:
         """Whether the whole bank has one grid, one width and one domain, so that features serve all of it."""
         return jnp.ndim(self.grid) == 1 and jnp.ndim(self.width) == 0 and jnp.ndim(self.domain) == 1

@@ -82,6 +82,13 @@ class KANTiltedMixture(TiltedDistribution):
         )
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
 
+    @classmethod
+    def infer_shapes(
+        cls, logits: tuple[int, ...], energy: tuple[int, ...], reference: tuple[int, ...] = ()
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Batch and event shape for logits, a bank and a reference of these shapes."""
+        return lax.broadcast_shapes(logits[:-1], energy[:-1], reference), ()
+
     @property
     @aligned_first
     def log_normalizer(self) -> Array:

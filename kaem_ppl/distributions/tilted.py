@@ -4,7 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from numpyro.distributions import Distribution
 from numpyro.distributions.batch_util import vmap_over
 
@@ -54,6 +54,13 @@ class KANTilted(TiltedDistribution):
         check_values = self._validate_args if validate_args is None else validate_args
         batch_shape = check_arguments(energy, reference, bank_shape(energy), check_values)
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
+
+    @classmethod
+    def infer_shapes(
+        cls, energy: tuple[int, ...], reference: tuple[int, ...] = ()
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Batch and event shape for a bank and a reference of these shapes."""
+        return lax.broadcast_shapes(energy, reference), ()
 
     @property
     @aligned_first
