@@ -1,5 +1,6 @@
 """A tilted density between two bounds."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class TruncatedTilted(Distribution):
 
     arg_constraints = {}
     pytree_data_fields = ("base_dist", "low", "high")
+    pytree_aux_fields = ("_is_bounded",)
 
     def __init__(
         self,
@@ -51,6 +53,11 @@ class TruncatedTilted(Distribution):
         self.base_dist = base_dist
         dtype = base_dist.energy.domain.dtype
         support_low, support_high = ref.support_bounds(base_dist.reference)
+        # Known without looking at numbers, for it decides which map to the real line samplers take.
+        self._is_bounded = (
+            not (_is_infinite(low) and _is_infinite(support_low)),
+            not (_is_infinite(high) and _is_infinite(support_high)),
+        )
         shape = lax.broadcast_shapes(base_dist.batch_shape, jnp.shape(low), jnp.shape(high))
         self.low = jnp.broadcast_to(jnp.maximum(jnp.asarray(low, dtype), support_low).astype(dtype), shape)
         self.high = jnp.broadcast_to(jnp.minimum(jnp.asarray(high, dtype), support_high).astype(dtype), shape)
@@ -69,8 +76,19 @@ class TruncatedTilted(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """[low, high]."""
-        return constraints.interval(self.low, self.high)
+        """[low, high], without an end that is infinite."""
+        match self._is_bounded:
+            case (True, True):
+                return constraints.interval(self.low, self.high)
+            case (True, False):
+                return constraints.greater_than_eq(self.low)
+            case (False, True):
+                return constraints.less_than_eq(self.high)
+        return constraints.real
+
+    def _validate_sample(self, value: ArrayLike) -> Array:
+        # As an array: NumPyro compares a float by NumPy, which can't take traced bounds.
+        return super()._validate_sample(jnp.asarray(value))
 
     def _masses(self) -> tuple[Array, Array, Array]:
         """Masses of `base_dist` below, between and above the bounds."""
@@ -165,6 +183,10 @@ class TruncatedTilted(Distribution):
             points = jnp.where(occupied, points, inner_low)
             inner += jnp.where(occupied, tail * jnp.sum(weights * function(points), axis=0), 0.0)
         return inner
+
+
+def _is_infinite(bound: ArrayLike) -> bool:
+    return isinstance(bound, float) and math.isinf(bound)
 
 
 def _decaying_nodes(depth: float, dtype: Any) -> tuple[Array, Array]:
