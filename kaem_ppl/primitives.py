@@ -14,12 +14,13 @@ from numpyro.util import not_jax_tracer
 from .basis import RBF, Basis
 from .distributions import KANTilted, KANTiltedMixture
 from .network import KANetwork, check_sizes
+from .shapes import as_count, as_shape
 from .univariate import UnivariateKAN, uniform_grid
 
 
 def kan_prior(
     name: str,
-    shape: tuple[int, ...],
+    shape: int | tuple[int, ...],
     *,
     basis: Basis,
     domain: tuple[float, float],
@@ -39,7 +40,7 @@ def kan_prior(
 
     Args:
         name: prefix of the parameter's name.
-        shape: batch shape of the prior, one density for each latent.
+        shape: batch shape of the prior, one density for each latent; an int is a shape of one axis.
         basis: the family of the energies, for example `RBF(20)`.
         domain: (a, b), where the energies are learnt.
         reference: the univariate distribution that is tilted; its own parameters may be learnt too.
@@ -62,9 +63,10 @@ def kan_prior(
         >>> numpyro.handlers.seed(model, jax.random.key(0))().shape
         (8,)
     """
-    if num_components is not None and num_components < 1:
+    if num_components is not None and as_count(num_components, "num_components") < 1:
         raise ValueError(f"num_components={num_components}: expected at least 1, or None for no mixture.")
-    bank_shape = tuple(shape) if num_components is None else (*shape, num_components)
+    shape = as_shape(shape)
+    bank_shape = shape if num_components is None else (*shape, num_components)
 
     def init(key):
         values = _learnt(UnivariateKAN.init(key, bank_shape, basis=basis, domain=domain, activation=activation))
@@ -170,6 +172,12 @@ def _check_like(site, values, expected):
         {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
         for tree in (values, expected)
     )
+    if shapes.keys() == {""} and len(wanted) > 1:
+        raise ValueError(
+            f"Parameter {site!r} holds one array: expected a dictionary with the entries {sorted(wanted)}. "
+            "numpyro.handlers.lift can't draw one: draw the entries by numpyro.sample, and declare this inside "
+            f"numpyro.handlers.substitute(data={{{site!r}: entries}})."
+        )
     if shapes.keys() != wanted.keys():
         raise ValueError(f"Parameter {site!r} has the entries {sorted(shapes)}: expected {sorted(wanted)}.")
     for path, shape in shapes.items():

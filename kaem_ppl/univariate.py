@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ from jax.typing import ArrayLike
 from numpyro.util import not_jax_tracer
 
 from .basis import Basis
+from .pickling import from_picklable, to_picklable
 from .quadrature import contract
+from .shapes import as_shape
 
 
 @partial(
@@ -59,7 +62,7 @@ class UnivariateKAN:
     def init(
         cls,
         key: Array,
-        batch_shape: tuple[int, ...] = (),
+        batch_shape: int | tuple[int, ...] = (),
         *,
         basis: Basis,
         domain: tuple[float, float],
@@ -69,33 +72,45 @@ class UnivariateKAN:
 
         Args:
             key: a JAX random key.
-            batch_shape: shape of the bank.
+            batch_shape: shape of the bank; an int is a shape of one axis.
             basis: the family of functions, for example `RBF(20)`.
             domain: (a, b), finite and increasing.
             activation: act, an elementwise function.
 
         Raises:
-            ValueError: where the domain is not two finite increasing numbers.
+            ValueError: where the domain is not two finite increasing numbers, or `batch_shape` no shape.
             TypeError: where the basis is not a `Basis`.
         """
         if not isinstance(basis, Basis):
             raise TypeError(f"basis={basis!r}: expected an instance such as RBF(20).")
+        batch_shape = as_shape(batch_shape, "batch_shape")
         constants = uniform_grid(basis, domain)
         dtype = constants["domain"].dtype
         spline_key, base_key = jax.random.split(key)
         return cls(
-            coef=basis.init_coef(spline_key, tuple(batch_shape), dtype),
-            base_weight=basis.coef_scale * jax.random.normal(base_key, tuple(batch_shape), dtype),
-            spline_weight=jnp.ones(tuple(batch_shape), dtype),
+            coef=basis.init_coef(spline_key, batch_shape, dtype),
+            base_weight=basis.coef_scale * jax.random.normal(base_key, batch_shape, dtype),
+            spline_weight=jnp.ones(batch_shape, dtype),
             basis=basis,
             activation=activation,
             **constants,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"activation": to_picklable(self.activation)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, activation=from_picklable(state["activation"]))
+
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """Shape of the bank."""
         return jnp.shape(self.coef)[:-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`batch_shape`, by the name that arrays give it: what NumPyro's `infer_shapes` is asked with."""
+        return self.batch_shape
 
     @property
     def is_shared(self) -> bool:
@@ -123,7 +138,7 @@ class UnivariateKAN:
         if num_axes > 0:
             # Many points of each function: they go last, where a product takes them in half the time.
             shape, own = z.shape[:num_axes], z.shape[num_axes:]
-            values = jnp.moveaxis(self.outer(jnp.moveaxis(z.reshape(-1, *own), 0, -1)), -1, 0)
+            values = jnp.moveaxis(self.outer(jnp.moveaxis(z.reshape(math.prod(shape), *own), 0, -1)), -1, 0)
             return values.reshape(*shape, *values.shape[1:])
         z = self._clip(z, self.domain)
         features = self.basis(z, self.grid, self.width)
@@ -194,12 +209,15 @@ class UnivariateKAN:
             A bank of the same shape whose grids have the shape batch_shape + (G,).
 
         Raises:
-            ValueError: where the shape of the samples does not end in `batch_shape`, or an argument is out of range.
+            ValueError: where the shape of the samples does not end in `batch_shape`, they are known and not finite, or
+                an argument is out of range.
         """
         samples = jnp.asarray(samples, self.coef.dtype)
         lead = samples.ndim - len(self.batch_shape)
         if lead < 1 or samples.shape[lead:] != self.batch_shape:
             raise ValueError(f"samples of shape {samples.shape}: expected (num_samples, ...) + {self.batch_shape}.")
+        if not_jax_tracer(samples) and not np.all(np.isfinite(samples)):
+            raise ValueError("samples holds values that are not finite: expected finite numbers throughout.")
         if tolerance < 0:
             raise ValueError(f"tolerance={tolerance}: expected at least 0.")
         num_grid = self.grid.shape[-1]
@@ -207,7 +225,7 @@ class UnivariateKAN:
             return self
         new_domain = self.domain if domain is None else self._check_new_domain(domain)
         a, b = (jnp.broadcast_to(new_domain[..., i], self.batch_shape) for i in (0, 1))
-        samples = jnp.moveaxis(samples.reshape(-1, *self.batch_shape), 0, -1)
+        samples = jnp.moveaxis(samples.reshape(math.prod(samples.shape[:lead]), *self.batch_shape), 0, -1)
         samples = jnp.clip(samples, a[..., None], b[..., None])
 
         quantiles = jnp.moveaxis(jnp.quantile(samples, jnp.linspace(0, 1, max(num_grid, 2)), axis=-1), 0, -1)

@@ -1,13 +1,15 @@
 """The contract every basis of univariate functions keeps."""
 
 from abc import ABC, abstractmethod
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import constraints
+
+from ..shapes import as_count
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class Basis(ABC):
     width_constraint: ClassVar = constraints.positive
 
     def __post_init__(self):
+        for field in fields(self):
+            if field.type is int:
+                # NumPy's integers become Python's: settings are static arguments, and part of what is stored.
+                object.__setattr__(self, field.name, as_count(getattr(self, field.name), field.name))
         if self.width is None:
             if self.trainable_width and self.width_constraint is None:
                 raise ValueError(f"trainable_width=True: {type(self).__name__} has no width to train.")

@@ -13,17 +13,21 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
+from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.util import validate_sample
 from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
 from ..compilation import jit_outermost
 from ..quadrature import safe_log, with_ends
+from ..shapes import as_shape
 from ..table import Table
 from ..univariate import UnivariateKAN, check_bank
 from ..whitening import uniform_masses
 from .integration import Bank, Quantity, integrate, integrate_coarsely
+from .stacking import aligned_first, promote, ranks_of
 from .tails_and_moments import entropy, log_tails, mean, quantile_at, variance
+from .truncated import TruncatedTilted
 
 
 class TiltedDistribution(Distribution):
@@ -38,12 +42,14 @@ class TiltedDistribution(Distribution):
 
     arg_constraints = {}
     pytree_data_fields = ("energy", "reference")
+    pytree_aux_fields = ("_ranks",)
     energy: UnivariateKAN
     reference: Distribution
 
     def __init__(self, energy, reference, batch_shape, *, validate_args=None):
         self.energy, self.reference = energy, reference
         super().__init__(batch_shape, (), validate_args=validate_args)
+        self._ranks = ranks_of(self)
 
     @abstractmethod
     def log_ratio(self, value: Array) -> Array:
@@ -62,11 +68,22 @@ class TiltedDistribution(Distribution):
         """Draws are differentiable in every parameter."""
         return True
 
+    def validate_args(self, strict: bool = True) -> None:
+        """As NumPyro's, whose constraints on vectors fail on an empty batch: it has nothing to refuse."""
+        if 0 not in self.batch_shape:
+            super().validate_args(strict)
+
+    def shape(self, sample_shape: int | tuple[int, ...] = ()) -> tuple[int, ...]:
+        """Shape of draws, sample_shape + batch_shape; an int is a shape of one axis."""
+        return super().shape(as_shape(sample_shape, "sample_shape"))
+
     @property
+    @aligned_first
     def support(self):
         """The reference's own support."""
         return self.reference.support
 
+    @aligned_first
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Array:
         """Log-density, shape of `value` broadcast with `batch_shape`; -inf outside the support."""
@@ -76,6 +93,7 @@ class TiltedDistribution(Distribution):
         value = jnp.where(inside, value, self._middle)
         return jnp.where(inside, self.log_ratio(value) + self.reference.log_prob(value), -jnp.inf)
 
+    @aligned_first
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws by inverse transform, shape sample_shape + batch_shape; differentiable in the parameters."""
         assert is_prng_key(key), f"key={key!r}: expected a JAX random key."
@@ -90,15 +108,18 @@ class TiltedDistribution(Distribution):
         q = jnp.asarray(q, self.table.lower.dtype)
         return jnp.where((q >= 0) & (q <= 1), self.quantile(q, 1 - q), jnp.nan)
 
+    @aligned_first
     def tails(self, value: ArrayLike) -> tuple[Array, Array]:
         """P(z <= value) and P(z > value), the smaller of them accurate relative to itself, shapes as `cdf`."""
         below, above = self.log_tails(value)
         return jnp.exp(below), jnp.exp(above)
 
+    @aligned_first
     def log_tails(self, value: ArrayLike) -> tuple[Array, Array]:
         """Logarithms of P(z <= value) and P(z > value), which have digits left where masses underflow; shapes as `cdf`."""
         return log_tails(self, self.table, self.reference_tails, value)
 
+    @aligned_first
     def quantile(self, lower: ArrayLike, upper: ArrayLike) -> Array:
         """The point with mass `lower` below it and `upper` = 1 - lower above it.
 
@@ -115,36 +136,48 @@ class TiltedDistribution(Distribution):
         lower, upper = (jnp.asarray(x, self.table.lower.dtype) for x in (lower, upper))
         return quantile_at(self, self.table, self.reference_tails, (lower, upper), (safe_log(lower), safe_log(upper)))
 
+    @aligned_first
     def log_quantile(self, log_below: ArrayLike, log_above: ArrayLike) -> Array:
         """The same from logarithms of the masses, which have digits left where these underflow."""
         logs = tuple(jnp.asarray(x, self.table.lower.dtype) for x in (log_below, log_above))
         return quantile_at(self, self.table, self.reference_tails, tuple(jnp.exp(x) for x in logs), logs)
 
     @property
+    @aligned_first
     def mean(self) -> Array:
         """Mean, shape `batch_shape`; NaN where a tail of the reference beyond the domain has none."""
         return mean(self, self.table, self.reference_tails)
 
     @property
+    @aligned_first
     def variance(self) -> Array:
         """Variance, shape `batch_shape`; NaN where a tail of the reference beyond the domain has none."""
         return variance(self, self.table, self.reference_tails)
 
+    @aligned_first
     def entropy(self) -> Array:
         """Differential entropy in nats, shape `batch_shape`."""
         return entropy(self, self.table, self.reference_tails)
 
+    @aligned_first
+    def truncate(self, low: ArrayLike | None = None, high: ArrayLike | None = None) -> TruncatedTilted:
+        """The distribution restricted to [low, high]; see `TruncatedTilted`. None leaves a side as it is."""
+        return TruncatedTilted(self, -jnp.inf if low is None else low, jnp.inf if high is None else high)
+
     @property
+    @aligned_first
     def table(self) -> Table:
         """Masses between the edges of panels, which draws, tails and moments are read from."""
         return self._resolve("table")
 
     @property
+    @aligned_first
     def reference_tails(self) -> ref.Tails:
         """Tails of the reference: found once where its parameters are known, handed on by `given`."""
         memory = self.__dict__.setdefault("_memory", {})
         return memory["tails"] if "tails" in memory else ref.tails_of(self.reference)
 
+    @aligned_first
     def given(
         self,
         *,
@@ -167,6 +200,7 @@ class TiltedDistribution(Distribution):
         new._memory = {what: value for what, value in known.items() if value is not None}
         return new
 
+    @aligned_first
     def integrated(self) -> Self:
         """The same distribution with all its integrals, found together: the table as a constant to derivatives."""
         if self.is_known:
@@ -178,6 +212,7 @@ class TiltedDistribution(Distribution):
         table, log_normalizer = _integrate(self, self.reference_tails, "both")
         return self.given(table=table, log_normalizer=log_normalizer, tails=self.reference_tails)
 
+    @aligned_first
     def held_fixed(self) -> Self:
         """The same distribution without derivatives in its parameters, with the table it has."""
         fixed = jax.tree.map(lambda leaf: leaf if not_jax_tracer(leaf) else lax.stop_gradient(leaf), self)
@@ -220,11 +255,15 @@ class TiltedDistribution(Distribution):
 
     def _by_function(self, x: Array) -> Array:
         """Shape sample_shape + batch_shape to batch_shape + (S,)."""
-        return jnp.moveaxis(x.reshape(-1, *self.batch_shape), 0, -1)
+        number = math.prod(x.shape[: x.ndim - len(self.batch_shape)])
+        return jnp.moveaxis(x.reshape(number, *self.batch_shape), 0, -1)
 
     def _by_sample(self, x: Array, shape: tuple[int, ...]) -> Array:
         """The inverse of `_by_function`."""
         return jnp.moveaxis(x, -1, 0).reshape(shape)
+
+
+promote_batch_shape.register(TiltedDistribution, promote)
 
 
 # Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.
@@ -324,7 +363,7 @@ def make_bank(
         **constants,
     )
     if seeds.ndim > 1:
-        seeds = jnp.broadcast_to(seeds, (*batch_shape, seeds.shape[-1])).reshape(num_rows, 1, -1)
+        seeds = jnp.broadcast_to(seeds, (*batch_shape, seeds.shape[-1])).reshape(num_rows, 1, seeds.shape[-1])
     outside = ref.log_outside(self.reference, *self.interval, self.reference_tails)
     outside = tuple(jnp.broadcast_to(x, batch_shape).reshape(num_rows, 1) for x in outside)
     log_weights = jnp.zeros((num_rows, 1), seeds.dtype) if single else rows(log_weights)

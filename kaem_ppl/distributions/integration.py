@@ -197,6 +197,8 @@ class Normalizers(NamedTuple):
 
 def integrate(bank: Bank, what: Quantity) -> tuple[Array, Array, Table | None]:
     """log Z of each component and its error estimate, shape (Q, K), and the table of batch shape (Q,) where asked for."""
+    if not bank.log_weights.size:
+        return integrate_coarsely(bank)[0]
     return _over_rows(bank, partial(_integrate, what=what))
 
 

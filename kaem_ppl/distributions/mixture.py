@@ -1,15 +1,19 @@
 """Mixtures of tilted densities, collapsed into one table."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, constraints
+from numpyro.distributions.batch_util import vmap_over
 from numpyro.util import not_jax_tracer
 
 from ..univariate import UnivariateKAN
 from .base import TiltedDistribution, bank_shape, check_arguments, make_bank, seed_panels
+from .stacking import aligned_first
 
 
 class KANTiltedMixture(TiltedDistribution):
@@ -31,6 +35,7 @@ class KANTiltedMixture(TiltedDistribution):
 
     arg_constraints = {"logits": constraints.real_vector}
     pytree_data_fields = ("logits",)
+    reparametrized_params = ["logits"]
 
     def __init__(
         self,
@@ -54,16 +59,26 @@ class KANTiltedMixture(TiltedDistribution):
         )
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
 
+    @classmethod
+    def infer_shapes(
+        cls, logits: tuple[int, ...], energy: tuple[int, ...], reference: tuple[int, ...] = ()
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Batch and event shape for logits, a bank and a reference of these shapes."""
+        return lax.broadcast_shapes(logits[:-1], energy[:-1], reference), ()
+
     @property
+    @aligned_first
     def log_normalizer(self) -> Array:
         """log Z_k of each component, shape batch_shape + (K,); differentiable."""
         return self._resolve("log_normalizer")[0]
 
     @property
+    @aligned_first
     def log_normalizer_error(self) -> Array:
         """Error estimate of each log Z_k, shape batch_shape + (K,), by the embedded Gauss rule."""
         return self._resolve("log_normalizer")[1]
 
+    @aligned_first
     def log_ratio(self, value):
         return jax.nn.logsumexp(self._log_weights(self.log_normalizer) + self.energy.components(value), axis=-1)
 
@@ -84,4 +99,9 @@ class KANTiltedMixture(TiltedDistribution):
         return make_bank(self, seeds, end_energies, jax.nn.log_softmax(self.logits, axis=-1))
 
     def _of_components(self, values):
-        return values.reshape(*self.batch_shape, -1)
+        return values.reshape(*self.batch_shape, self.energy.batch_shape[-1])
+
+
+@vmap_over.register
+def _vmap_over(d: KANTiltedMixture, logits: Any = None, energy: Any = None, reference: Any = None) -> KANTiltedMixture:
+    return vmap_over.dispatch(Distribution)(d, logits=logits, energy=energy, reference=reference)

@@ -79,20 +79,20 @@ def quantile_at(
 @jax.jit
 def mean(self: TiltedDistribution, table: Table, outer: ref.Tails) -> Array:
     """Mean, NaN where there is none."""
-    return _where_finite(_expectation(self, table, outer, lambda z: z))
+    return _where_finite(expectation(self, table, outer, lambda z: z))
 
 
 @jax.jit
 def variance(self: TiltedDistribution, table: Table, outer: ref.Tails) -> Array:
     """Variance, NaN where there is none."""
-    centre = _expectation(self, table, outer, lambda z: z)
-    return _where_finite(_expectation(self, table, outer, lambda z: jnp.square(z - centre)))
+    centre = expectation(self, table, outer, lambda z: z)
+    return _where_finite(expectation(self, table, outer, lambda z: jnp.square(z - centre)))
 
 
 @jax.jit
 def entropy(self: TiltedDistribution, table: Table, outer: ref.Tails) -> Array:
     """Differential entropy in nats."""
-    return -_expectation(self, table, outer, lambda z: self.log_ratio(z) + self.reference.log_prob(z))
+    return -expectation(self, table, outer, lambda z: self.log_ratio(z) + self.reference.log_prob(z))
 
 
 def _where_finite(value: Array) -> Array:
@@ -100,7 +100,7 @@ def _where_finite(value: Array) -> Array:
     return jnp.where(jnp.isfinite(value), value, jnp.nan)
 
 
-def _expectation(self: TiltedDistribution, table: Table, outer: ref.Tails, function: Callable[[Array], Array]) -> Array:
+def expectation(self: TiltedDistribution, table: Table, outer: ref.Tails, function: Callable[[Array], Array]) -> Array:
     """E[function(z)]: Kronrod sums on the table's panels, and the reference's tails through its quantiles."""
     low, high = self.interval
     nodes = jnp.clip(jnp.moveaxis(panel_nodes(table.edges), (-2, -1), (0, 1)), low, high)

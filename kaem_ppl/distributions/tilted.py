@@ -1,11 +1,15 @@
 """A bank of one-dimensional densities, each an energy over a reference."""
 
+from typing import Any
+
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from numpyro.distributions import Distribution
+from numpyro.distributions.batch_util import vmap_over
 
 from ..univariate import UnivariateKAN
 from .base import TiltedDistribution, bank_shape, check_arguments, make_bank, seed_panels
+from .stacking import aligned_first
 
 
 class KANTilted(TiltedDistribution):
@@ -39,16 +43,26 @@ class KANTilted(TiltedDistribution):
         batch_shape = check_arguments(energy, reference, bank_shape(energy), check_values)
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
 
+    @classmethod
+    def infer_shapes(
+        cls, energy: tuple[int, ...], reference: tuple[int, ...] = ()
+    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Batch and event shape for a bank and a reference of these shapes."""
+        return lax.broadcast_shapes(energy, reference), ()
+
     @property
+    @aligned_first
     def log_normalizer(self) -> Array:
         """log Z, shape `batch_shape`; differentiable."""
         return self._resolve("log_normalizer")[0]
 
     @property
+    @aligned_first
     def log_normalizer_error(self) -> Array:
         """Error estimate of log Z, shape `batch_shape`: the relative error of Z by the embedded Gauss rule."""
         return self._resolve("log_normalizer")[1]
 
+    @aligned_first
     def log_ratio(self, value):
         return self.energy(value) - self.log_normalizer
 
@@ -59,3 +73,8 @@ class KANTilted(TiltedDistribution):
 
     def _of_components(self, values):
         return values.reshape(self.batch_shape)
+
+
+@vmap_over.register
+def _vmap_over(d: KANTilted, energy: Any = None, reference: Any = None) -> KANTilted:
+    return vmap_over.dispatch(Distribution)(d, energy=energy, reference=reference)
