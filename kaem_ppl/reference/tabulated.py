@@ -157,8 +157,7 @@ class TabulatedTails:
         after = (log_above < self.log_upper[-1]) & (self.slopes[1] > 0)
         slopes = jnp.where(self.slopes > 0, self.slopes, 1.0)
         t = jnp.where(before, self.edges[0] + (log_below - self.log_lower[0]) / slopes[0], t)
-        t = jnp.where(after, self.edges[-1] - (log_above - self.log_upper[-1]) / slopes[1], t)
-        return t
+        return jnp.where(after, self.edges[-1] - (log_above - self.log_upper[-1]) / slopes[1], t)
 
     def _search(self, passed, edges: Array, shape: tuple[int, ...]) -> Array:
         """The panel of each point: how many inner edges it has passed, by bisection."""
