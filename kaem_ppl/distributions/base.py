@@ -20,6 +20,7 @@ from numpyro.util import is_prng_key, not_jax_tracer
 from .. import reference as ref
 from ..compilation import jit_outermost
 from ..quadrature import safe_log, with_ends
+from ..reference.coordinates import kinks
 from ..shapes import as_shape
 from ..table import Table
 from ..univariate import UnivariateKAN, check_bank
@@ -28,6 +29,9 @@ from .integration import Bank, Quantity, integrate, integrate_coarsely
 from .stacking import aligned_first, promote, ranks_of
 from .tails_and_moments import entropy, log_tails, mean, quantile_at, variance
 from .truncated import TruncatedTilted
+
+# Between the end of a support and what is integrated, relative to the latter.
+_MARGIN = {"float32": 2.0**-22, "float64": 2.0**-44}
 
 
 class TiltedDistribution(Distribution):
@@ -238,10 +242,17 @@ class TiltedDistribution(Distribution):
 
     @property
     def interval(self) -> tuple[Array, Array]:
-        """What is integrated, domain and support overlapping; ends of shapes that broadcast with `batch_shape`."""
+        """What is integrated, domain and support overlapping; ends of shapes that broadcast with `batch_shape`.
+
+        At an end of the support where the reference may be singular it begins a few floats further in: what lies beyond
+        is the reference's own, and the energy is constant there as far as floats can tell.
+        """
         low, high = ref.support_bounds(self.reference)
         a, b = self._domain
-        return jnp.maximum(a, low).astype(a.dtype), jnp.minimum(b, high).astype(b.dtype)
+        low, high = jnp.maximum(a, low).astype(a.dtype), jnp.minimum(b, high).astype(b.dtype)
+        margin = (high - low) * _MARGIN[low.dtype.name]
+        rough_low, rough_high = ref.is_rough_at_ends(self.reference)
+        return (low + margin if rough_low else low), (high - margin if rough_high else high)
 
     @property
     def _domain(self) -> tuple[Array, Array]:
@@ -301,8 +312,9 @@ def _shaped(self, log_normalizer, error, table):
 def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
     """Edges of the first panels on the interval, shape (N + 1,) or the interval's batch shape + (N + 1,).
 
-    Equal panels, or equal parts of the intervals between breakpoints; more and more narrow ones towards an end of the
-    support where the reference may be singular, or flat to every order as a log-normal is at 0.
+    Equal panels, or equal parts of the intervals between breakpoints; an edge where the reference has a kink; more and
+    more narrow panels towards an end of the support where it may be singular, or flat to every order as a log-normal is
+    at 0.
     """
     low, high = jnp.broadcast_arrays(*jax.lax.stop_gradient(self.interval))
     number = self.energy.basis.num_panels * (2 if low.dtype == jnp.float64 else 1)
@@ -316,13 +328,17 @@ def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
         inside = breakpoints[..., :-1, None] + jnp.diff(breakpoints)[..., None] * fractions
         edges = jnp.concatenate([inside.reshape(*breakpoints.shape[:-1], -1), breakpoints[..., -1:]], axis=-1)
         edges = jnp.clip(edges, low[..., None], high[..., None])
+    marks = [jax.lax.stop_gradient(jnp.asarray(x, low.dtype))[..., None] for x in kinks(self.reference)]
+    smallest, ratio = _MARGIN[low.dtype.name], 4.0 if low.dtype == jnp.float32 else 2.0
+    narrowing = ratio ** -np.arange(1, np.ceil(np.log(1 / (number * smallest)) / np.log(ratio)))
     for rough, end, sign in zip(ref.is_rough_at_ends(self.reference), (low, high), (1, -1), strict=True):
         if rough:
-            narrowing = (high - low)[..., None] / number * np.asarray(2.0 ** -np.arange(1, 9), low.dtype)
-            towards = end[..., None] + sign * narrowing
-            shape = lax.broadcast_shapes(edges.shape[:-1], towards.shape[:-1])
-            both = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (edges, towards)]
-            edges = jnp.sort(jnp.concatenate(both, axis=-1), axis=-1)
+            marks.append(end[..., None] + sign * (high - low)[..., None] / number * np.asarray(narrowing, low.dtype))
+    if marks:
+        marks = [jnp.clip(x, low[..., None], high[..., None]) for x in marks]
+        shape = lax.broadcast_shapes(edges.shape[:-1], *(x.shape[:-1] for x in marks))
+        edges = jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (edges, *marks)], axis=-1)
+        edges = jnp.sort(edges, axis=-1)
     return with_ends(edges, *(x[..., None] for x in self.interval))
 
 
