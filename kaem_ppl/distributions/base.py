@@ -19,7 +19,7 @@ from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
 from ..compilation import jit_outermost
-from ..quadrature import safe_log, with_ends
+from ..quadrature import with_ends
 from ..reference.coordinates import kinks
 from ..shapes import as_shape
 from ..table import Table
@@ -137,8 +137,8 @@ class TiltedDistribution(Distribution):
             Points, of the broadcast shape; the ends of the support at 0 and 1. Differentiable by the implicit function
             theorem.
         """
-        lower, upper = (jnp.asarray(x, self.table.lower.dtype) for x in (lower, upper))
-        return quantile_at(self, self.table, self.reference_tails, (lower, upper), (safe_log(lower), safe_log(upper)))
+        masses = tuple(jnp.asarray(x, self.table.lower.dtype) for x in (lower, upper))
+        return quantile_at(self, self.table, self.reference_tails, masses)
 
     @aligned_first
     def log_quantile(self, log_below: ArrayLike, log_above: ArrayLike) -> Array:

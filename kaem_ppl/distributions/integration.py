@@ -46,7 +46,7 @@ Sums = TypeVar("Sums")
 # Points of all functions that are evaluated together, panels that are divided together, and features that are evaluated
 # together on panels of functions' own.
 _POINTS_AT_ONCE = 2**19
-_PANELS_AT_ONCE = 2048
+_PANELS_AT_ONCE = 4096
 _FEATURES_AT_ONCE = 2**20
 
 
@@ -223,9 +223,9 @@ def _over_rows(bank: Bank, work: Callable[[Bank], Any]) -> Any:
     """
     num_rows, num_components = bank.log_weights.shape
     points = num_components * 15 * (bank.seeds.shape[-1] - 1)
-    size = -(-num_rows // max(1, -(-num_rows * points // _POINTS_AT_ONCE)))
-    if size >= num_rows or bank.reference.batch_shape:
+    if num_rows * points <= 2 * _POINTS_AT_ONCE or bank.reference.batch_shape:
         return work(bank)
+    size = max(1, -(-num_rows // -(-num_rows * points // _POINTS_AT_ONCE)))
     order = jnp.minimum(jnp.arange(-(-num_rows // size) * size), num_rows - 1).reshape(-1, size)
 
     @jax.checkpoint

@@ -53,27 +53,30 @@ def quantile_at(
     table: Table,
     outer: ref.Tails,
     masses: tuple[Array, Array],
-    logs: tuple[Array, Array],
+    logs: tuple[Array, Array] | None = None,
 ) -> Array:
-    """The point with given masses below and above, and their logarithms."""
+    """The point with given masses below and above; from their logarithms where these are given."""
     dtype = table.lower.dtype
-    shape = lax.broadcast_shapes(*(jnp.shape(x) for x in (*masses, *logs)), self.batch_shape)
-    lower, upper, log_lower, log_upper = (jnp.broadcast_to(x, shape) for x in (*masses, *logs))
+    shape = lax.broadcast_shapes(*(jnp.shape(x) for x in masses), self.batch_shape)
+    lower, upper = (jnp.broadcast_to(x, shape) for x in masses)
     low, high = self.interval
     inner = self._by_sample(quantile(table, self._by_function(lower), self._by_function(upper)), shape)
     inner = jnp.clip(inner, low, high)
 
-    in_left = (log_lower < safe_log(table.lower[..., 0])) & (log_lower > -jnp.inf)
-    in_right = (log_upper < safe_log(table.upper[..., -1])) & (log_upper > -jnp.inf)
-    # The reference's masses there; a point of its own stands in elsewhere.
-    left = jnp.where(in_left, jnp.minimum(log_lower - table.left_factor, 0.0), -1.0)
-    right = jnp.where(in_right, jnp.minimum(log_upper - table.right_factor, 0.0), -1.0)
-    below = jnp.minimum(outer.quantile(*ref.complete(left, ref.log_remainder(left))), low)
-    above = jnp.maximum(outer.quantile(*ref.complete(ref.log_remainder(right), right)), high)
-    z = jnp.where(in_left, below, jnp.where(in_right, above, inner))
+    in_left, in_right = lower < table.lower[..., 0], upper < table.upper[..., -1]
+    log_mass = safe_log(jnp.where(in_left, lower, upper)) if logs is None else jnp.where(in_left, *logs)
+    at_end = log_mass == -jnp.inf
+    # The reference's mass out there; a number of its own stands in elsewhere.
+    log_mass = jnp.minimum(log_mass - jnp.where(in_left, table.left_factor, table.right_factor), 0.0)
+    log_mass = jnp.where((in_left | in_right) & ~at_end, log_mass, -1.0)
+    log_rest = ref.log_remainder(log_mass)
+    outside = outer.quantile(jnp.where(in_left, log_mass, log_rest), jnp.where(in_left, log_rest, log_mass))
+    outside = jnp.where(in_left, jnp.minimum(outside, low), jnp.maximum(outside, high))
+    z = jnp.where(in_left | in_right, outside, inner)
+    # No mass at all on one side is the end of the support, whether or not there is a tail.
+    none_below, none_above = (lower <= 0, upper <= 0) if logs is None else (x == -jnp.inf for x in logs)
     support_low, support_high = ref.support_bounds(self.reference)
-    at_low, at_high = log_lower == -jnp.inf, log_upper == -jnp.inf
-    return jnp.where(at_low, support_low, jnp.where(at_high, support_high, z)).astype(dtype)
+    return jnp.where(none_below, support_low, jnp.where(none_above, support_high, z)).astype(dtype)
 
 
 @jax.jit
