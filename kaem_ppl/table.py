@@ -161,20 +161,21 @@ def _solve(table, lower, upper):
     # Points are read side by side, a coefficient at a time.
     rows = jax.lax.optimization_barrier(jnp.moveaxis(rows, -1, 0))
     eps = jnp.finfo(target.dtype).eps
-    # What rounding leaves of the sum of the polynomials, each of which is at most 1 in size.
-    tolerance = 8 * eps * jnp.sum(jnp.abs(rows), axis=0)
+    # What rounding may leave of the sum of the polynomials, each of which is at most 1 in size.
+    rounding = eps * jnp.sum(jnp.abs(rows), axis=0)
 
     def step(state: _Search) -> _Search:
         t, low, high, best, smallest, _, rounds = state
         part, density = _cumulative(rows, t)
         error = part - target
-        best = jnp.where(jnp.abs(error) < smallest, t, best)
-        smallest = jnp.minimum(jnp.abs(error), smallest)
+        better = jnp.abs(error) < smallest
+        best, smallest = jnp.where(better, t, best), jnp.minimum(jnp.abs(error), smallest)
         low, high = jnp.where(error < 0, t, low), jnp.where(error < 0, high, t)
         newton = t - error / jnp.where(density > 0, density, 1.0)
         inside = (density > 0) & (newton >= low) & (newton <= high)
         new = jnp.where(inside, newton, 0.5 * (low + high))
-        moving = (smallest > tolerance) & (jnp.abs(new - t) > 4 * eps)
+        stalled = ~better & (smallest < 16 * rounding)
+        moving = (smallest > rounding) & ~stalled & (jnp.abs(new - t) > 4 * eps)
         return _Search(jnp.where(moving, new, t), low, high, best, smallest, jnp.any(moving), rounds + 1)
 
     # Start where a density linear in t would put the point.

@@ -20,10 +20,10 @@ def tail_expectation(quantile: Callable[[Array], Array], log_mass: Array, functi
     Args:
         quantile: maps the logarithm of a tail mass to the point that has it beyond.
         log_mass: logarithm of the tail's mass, any shape; -inf for an empty tail.
-        function: elementwise function of z.
+        function: of points (S, ...), the trailing axes those of `log_mass` or ones that broadcast with them.
 
     Returns:
-        Conditional expectation, the shape of `log_mass`; 0 for an empty tail; infinite or NaN where it does not exist.
+        Conditional expectation, the trailing shape of the values; 0 for an empty tail; infinite or NaN where there is none.
     """
     dtype = log_mass.dtype
     edges = _DEPTH * jnp.linspace(0, 1, 33, dtype=dtype) ** 2
@@ -35,7 +35,7 @@ def tail_expectation(quantile: Callable[[Array], Array], log_mass: Array, functi
     z = quantile(safe - s.reshape(shape))
     values = function(z) * jnp.exp(-s).reshape(shape)
     # Where points reach the ends of the floats, panels stop.
-    values = values.reshape(len(half), len(NODES), *log_mass.shape)
+    values = values.reshape(len(half), len(NODES), *values.shape[1:])
     usable = jnp.cumprod(jnp.all(jnp.isfinite(values), axis=1), axis=0)
     values = jnp.where(usable[:, None] == 1, values, 0.0)
     weights = half * jnp.asarray(KRONROD, dtype)

@@ -1,7 +1,7 @@
 """Both tails of any reference, to full relative precision, and what follows from them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -41,15 +41,20 @@ class ClosedFormTails:
     """Tails that the literature states."""
 
     reference: Distribution
-    form: Form = field(metadata={"static": True})
 
     def log_masses(self, x: Array) -> tuple[Array, Array]:
         """Log masses below and above points."""
-        return self.form.log_masses(self.reference, x)
+        return self._form.log_masses(self.reference, x)
 
     def quantile(self, log_below: Array, log_above: Array) -> Array:
         """The point with given log masses."""
-        return self.form.quantile(self.reference, log_below, log_above)
+        return self._form.quantile(self.reference, log_below, log_above)
+
+    @property
+    def _form(self) -> Form:
+        form = form_of(self.reference)
+        assert form is not None
+        return form
 
 
 @jax.tree_util.register_dataclass
@@ -74,9 +79,8 @@ def tails_of(reference: Distribution) -> Tails:
     From the literature, from those of what it is built of, or by quadrature of its `log_prob`. A table is kept with a
     distribution whose parameters are known, also where this is called inside a traced function.
     """
-    form = form_of(reference)
-    if form is not None:
-        return ClosedFormTails(reference, form)
+    if form_of(reference) is not None:
+        return ClosedFormTails(reference)
     if hasattr(reference, "log_quantile"):
         return OwnTails(reference)
     if isinstance(reference, dist.ExpandedDistribution):

@@ -79,3 +79,8 @@ def density(basis, reference, size_index, sizes=(1, 10, 100), domain=DOMAIN, see
     """The oracle of one function of `tilted(...)`."""
     arrays = _float32_bank(basis, tuple(sizes), tuple(domain), seed)
     return oracle.Density.of(arrays, size_index, REFERENCES[reference][1])
+
+
+def oracle_of(basis, reference, domain, size=1.0, seed=0):
+    """The oracle of `bank(basis, (size,), domain, seed)` over one of SciPy's distributions."""
+    return oracle.Density.of(_float32_bank(basis, (size,), tuple(domain), seed), 0, reference)

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import kaem_ppl as kp
-from kaem_ppl.inference.tabulated_prior import tabulate_prior
+from kaem_ppl.distributions.tabulated import tabulate_prior
 from kaem_ppl.network import KANetwork
 from kaem_ppl.pickling import ImportedFunction, to_picklable
 

@@ -47,7 +47,7 @@ def test_vmap_that_returns_and_takes_a_distribution(maker):
         np.testing.assert_allclose(d.log_prob(z), expected, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(jax.vmap(lambda d, z: d.log_prob(z))(d, z), expected, rtol=1e-5, atol=1e-6)
     assert stacked.sample(jax.random.key(0), (2,)).shape == (2, *shape)
-    np.testing.assert_allclose(stacked.mean, jnp.stack([d.mean for d in each]), rtol=1e-5)
+    np.testing.assert_allclose(stacked.mean, jnp.stack([d.mean for d in each]), rtol=1e-5, atol=1e-6)
 
 
 def test_vmap_over_one_argument():
