@@ -398,7 +398,7 @@ def check_arguments(energy, reference, batch_shape: tuple[int, ...], check_value
 
     Args:
         energy: a `UnivariateKAN`.
-        reference: should be a univariate NumPyro distribution with `cdf` and `icdf`.
+        reference: should be a univariate continuous NumPyro distribution with a density.
         batch_shape: shape of the densities that the energy describes.
         check_values: whether to look at the numbers too, where they are known.
 

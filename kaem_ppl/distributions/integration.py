@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.ad_checkpoint import checkpoint_name
 from numpyro.distributions import Distribution
 
 from ..quadrature.division import NUM_PARTS, Marked, part_nodes, summarize_parts, values_on_parts
@@ -27,6 +28,7 @@ from ..quadrature.rule import (
     Panels,
     contract,
     evaluate,
+    evaluate_few,
     log_total,
     panel_nodes,
     rounding,
@@ -42,6 +44,9 @@ from ..univariate import UnivariateKAN
 Quantity = Literal["table", "log_normalizer", "both"]
 
 Sums = TypeVar("Sums")
+
+# Recomputes what is cheap in the backward pass; the search for panels is not, and constants to derivatives.
+_checkpoint = partial(jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names("own edges"))
 
 # Points of all functions that are evaluated together, panels that are divided together, and features that are evaluated
 # together on panels of functions' own.
@@ -228,7 +233,7 @@ def _over_rows(bank: Bank, work: Callable[[Bank], Any]) -> Any:
     size = max(1, -(-num_rows // -(-num_rows * points // _POINTS_AT_ONCE)))
     order = jnp.minimum(jnp.arange(-(-num_rows // size) * size), num_rows - 1).reshape(-1, size)
 
-    @jax.checkpoint
+    @_checkpoint
     def step(index: Array) -> Any:
         energy, seeds = take(bank.energy, (index,)), bank.seeds if bank.seeds.ndim == 1 else bank.seeds[index]
         rows = bank.log_weights, bank.end_energies, bank.log_outside
@@ -244,7 +249,7 @@ def _integrate(bank: Bank, what: Quantity) -> tuple[Array, Array, Table | None]:
     is_unresolved = jnp.any(coarse.summary.marked)
     # Branches are left to work on single panels, for XLA's CPU compiler runs other work slowly there. They are recomputed
     # in the backward pass.
-    fine = jax.checkpoint(fine_normalizers)
+    fine = _checkpoint(fine_normalizers)
     normalizers = lax.cond(is_unresolved, fine, lambda _, coarse: coarse_normalizers(coarse), bank, coarse)
     if what == "log_normalizer":
         return normalizers.total, normalizers.error, None
@@ -252,7 +257,7 @@ def _integrate(bank: Bank, what: Quantity) -> tuple[Array, Array, Table | None]:
     bank, coarse, fixed = lax.stop_gradient(fixed) if what == "both" else fixed
     sums = add_components(bank, coarse, fixed)
     plain = coarse_table(bank, fixed, sums)
-    table = lax.cond(is_unresolved, jax.checkpoint(fine_table), lambda *_: plain, bank, coarse, fixed, sums)
+    table = lax.cond(is_unresolved, _checkpoint(fine_table), lambda *_: plain, bank, coarse, fixed, sums)
     return normalizers.total, normalizers.error, table
 
 
@@ -294,7 +299,7 @@ def fine_normalizers(bank: Bank, coarse: Coarse) -> Normalizers:
 
     def work(index: Array) -> tuple[Array, ...]:
         own = log_tails[index], term_size[index]
-        panels, *_ = _own_panels(bank, index // num_components, partial(bank.components_at, index), *own)
+        panels, _ = _own_panels(bank, index // num_components, partial(bank.components_at, index), *own)
         total = log_total(panels, own[0])
         error = jnp.sum(truncation(panels, total[..., None]), axis=-1) + 2 * rounding(panels, total, own[1])
         return total, lax.stop_gradient(error)
@@ -324,7 +329,7 @@ def fine_table(bank: Bank, coarse: Coarse, normalizers: Normalizers, sums: tuple
 
     def work(index: Array) -> tuple[Array, ...]:
         log_density = partial(bank.sums_at, normalizers.total, index)
-        panels, shape, _ = _own_panels(bank, index, log_density, log_tails[index], term_size[index])
+        panels, shape = _own_panels(bank, index, log_density, log_tails[index], term_size[index])
         return panels.edges, panels.peak, shape
 
     own = jnp.any(normalizers.own, axis=-1)
@@ -352,7 +357,7 @@ def _replace(
     def nothing(index: Array) -> tuple[Array, ...]:
         return tuple(jnp.zeros((size, *x.shape[1:]), x.dtype) for x in values)
 
-    @jax.checkpoint
+    @_checkpoint
     def step(start: Array, index: Array) -> tuple[Array, tuple[Array, ...]]:
         return start + size, lax.cond(start < jnp.sum(chosen), work, nothing, index)
 
@@ -463,7 +468,7 @@ def _over_marked(marked: Array, add: Callable[[Sums, Array, Array, Array], Sums]
     counted = Marked.of(marked.reshape(-1, marked.shape[-1]))
     size = min(_PANELS_AT_ONCE, marked.size)
 
-    @jax.checkpoint
+    @_checkpoint
     def step(sums: Sums, start: Array) -> tuple[Sums, None]:
         def work(sums: Sums) -> Sums:
             return add(sums, *counted.batch(start, size))
@@ -475,8 +480,8 @@ def _over_marked(marked: Array, add: Callable[[Sums, Array, Array, Array], Sums]
 
 def _own_panels(
     bank: Bank, rows: Array, log_density: Callable[[Array], Array], log_tails: Array, term_size: Array
-) -> tuple[Panels, Array, Array]:
-    """Some functions on panels of their own, as `evaluate` gives them, of batch shape (B,).
+) -> tuple[Panels, Array]:
+    """Some functions on panels of their own, as `evaluate_few` gives them.
 
     Args:
         bank: whose seeds they start from.
@@ -488,8 +493,9 @@ def _own_panels(
     seeds = bank.seeds_by_row[rows]
     edges = refine(log_density, *lax.stop_gradient((seeds, log_tails, term_size)), num_panels=bank.num_panels)
     # Positions of inner edges are constants, for no integral depends on them; the ends are the seeds'.
-    edges = with_ends(lax.stop_gradient(edges), seeds[:, :1], seeds[:, -1:])
-    return evaluate(log_density, edges)
+    edges = checkpoint_name(lax.stop_gradient(edges), "own edges")
+    edges = with_ends(edges, seeds[:, :1], seeds[:, -1:])
+    return evaluate_few(log_density, edges)
 
 
 def _add_components(log_weights: Array, peak: Array, shape: Array, counted: Array | None = None) -> tuple[Array, Array]:

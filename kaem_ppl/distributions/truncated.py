@@ -16,6 +16,7 @@ from numpyro.util import is_prng_key, not_jax_tracer
 from .. import reference as ref
 from ..quadrature import KRONROD, NODES, panel_nodes
 from ..shapes import as_shape
+from ..whitening import uniform_masses
 
 if TYPE_CHECKING:
     from .base import TiltedDistribution
@@ -110,12 +111,8 @@ class TruncatedTilted(Distribution):
     def sample(self, key: Array, sample_shape: int | tuple[int, ...] = ()) -> Array:
         """Exact draws by inverse transform, shape sample_shape + batch_shape; differentiable in the parameters."""
         assert is_prng_key(key), f"key={key!r}: expected a JAX random key."
-        side_key, mass_key = jax.random.split(key)
         shape = self.shape(as_shape(sample_shape, "sample_shape"))
-        # The mass on the nearer side is drawn, never 0, so that both ends have the same resolution.
-        half = 0.5 * (jax.random.uniform(mass_key, shape, self.low.dtype) + 0.5 * jnp.finfo(self.low.dtype).eps)
-        is_lower = jax.random.bernoulli(side_key, 0.5, shape)
-        return self.quantile(jnp.where(is_lower, half, 1 - half), jnp.where(is_lower, 1 - half, half))
+        return self.quantile(*uniform_masses(key, shape, self.low.dtype))
 
     def quantile(self, lower: ArrayLike, upper: ArrayLike) -> Array:
         """The point with mass `lower` below it and `upper` = 1 - lower above it, as `TiltedDistribution.quantile`."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .rule import DEGREE, Panels, decay, log_total, pad_end, rounding, safe_log, summarize
+from .rule import DEGREE, Panels, decay, evaluate_few, log_total, pad_end, rounding, safe_log
 
 # Of the tolerance, for one panel: few of them carry the mass and are hard at the same time.
 _SHARE = 0.1
@@ -107,7 +107,7 @@ def refine(
 
     def divide(state: State) -> State:
         edges, negligible = _divide(state.edges, state.excess)
-        panels = jax.lax.stop_gradient(summarize(log_density, edges))
+        panels = jax.lax.stop_gradient(evaluate_few(log_density, edges)[0])
         total = log_total(panels, log_tails)
         # A total that was overestimated, by a node on a narrow peak, may have made a panel negligible that is not.
         level = jnp.maximum(state.level, total)

@@ -116,32 +116,24 @@ def _nodes_of(values: Array) -> list[Array]:
     return [values[..., j, :] for j in range(len(NODES))]
 
 
-def summarize(log_density: Callable[[Array], Array], edges: Array) -> Panels:
-    """A density on its panels, a node at a time: nothing larger than a number per panel is kept.
+def evaluate_few(log_density: Callable[[Array], Array], edges: Array) -> tuple[Panels, Array]:
+    """A few densities on panels of their own: as `evaluate`, in less time to compile and more to run.
 
     Args:
-        log_density: maps points of shape (..., M) to values of shape batch_shape + (M,).
-        edges: shape (..., N + 1), the leading part broadcasting with batch_shape.
+        log_density: maps points of shape (B, M) to values of that shape.
+        edges: shape (B, N + 1).
+
+    Returns:
+        The panels; and the density over its peak at the nodes, shape (B, 15, N), in [0, 1].
     """
     used, nodes = _usable_nodes(edges)
-
-    def add(panels, node):
-        previous, peak, sums, step = panels
-        points, weights = node
-        value = _in_pieces(log_density, points)
-        highest = jax.lax.stop_gradient(jnp.maximum(peak, value))
-        finite = jnp.where(jnp.isfinite(highest), highest, 0.0)
-        old, new = (jnp.exp(x - finite)[..., None, :] for x in (peak, value))
-        sums = sums * old + weights[:, None] * new
-        change = jnp.where(jnp.isnan(previous), 0.0, jnp.abs(value - previous))
-        return jax.lax.stop_gradient((value, highest)) + (sums, jax.lax.stop_gradient(jnp.maximum(step, change))), None
-
-    shape = jax.eval_shape(log_density, nodes[..., 0])
-    zeros = jnp.zeros(shape.shape, shape.dtype)
-    empty = (zeros + jnp.nan, zeros - jnp.inf, jnp.stack([zeros] * SUMS.shape[1], axis=-2), zeros)
-    each = (jnp.moveaxis(nodes, -1, 0), jnp.asarray(SUMS, shape.dtype))
-    (_, peak, sums, step), _ = jax.lax.scan(jax.checkpoint(add), empty, each)
-    return Panels(edges, jnp.where(used, peak, -jnp.inf), sums, step)
+    values = jnp.swapaxes(log_density(nodes.reshape(len(nodes), -1)).reshape(nodes.shape), -1, -2)
+    fixed = jax.lax.stop_gradient(values)
+    peak = jnp.max(fixed, axis=-2)
+    shape = jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :])
+    step = jnp.max(jnp.abs(jnp.diff(fixed[..., ::2, :], axis=-2)), axis=-2)
+    sums = contract("...jn,jc->...cn", shape, jnp.asarray(SUMS, shape.dtype))
+    return Panels(edges, jnp.where(used, peak, -jnp.inf), sums, step), shape
 
 
 def _in_pieces(log_density, points):
