@@ -15,7 +15,6 @@ from numpyro.distributions import (
 )
 from numpyro.distributions.util import validate_sample
 
-from ..quadrature import safe_log
 from .base import TiltedDistribution
 
 
@@ -37,7 +36,7 @@ class LeftCensoredTilted(LeftCensoredDistribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Array:
         """log P(z <= value) where censored, else the log-density; shape of `value` broadcast with `batch_shape`."""
-        return jnp.where(self.censored, safe_log(self.base_dist.tails(value)[0]), self.base_dist.log_prob(value))
+        return jnp.where(self.censored, self.base_dist.log_tails(value)[0], self.base_dist.log_prob(value))
 
 
 class RightCensoredTilted(RightCensoredDistribution):
@@ -58,7 +57,7 @@ class RightCensoredTilted(RightCensoredDistribution):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Array:
         """log P(z > value) where censored, else the log-density; shape of `value` broadcast with `batch_shape`."""
-        return jnp.where(self.censored, safe_log(self.base_dist.tails(value)[1]), self.base_dist.log_prob(value))
+        return jnp.where(self.censored, self.base_dist.log_tails(value)[1], self.base_dist.log_prob(value))
 
 
 class IntervalCensoredTilted(IntervalCensoredDistribution):

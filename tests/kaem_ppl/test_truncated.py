@@ -99,3 +99,12 @@ def test_support_of_a_truncation(bounds):
     d = _tilted().truncate(*bounds)
     z = biject_to(d.support)(jnp.array([[-3.0], [0.0], [3.0]]))
     assert np.all(np.isfinite(d.log_prob(z)))
+
+
+def test_censored_far_out_keeps_its_digits():
+    # Oracle: NumPyro's normal survival function in logarithms; the mass itself underflows in float32.
+    energy = kp.UnivariateKAN.init(jax.random.key(0), (), basis=kp.RBF(20), domain=(-3.0, 3.0))
+    prior = kp.KANTilted(energy, dist.Normal(0.0, 1.0))
+    expected = prior.log_ratio(jnp.array(3.0)) + jax.scipy.stats.norm.logsf(20.0)
+    found = RightCensoredTilted(prior, jnp.array(1)).log_prob(jnp.array(20.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
