@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from kaem_ppl.inference.parameters import read_parameters
+from kaem_ppl.inference.model.parameters import read_parameters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

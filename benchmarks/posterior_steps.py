@@ -17,10 +17,10 @@ from numpyro import handlers
 
 import kaem_ppl as kp
 from kaem_ppl.inference import MALA, ULA, GivenLadder, ParallelTempering, PowerLadder, sample_posterior
-from kaem_ppl.inference.markov_chain import _advance, find_start
-from kaem_ppl.inference.parallel_tempering import _Tempered
-from kaem_ppl.inference.power_posterior import read_power_posterior
-from kaem_ppl.inference.sampler import problem_keys
+from kaem_ppl.inference.model.power_posterior import read_power_posterior
+from kaem_ppl.inference.sampling.chains import _advance, find_start
+from kaem_ppl.inference.sampling.sampler import problem_keys
+from kaem_ppl.inference.tempering.parallel_tempering import _Tempered
 from kaem_ppl.models import ConvGenerator, MixtureKAEM
 
 NUM_LATENTS, NUM_COMPONENTS, BATCH, STEPS, STEP_SIZE = 81, 40, 128, 20, 1e-4

@@ -34,7 +34,7 @@ from kaem_ppl.inference import (
     fit,
     sample_posterior,
 )
-from kaem_ppl.inference.power_posterior import read_power_posterior
+from kaem_ppl.inference.model.power_posterior import read_power_posterior
 from kaem_ppl.models import MLPGenerator, ProductKAEM
 
 VAE, LATE = "VAE", "VariationalMLE, the prior in the last sixth"

@@ -34,7 +34,7 @@ from kaem_ppl.inference import (
     ThermodynamicMLE,
     VariationalMLE,
 )
-from kaem_ppl.inference.training_model import read_training_model
+from kaem_ppl.inference.model.training_model import read_training_model
 from kaem_ppl.models import (
     ConvEncoder,
     ConvGenerator,

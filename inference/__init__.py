@@ -1,33 +1,33 @@
 """What conditions, trains and weighs a model."""
 
-from .adaptive_grid import AdaptiveGrid
-from .annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
-from .compare import EvidenceComparison, compare_evidence
-from .diagnostics import Diagnosis, diagnose
-from .draws import Draws
-from .elliptical_slice import EllipticalSlice
-from .evidence import LogEvidence, log_evidence
-from .hamiltonian import HMC, NUTS
-from .history import History
-from .importance_evidence import ImportanceLogEvidence, importance_log_evidence
-from .importance_mle import ImportanceMLE, PathwiseImportanceMLE
-from .importance_sampling import ImportanceSampling
-from .kernel import Kernel
-from .ladders import AdaptedLadder, GeometricLadder, GivenLadder, Ladder, PowerLadder
-from .langevin import MALA, ULA
-from .langevin_mle import LangevinMLE
-from .nested_sampling import NestedSampling
-from .parallel_tempering import ParallelTempering
-from .pcnl import PCNL
-from .resampling import residual_resampling, stratified_resampling, systematic_resampling
-from .sampler import Sampler
-from .sampling import sample_posterior
-from .strategy import Strategy
-from .tempered_smc import TemperedSMC
-from .thermodynamic import Curve, Estimate, steppingstone, thermodynamic_curve, thermodynamic_integration
-from .thermodynamic_mle import CyclicPower, ThermodynamicMLE
-from .training import FitResult, NonFiniteLossError, TrainingState, fit
-from .variational_mle import VariationalMLE
+from .diagnostics.diagnose import Diagnosis, diagnose
+from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
+from .evidence.compare import EvidenceComparison, compare_evidence
+from .evidence.importance_evidence import ImportanceLogEvidence, importance_log_evidence
+from .evidence.log_evidence import LogEvidence, log_evidence
+from .evidence.nested_sampling import NestedSampling
+from .evidence.thermodynamic import Curve, Estimate, steppingstone, thermodynamic_curve, thermodynamic_integration
+from .kernels.elliptical_slice import EllipticalSlice
+from .kernels.hamiltonian import HMC, NUTS
+from .kernels.kernel import Kernel
+from .kernels.langevin import MALA, ULA
+from .kernels.pcnl import PCNL
+from .sampling.draws import Draws
+from .sampling.importance_sampling import ImportanceSampling
+from .sampling.sample_posterior import sample_posterior
+from .sampling.sampler import Sampler
+from .tempering.ladders import AdaptedLadder, GeometricLadder, GivenLadder, Ladder, PowerLadder
+from .tempering.parallel_tempering import ParallelTempering
+from .tempering.tempered_smc import TemperedSMC
+from .training.adaptive_grid import AdaptiveGrid
+from .training.fit import FitResult, NonFiniteLossError, TrainingState, fit
+from .training.history import History
+from .training.importance_mle import ImportanceMLE, PathwiseImportanceMLE
+from .training.langevin_mle import LangevinMLE
+from .training.resampling import residual_resampling, stratified_resampling, systematic_resampling
+from .training.strategy import Strategy
+from .training.thermodynamic_mle import CyclicPower, ThermodynamicMLE
+from .training.variational_mle import VariationalMLE
 
 __all__ = [
     "HMC",

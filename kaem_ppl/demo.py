@@ -17,7 +17,7 @@ from . import RBF, kan_prior
 from .cli.run_folder import save_parameters
 from .inference import ImportanceLogEvidence, ImportanceMLE, fit, importance_log_evidence
 from .models import Digits, MLPGenerator, ProductKAEM, split_digits
-from .models.digits import IMAGE_SHAPE
+from .models.data.digits import IMAGE_SHAPE
 from .plots import plot_images, plot_prior
 
 NUM_LATENTS = 8

@@ -1,23 +1,23 @@
 """KAEM models written with the plugin, their generators, and the data they are made for."""
 
 from .baselines import ConvEncoder, Encoder, GaussianModel, LatentEBM, MLPEncoder, sample_langevin_prior
-from .celeba import CelebA
-from .cifar10 import CIFAR10
-from .darcy_flow import DarcyFlow, LogNormalPermeability, ThresholdPermeability, gaussian_fields, solve_darcy
-from .dataset import Dataset
-from .datasets import DATASETS, DatasetSource, fetch_dataset, load_dataset
-from .digits import Digits, DigitsImages, load_digits, split_digits
-from .fetch import DataFileError, data_dir
+from .data.celeba import CelebA
+from .data.cifar10 import CIFAR10
+from .data.darcy_flow import DarcyFlow, LogNormalPermeability, ThresholdPermeability, gaussian_fields, solve_darcy
+from .data.dataset import Dataset
+from .data.datasets import DATASETS, DatasetSource, fetch_dataset, load_dataset
+from .data.digits import Digits, DigitsImages, load_digits, split_digits
+from .data.fetch import DataFileError, data_dir
+from .data.images import grey_images, resize_images, to_unit_interval
+from .data.mnist import IDXImages
+from .data.penn_treebank import PennTreebank
+from .data.sms_spam import SMSSpam
+from .data.splits import split_dataset, subset
+from .data.svhn import SVHN
+from .data.vocabulary import Vocabulary
 from .generators import Bfloat16Generator, ConvGenerator, Generator, KANGenerator, MLPGenerator, SequenceGenerator
-from .images import grey_images, resize_images, to_unit_interval
 from .kaem import MixtureKAEM, ProductKAEM, SequenceKAEM
-from .mnist import IDXImages
 from .padded_categorical import PaddedCategorical
-from .penn_treebank import PennTreebank
-from .sms_spam import SMSSpam
-from .splits import split_dataset, subset
-from .svhn import SVHN
-from .vocabulary import Vocabulary
 
 __all__ = [
     "CIFAR10",

@@ -33,7 +33,7 @@ from ..inference import (
     stratified_resampling,
     systematic_resampling,
 )
-from ..inference.parameters import Params, read_parameters
+from ..inference.model.parameters import Params, read_parameters
 from ..models import (
     ConvEncoder,
     ConvGenerator,

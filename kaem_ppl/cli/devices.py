@@ -15,8 +15,8 @@ from .errors import CommandError
 # Inference makes arrays when it is imported, and processes have to join before the first one.
 if TYPE_CHECKING:
     from ..inference import Strategy
-    from ..inference.parameters import Params
-    from ..inference.training_model import TrainingModel
+    from ..inference.model.parameters import Params
+    from ..inference.model.training_model import TrainingModel
 
 _AXIS = "data"
 

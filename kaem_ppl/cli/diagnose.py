@@ -4,7 +4,7 @@ import jax
 
 from ..inference import MALA, NUTS, ParallelTempering, Sampler, sample_posterior
 from ..inference import diagnose as judge
-from ..inference.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
+from ..inference.diagnostics.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
 from .messages import say
 from .saved_run import SavedRun
 

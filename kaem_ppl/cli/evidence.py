@@ -13,7 +13,7 @@ from ..inference import (
     TemperedSMC,
     log_evidence,
 )
-from ..inference.evidence_plots import plot_estimates, plot_thermodynamic_curve
+from ..inference.evidence.plots import plot_estimates, plot_thermodynamic_curve
 from .evaluate import check_evidence
 from .messages import say
 from .saved_run import SavedRun

@@ -7,8 +7,8 @@ import jax
 from jax import lax
 
 from ..inference import LangevinMLE
-from ..inference.parameters import Params
-from ..inference.training_model import TrainingModel
+from ..inference.model.parameters import Params
+from ..inference.model.training_model import TrainingModel
 from ..models import LatentEBM, sample_langevin_prior
 
 

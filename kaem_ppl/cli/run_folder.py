@@ -20,7 +20,7 @@ from .config import Config, read_config
 from .errors import CommandError
 
 if TYPE_CHECKING:
-    from ..inference.parameters import Params
+    from ..inference.model.parameters import Params
 
 _PACKAGES = ("kaem-ppl", "jax", "jaxlib", "numpyro", "optax", "flax", "orbax-checkpoint", "grain", "blackjax", "numpy")
 

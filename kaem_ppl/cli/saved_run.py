@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..inference.parameters import Params
+from ..inference.model.parameters import Params
 from ..models import Dataset
 from .build import build_model, model_params
 from .config import Config

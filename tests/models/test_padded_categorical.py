@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy.stats import chisquare
 
-from kaem_ppl.inference.pairwise import pairwise_log_prob
+from kaem_ppl.inference.model.pairwise import pairwise_log_prob
 from kaem_ppl.models import PaddedCategorical
 
 LOGITS = 3 * jax.random.normal(jax.random.key(0), (4, 6, 5))

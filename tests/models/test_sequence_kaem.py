@@ -13,9 +13,9 @@ from numpyro.infer.util import log_density
 
 import kaem_ppl as kp
 from kaem_ppl.inference import ImportanceMLE, fit
-from kaem_ppl.inference.plate_model import read_plate_model
+from kaem_ppl.inference.model.plate_model import read_plate_model
 from kaem_ppl.models import SequenceGenerator, SequenceKAEM, Vocabulary
-from kaem_ppl.models.vocabulary import END
+from kaem_ppl.models.data.vocabulary import END
 
 PRIOR = {"basis": kp.RBF(6), "domain": (-3.0, 3.0), "reference": dist.Normal(0, 1)}
 GENERATOR = SequenceGenerator(3, length=5, vocabulary_size=6, width=8, num_heads=2, num_layers=1)

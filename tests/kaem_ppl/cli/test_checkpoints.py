@@ -10,7 +10,7 @@ from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints, Place
 from kaem_ppl.cli.errors import CommandError
 from kaem_ppl.cli.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
-from kaem_ppl.inference.chain_memory import ChainMemory
+from kaem_ppl.inference.training.persistent_chains import ChainMemory
 
 pytest.importorskip("orbax.checkpoint")
 

@@ -1,0 +1,156 @@
+"""Figures of a sampler at work: swaps along a ladder, the way of a replica, and the posterior over the prior."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..sampling.draws import Draws
+
+_POSTERIOR = "#2a6f97"
+_PRIOR = "#8a8a8a"
+_REPLICAS = ("#2a6f97", "#c8553d", "#588157", "#7b5ea7", "#b08900", "#4a4a4a")
+
+
+def plot_swap_rates(draws: Draws) -> Figure:
+    """How often neighbours on a ladder would swap, against the temperature between them.
+
+    A line is the mean over chains and data, the band spans all of them. A ladder does its work where the line is level; a
+    dip is a temperature at which replicas queue.
+
+    Args:
+        draws: of `ParallelTempering`.
+
+    Returns:
+        The figure; save it with `figure.savefig(path)`.
+
+    Raises:
+        ValueError: the draws are not from a ladder.
+    """
+    _check_tempered(draws)
+    rates = 1 - np.asarray(draws.summary["rejection_rate"])
+    temperatures = np.asarray(draws.summary["temperatures"])
+    rates, temperatures = (x.reshape(-1, x.shape[-1]) for x in (rates, temperatures))
+    between = 0.5 * (temperatures[:, 1:] + temperatures[:, :-1]).mean(0)
+    barrier = np.asarray(draws.summary["communication_barrier"])
+    wanted = int(np.asarray(draws.summary["recommended_num_temperatures"]).max())
+
+    figure = Figure(figsize=(5.4, 3.2), layout="constrained")
+    panel = figure.subplots()
+    panel.fill_between(between, rates.min(0), rates.max(0), color=_POSTERIOR, alpha=0.2, linewidth=0)
+    panel.plot(between, rates.mean(0), color=_POSTERIOR, marker="o", markersize=4, linewidth=1.4)
+    for temperature in temperatures.mean(0):
+        panel.axvline(temperature, color=_PRIOR, linewidth=0.6, alpha=0.5, zorder=0)
+    # Ladders crowd towards the prior; between 0 and the first step the axis is linear.
+    panel.set_xscale("symlog", linthresh=max(temperatures.mean(0)[1], 1e-6))
+    panel.set_xlim(0, 1.05)
+    panel.set_ylim(0, 1.02)
+    panel.set_xlabel("temperature (exponent of the likelihood)")
+    panel.set_ylabel("swap rate between neighbours")
+    panel.set_title(f"communication barrier {barrier.max():.2f}, calls for {wanted} temperatures", fontsize=10)
+    panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def plot_replica_trace(
+    draws: Draws, *, chain: int = 0, datum: int = 0, max_replicas: int = 3, max_steps: int = 500
+) -> Figure:
+    """Where replicas stand on the ladder, step after step.
+
+    Lines that run from bottom to top and back bring independent starts to the posterior.
+
+    Args:
+        draws: of `ParallelTempering`.
+        chain: which chain.
+        datum: which datum, with a plate.
+        max_replicas: how many replicas are shown, spread over the ladder.
+        max_steps: how many of the first steps are shown.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the draws are not from a ladder.
+        IndexError: there is no such chain or datum.
+    """
+    _check_tempered(draws)
+    replica = np.asarray(draws.sample_stats["replica"])[chain, :max_steps]
+    replica = replica if draws.plate is None else replica[:, datum]
+    # The inverse permutation says where each replica stands.
+    place = np.argsort(replica, axis=-1)
+    num_replicas = place.shape[1]
+    shown = np.unique(np.linspace(0, num_replicas - 1, min(max_replicas, num_replicas)).astype(int))
+
+    figure = Figure(figsize=(7.0, 1.0 + 1.3 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
+    for number, panel in zip(shown, panels, strict=True):
+        color = _REPLICAS[int(number) % len(_REPLICAS)]
+        panel.plot(place[:, number], color=color, linewidth=0.9, drawstyle="steps-post")
+        panel.set_title(f"replica {number}", fontsize=9, loc="left")
+        panel.set_ylim(-0.3, num_replicas - 0.7)
+        panel.set_yticks([0, num_replicas - 1], ["prior" if _starts_at_prior(draws) else "hottest", "posterior"])
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("step")
+    figure.supylabel("place on the ladder", fontsize=10)
+    return figure
+
+
+def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels: int = 16) -> Figure:
+    """The draws of each latent, of all data together, over draws of its prior: does the aggregated posterior fill it?
+
+    For a model that fits, data drawn from it have posteriors that add up to the prior. Where they leave a part of it
+    empty, samples from the prior there look like nothing in the data.
+
+    Args:
+        draws: of any sampler; the prior must be one that can be drawn from.
+        num_columns: panels in a row.
+        max_panels: latents shown, the first ones where there are more.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the prior can't be drawn from.
+    """
+    prior = draws.draw_prior()[0]
+    num_axes = 2 if draws.plate is None else 3
+    columns = []
+    for site, posterior in draws.samples.items():
+        shape = posterior.shape[num_axes:]
+        flat = (np.asarray(x).reshape(-1, int(np.prod(shape))) for x in (posterior, prior[site]))
+        names = [f"{site}[{', '.join(map(str, index))}]" if shape else site for index in np.ndindex(shape)]
+        columns += list(zip(names, *(x.T for x in flat), strict=True))
+    columns = columns[:max_panels]
+
+    num_columns = min(num_columns, len(columns))
+    num_rows = -(-len(columns) // num_columns)
+    figure = Figure(figsize=(2.4 * num_columns + 0.4, 1.8 * num_rows + 0.7), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for panel, (name, posterior, prior_draws) in zip(panels, columns, strict=False):
+        # A heavy tail would leave nothing but a spike.
+        low, high = np.quantile(np.concatenate([posterior, prior_draws]), [0.002, 0.998])
+        bins = np.linspace(low, high, 41) if high > low else 10
+        first = panel is panels[0]
+        panel.hist(prior_draws, bins, density=True, histtype="step", color=_PRIOR, label="prior" if first else None)
+        panel.hist(
+            posterior, bins, density=True, color=_POSTERIOR, alpha=0.45, label="posterior, all data" if first else None
+        )
+        panel.set_title(name, fontsize=9)
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    for panel in panels[len(columns) :]:
+        panel.set_visible(False)
+    figure.supxlabel("latent value", fontsize=10)
+    figure.supylabel("density", fontsize=10)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _starts_at_prior(draws):
+    return float(np.asarray(draws.summary["temperatures"])[..., 0].max()) == 0
+
+
+def _check_tempered(draws):
+    if "replica" not in draws.sample_stats:
+        raise ValueError(
+            f"`draws` come from {type(draws.sampler).__name__}, which has no ladder: pass draws of `ParallelTempering`."
+        )

@@ -1,0 +1,1 @@
+"""Log-evidence: estimators, comparison of models, and plots."""

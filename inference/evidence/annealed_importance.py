@@ -1,0 +1,282 @@
+"""Annealed importance sampling from the prior to the posterior, and back from an exact posterior draw."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+
+from kaem_ppl.compilation import jit_outermost
+
+from ..kernels.hamiltonian import HMC
+from ..kernels.kernel import Kernel, Tuning
+from ..kernels.langevin import ULA
+from ..model.coordinates import Coordinates
+from ..model.parameters import Params
+from ..model.power_posterior import Position, PowerPosterior, read_power_posterior
+from ..sampling.chains import over_problems
+from ..sampling.sampler import check_prior, problem_keys, progress
+from ..tempering.ladders import Ladder, PowerLadder, check_ladder
+from ..tempering.tempered_smc import TemperedSMC, climb
+
+# Of the population that tunes the kernel: particles at most, and moves at each temperature.
+_NUM_PILOTS, _NUM_PILOT_STEPS = 64, 4
+
+
+@dataclass(frozen=True)
+class AnnealedImportanceSampling:
+    """Independent particles moved along a fixed ladder and weighted on the way (Neal 2001).
+
+    A particle's weight, the product of likelihood^(t_k - t_{k-1}) before each move to t_k, has the evidence as its mean.
+    A kernel that adapts is tuned at each temperature, for each datum, by a small tempered population of its own; the
+    particles then meet fixed kernels, which leaves the weights exact.
+
+    Attributes:
+        num_particles: P, of each chain and datum.
+        kernel: moves the particles; it must leave the power posterior invariant exactly.
+        ladder: of fixed temperatures from 0 to 1.
+        num_steps: of the kernel at each temperature.
+
+    Raises:
+        TypeError: `kernel` is not a kernel, or `ladder` not a ladder.
+        ValueError: a setting is out of its range, or the kernel is not exact.
+    """
+
+    num_particles: int = 64
+    kernel: Kernel = HMC(num_integration_steps=5)  # noqa: RUF009 - a frozen value
+    ladder: Ladder = PowerLadder(64, 3.0)  # noqa: RUF009 - a frozen value
+    num_steps: int = 1
+
+    def __post_init__(self):
+        if not isinstance(self.kernel, Kernel):
+            raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `HMC()`, got {self.kernel!r}.")
+        if isinstance(self.kernel, ULA):
+            raise ValueError("`kernel` is ULA, which does not leave the power posterior invariant. Take `MALA()`.")
+        for name in ("num_particles", "num_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        check_ladder(self.ladder, "AnnealedImportanceSampling", fixed=True, from_prior=True)
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The kernel's own."""
+        return self.kernel.coordinates
+
+    def forward(self, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, progress_bar: bool) -> jax.Array:
+        """Anneal draws of the prior to the posterior.
+
+        Returns:
+            Log-weights, shape (num_chains, N, P): their exponentials have the evidence as their mean.
+        """
+        keys = problem_keys(key, num_chains, posterior.num_data)
+        start = _draw_prior(self, posterior, keys)
+        return self._anneal(keys, posterior, start, _tune(self, key, posterior), reverse=False, show=progress_bar)
+
+    def reverse(
+        self, key: jax.Array, posterior: PowerPosterior, start: Position, *, num_chains: int, progress_bar: bool
+    ) -> jax.Array:
+        """Anneal exact draws of the posterior back to the prior (Grosse, Ghahramani and Adams 2015).
+
+        Args:
+            key: PRNG key.
+            posterior: in the kernel's coordinates.
+            start: one exact draw of each datum's posterior, arrays (N, ...).
+            num_chains: C.
+            progress_bar: whether to show progress.
+
+        Returns:
+            Log-weights, shape (num_chains, N, P): the exponentials of their negatives have one over the evidence as
+            their mean.
+        """
+        keys = problem_keys(key, num_chains, posterior.num_data)
+        start = _repeat(self, posterior, keys, start)
+        return self._anneal(keys, posterior, start, _tune(self, key, posterior), reverse=True, show=progress_bar)
+
+    def _anneal(self, keys, posterior, particles, tunings, *, reverse, show):
+        temperatures = self.ladder.temperatures
+        stages = range(1, len(temperatures))
+        stages = reversed(stages) if reverse else stages
+        log_weights = jnp.zeros(particles.log_likelihood.shape, particles.log_likelihood.dtype)
+        # Stages are counted on the host: a convolution must not stand in a loop.
+        for stage in progress(stages, len(temperatures) - 1, "temperature", show):
+            tuning = jax.tree.map(lambda x, stage=stage: x[:, stage - 1], tunings)
+            low, high = temperatures[stage - 1], temperatures[stage]
+            particles, log_weights = _move(
+                self, reverse, posterior, keys, particles, log_weights, tuning, stage, low, high
+            )
+        return log_weights
+
+
+class LogEvidenceBounds(NamedTuple):
+    """Stochastic bounds of the log-evidence of simulated data, in nats, shape (N,) with a plate and () without.
+
+    Attributes:
+        lower: mean over chains of log mean weight of the forward run; below the log-evidence on average.
+        lower_std_error: of `lower`, from the spread between chains.
+        upper: mean over chains of -log mean 1/weight of the reverse run; above the log-evidence on average.
+        upper_std_error: of `upper`, given the exact draw that the chains start from.
+        observations: the simulated data by name of the observed site.
+    """
+
+    lower: np.ndarray
+    lower_std_error: np.ndarray
+    upper: np.ndarray
+    upper_std_error: np.ndarray
+    observations: dict[str, jax.Array]
+
+
+def bound_log_evidence(
+    key: jax.Array,
+    model: Callable,
+    *args: Any,
+    params: Params | None = None,
+    method: AnnealedImportanceSampling = AnnealedImportanceSampling(),
+    plate: str | None = None,
+    num_chains: int = 8,
+    progress_bar: bool = True,
+    **kwargs: Any,
+) -> LogEvidenceBounds:
+    """Simulate data from a model and bracket their log-evidence from both sides (Grosse et al. 2015).
+
+    Latents and data are drawn from the model together, so the latents are an exact posterior draw given the data: the
+    start of a reverse run, whose weights bound the log-evidence from above as the forward run's bound it from below. A
+    small gap says that the method, with these settings, measures the evidence of data that are like the model's.
+
+    Args:
+        key: PRNG key.
+        model: NumPyro model.
+        *args: its positional arguments; the values of the observed sites are replaced.
+        params: constrained values of the model's `numpyro.param` sites.
+        method: how to anneal. More temperatures bring the bounds together, and so do more particles.
+        plate: name of the plate whose rows are problems of their own.
+        num_chains: independent bounds that are averaged, at least two; their spread is the standard error.
+        progress_bar: whether to show progress, with tqdm.
+        **kwargs: the model's keyword arguments.
+
+    Raises:
+        TypeError: `method` is not annealed importance sampling.
+        ValueError: an argument or the model is not usable; the message says which and what to do.
+    """
+    if not isinstance(method, AnnealedImportanceSampling):
+        raise TypeError(f"`method` must be an `AnnealedImportanceSampling`, got {method!r}.")
+    if not isinstance(num_chains, int) or num_chains < 2:
+        raise ValueError(f"`num_chains` must be a whole number of at least 2, got {num_chains!r}.")
+    read = partial(read_power_posterior, params=params, plate=plate, coordinates=method.coordinates)
+    posterior = read(model, args, kwargs)
+    check_prior(posterior, "bound_log_evidence")
+    simulate_key, forward_key, reverse_key = jax.random.split(key, 3)
+    positions, observations = _simulate(posterior, problem_keys(simulate_key, 1, posterior.num_data)[0])
+    axes = {site.name: site.plate_axis for site in posterior.observed if site.name in observations}
+
+    def simulated(observations, *args, **kwargs):
+        if plate is not None:
+            observations = {name: jnp.moveaxis(x, 0, axes[name]) for name, x in observations.items()}
+        with handlers.condition(data=observations):
+            return model(*args, **kwargs)
+
+    given = observations if plate is not None else jax.tree.map(lambda x: x[0], observations)
+    posterior = read(simulated, (given, *args), kwargs)
+    settings = {"num_chains": num_chains, "progress_bar": progress_bar}
+    forward = np.asarray(method.forward(forward_key, posterior, **settings), float)
+    reverse = np.asarray(method.reverse(reverse_key, posterior, positions, **settings), float)
+    num_particles = np.log(method.num_particles)
+    lower = np.logaddexp.reduce(forward, axis=-1) - num_particles
+    upper = num_particles - np.logaddexp.reduce(-reverse, axis=-1)
+    numbers = [f(x) for x in (lower, upper) for f in (lambda x: x.mean(0), _spread)]
+    numbers = [np.asarray(x if plate is not None else x[0]) for x in numbers]
+    return LogEvidenceBounds(*numbers, given)
+
+
+def _spread(x):
+    return x.std(0, ddof=1) / np.sqrt(len(x))
+
+
+def _tune(method, key, posterior) -> Tuning:
+    """Tuning of the kernel at each temperature above 0, arrays (N, R - 1, ...)."""
+    num_stages = method.ladder.num_temperatures - 1
+    if not method.kernel.adapts:
+        keys = problem_keys(key, 1, posterior.num_data)
+        tuning = _default_tuning(method, posterior, keys)
+        return jax.tree.map(lambda x: jnp.repeat(x[0, :, None], num_stages, axis=1), tuning)
+    # Beyond the numbers of chains: the pilots share no key with the particles.
+    keys = problem_keys(jax.random.fold_in(key, 2**31), 1, posterior.num_data)
+    pilots = TemperedSMC(
+        int(np.clip(method.num_particles, 16, _NUM_PILOTS)), method.kernel, _NUM_PILOT_STEPS, ladder=method.ladder
+    )
+    return jax.tree.map(lambda x: x[0], climb(pilots, posterior, keys, False)[1].tuning)
+
+
+@partial(jit_outermost, static_argnums=0)
+def _default_tuning(method, posterior, keys):
+    def default(key, datum):
+        return method.kernel.default_tuning(posterior.target(datum).draw(key))
+
+    return over_problems(default, posterior, keys)
+
+
+@partial(jit_outermost, static_argnums=0)
+def _draw_prior(method, posterior, keys):
+    def draw(key, datum):
+        target = posterior.target(datum)
+
+        def particle(number):
+            draw_key = jax.random.fold_in(jax.random.fold_in(key, 0), number)
+            return method.kernel.evaluate(target, target.draw(draw_key))
+
+        return jax.vmap(particle)(jnp.arange(method.num_particles))
+
+    return over_problems(draw, posterior, keys)
+
+
+@partial(jit_outermost, static_argnums=0)
+def _repeat(method, posterior, keys, positions):
+    def repeat(key, datum, position):
+        state = method.kernel.evaluate(posterior.target(datum), position)
+        return jax.tree.map(lambda x: jnp.broadcast_to(x, (method.num_particles, *x.shape)), state)
+
+    positions = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(keys), *x.shape)), positions)
+    return over_problems(repeat, posterior, keys, positions)
+
+
+@partial(jit_outermost, static_argnums=(0, 1))
+def _move(method, reverse, posterior, keys, particles, log_weights, tuning, stage, low, high):
+    """Weigh the particles for the step between two temperatures and move them at the upper one; tuning (N, ...).
+
+    On the way back the move comes first: this reverses the forward run, for the kernels are reversible.
+    """
+    kernel = method.kernel
+
+    def move(key, datum, particles, log_weights, tuning):
+        target = posterior.target(datum)
+        key = jax.random.fold_in(jax.random.fold_in(key, 1), stage)
+
+        def one(number, particle, log_weight):
+            particle_key = jax.random.fold_in(key, number)
+            temperature = jnp.asarray(high, particle.log_likelihood.dtype)
+            before = particle.log_likelihood
+            for step in range(method.num_steps):
+                step_key = jax.random.fold_in(particle_key, step)
+                particle, _ = kernel.step(step_key, particle, target, temperature, tuning)
+            weighed = particle.log_likelihood if reverse else before
+            return particle, log_weight + (high - low) * weighed
+
+        return jax.vmap(one)(jnp.arange(method.num_particles), particles, log_weights)
+
+    tuning = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(keys), *x.shape)), tuning)
+    return over_problems(move, posterior, keys, particles, log_weights, tuning)
+
+
+@jit_outermost
+def _simulate(posterior, keys):
+    """Positions from the prior and observations given them, (N, ...)."""
+
+    def simulate(key, datum):
+        draw_key, predict_key = jax.random.split(key)
+        position = posterior.target(datum).draw(draw_key)
+        return position, posterior.predict(predict_key, datum, position)
+
+    return jax.tree.map(lambda x: x[0], over_problems(simulate, posterior, keys[None]))

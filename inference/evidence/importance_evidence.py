@@ -1,0 +1,102 @@
+"""The log-evidence of each datum by simple importance sampling from the prior."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.special import logsumexp
+
+from ..model.data import check_data
+from ..model.parameters import Params, parameter_names
+from ..model.plate_model import read_plate_model
+
+
+class ImportanceLogEvidence(NamedTuple):
+    """Estimates for B data, in nats where a unit applies.
+
+    Attributes:
+        value: log-evidence, shape (B,).
+        std_error: standard error of `value`, shape (B,). Believe it where `effective_sample_size` is large: draws that
+            all miss a narrow posterior agree with each other.
+        effective_sample_size: (sum_s w_s)^2 / sum_s w_s^2, between 1 and num_draws, shape (B,).
+    """
+
+    value: jax.Array
+    std_error: jax.Array
+    effective_sample_size: jax.Array
+
+
+def importance_log_evidence(
+    key: jax.Array,
+    model: Callable,
+    data: Any,
+    *,
+    num_draws: int,
+    params: Params | None = None,
+    plate: str = "data",
+    chunk_size: int = 2000,
+) -> ImportanceLogEvidence:
+    """Estimate log p(x_b) = log E_{p(z)}[p(x_b | z)] for each datum, by prior draws that the data share.
+
+    With weights w_s = p(x_b | z_s), the value is log mean(w) and its standard error, by the delta method,
+    sqrt(var(w) / S) / mean(w) = sqrt(1 / effective_sample_size - 1 / S). The value is unbiased before the logarithm and
+    low on average after it. Errors of different data are correlated where they share draws, so the error of their sum
+    is not the root of the sum of squares.
+
+    Args:
+        key: PRNG key.
+        model: NumPyro model with the plate `plate`.
+        data: pytree of arrays (B, ...), given to the model as in `fit`.
+        num_draws: S, prior draws.
+        params: constrained values of the model's `numpyro.param` sites.
+        plate: name of the plate that holds the data.
+        chunk_size: draws evaluated at once; memory grows with B * chunk_size.
+
+    Raises:
+        ValueError: an argument, the data or the model is not usable; the message says which and what to do.
+    """
+    data, _ = check_data(data)
+    if num_draws < 1:
+        raise ValueError(f"`num_draws` must be at least 1, got {num_draws}.")
+    if chunk_size < 1:
+        raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
+    chunk_size = min(chunk_size, num_draws)
+    params = params or {}
+    read_key, draws_key = jax.random.split(key)
+    missing = sorted(parameter_names(model, data, params) - set(params))
+    if missing:
+        raise ValueError(f"`params` lacks the model's {missing}. Pass the learnt values, such as `fit(...).params`.")
+    plate_model = read_plate_model(read_key, model, data, plate, params)
+
+    integrals = plate_model.integrals(params, data)
+    return _estimate(plate_model, num_draws, chunk_size, draws_key, params, integrals, data)
+
+
+# Compiled once for all parameters. Priors are integrated before, not for every chunk.
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _estimate(plate_model, num_draws, chunk_size, key, params, integrals, data):
+    def add_chunk(sums, chunk):
+        chunk_key = jax.random.fold_in(key, chunk)
+        log_weights, _ = plate_model.score_prior_draws(chunk_key, params, data, chunk_size, integrals)
+        # The last chunk may reach beyond the draws asked for.
+        wanted = chunk * chunk_size + jnp.arange(chunk_size) < num_draws
+        log_weights = jnp.where(wanted, log_weights, -jnp.inf)
+        log_sum, log_sum_of_squares = sums
+        return (
+            jnp.logaddexp(log_sum, logsumexp(log_weights, axis=-1)),
+            jnp.logaddexp(log_sum_of_squares, logsumexp(2 * log_weights, axis=-1)),
+        ), None
+
+    nothing = jnp.full(jax.tree.leaves(data)[0].shape[0], -jnp.inf)
+    num_chunks = -(-num_draws // chunk_size)
+    (log_sum, log_sum_of_squares), _ = lax.scan(add_chunk, (nothing, nothing), jnp.arange(num_chunks))
+    effective_sample_size = jnp.exp(2 * log_sum - log_sum_of_squares)
+    return ImportanceLogEvidence(
+        log_sum - jnp.log(num_draws),
+        # Rounding may put the effective size above the number of draws.
+        jnp.sqrt(jnp.maximum(1 / effective_sample_size - 1 / num_draws, 0)),
+        effective_sample_size,
+    )

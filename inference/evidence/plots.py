@@ -1,0 +1,140 @@
+"""Figures of an evidence: the curve and its area, the two bounds, and estimators side by side."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from .annealed_importance import LogEvidenceBounds
+from .log_evidence import LogEvidence
+
+_ESTIMATE = "#2a6f97"
+_OTHER = "#c8553d"
+_GUIDE = "#8a8a8a"
+
+
+def plot_thermodynamic_curve(evidence: LogEvidence, *, datum: int = 0) -> Figure:
+    """Mean log-likelihood against temperature; the area under the curve is the log-evidence.
+
+    The steps are the Riemann sums that bracket the area. Bars are two standard errors. The vertical axis starts where the
+    curve has left the steep part near the prior, and what lies below it is named.
+
+    Args:
+        evidence: of `log_evidence` by `ParallelTempering`.
+        datum: which datum, with a plate.
+
+    Returns:
+        The figure; save it with `figure.savefig(path)`.
+
+    Raises:
+        ValueError: the method measured no curve.
+        IndexError: there is no such datum.
+    """
+    if evidence.curve is None:
+        raise ValueError(
+            f"`evidence` comes from {type(evidence.method).__name__}, which measures no curve: use `ParallelTempering`."
+        )
+    curve = evidence.curve if evidence.plate is None else type(evidence.curve)(*(x[datum] for x in evidence.curve))
+    area = evidence.estimates["thermodynamic_integration"]
+    value, std_error = (np.asarray(x)[() if evidence.plate is None else datum] for x in area[:2])
+
+    figure = Figure(figsize=(5.8, 3.6), layout="constrained")
+    panel = figure.subplots()
+    t, mean = curve.temperatures, curve.mean
+    # The area is that between the curve and zero.
+    panel.fill_between(
+        t, mean, 0, color=_ESTIMATE, alpha=0.15, linewidth=0, label=f"area {value:.2f} ± {std_error:.2f}"
+    )
+    panel.stairs(mean[:-1], t, baseline=None, color=_GUIDE, linewidth=0.9, label=f"lower sum {curve.lower:.2f}")
+    panel.stairs(
+        mean[1:], t, baseline=None, color=_GUIDE, linewidth=0.9, linestyle="--", label=f"upper sum {curve.upper:.2f}"
+    )
+    panel.errorbar(t, mean, 2 * curve.std_error, color=_ESTIMATE, marker="o", markersize=3.5, linewidth=1.4)
+    # Near the prior the curve may fall by thousands of nats on a sliver of the axis.
+    shown = mean[t >= 0.02] if (t >= 0.02).sum() > 1 else mean
+    span = max(np.ptp(shown), 1e-3)
+    low, high = shown.min() - 0.6 * span, max(0.0, mean.max() + 0.1 * span)
+    if mean.min() < low:
+        panel.set_title(f"at temperature 0: {mean[0]:.4g} nats", fontsize=9, loc="left")
+    panel.set_ylim(min(low, mean[-1] - span), high)
+    panel.set_xlim(0, 1)
+    panel.set_xlabel("temperature (exponent of the likelihood)")
+    panel.set_ylabel("mean log-likelihood (nats)")
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+    return figure
+
+
+def plot_bounds(bounds: LogEvidenceBounds) -> Figure:
+    """The sandwich: for each datum the stochastic lower and upper bound, two standard errors on either side.
+
+    Data are ordered by the middle of their bounds.
+
+    Args:
+        bounds: of `bound_log_evidence`.
+
+    Returns:
+        The figure.
+    """
+    lower, lower_error, upper, upper_error = (np.atleast_1d(x) for x in bounds[:4])
+    order = np.argsort(lower + upper)
+    middle = 0.5 * (lower + upper)[order]
+
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    panel = figure.subplots()
+    place = np.arange(len(order))
+    parts = ((upper, upper_error, _OTHER, "upper, reverse"), (lower, lower_error, _ESTIMATE, "lower, forward"))
+    for bound, error, color, label in parts:
+        panel.errorbar(
+            place, bound[order] - middle, 2 * error[order], color=color, marker="o", markersize=3, linestyle="none",
+            elinewidth=0.8, label=label,
+        )  # fmt: skip
+    panel.axhline(0, color=_GUIDE, linewidth=0.6)
+    panel.set_xlabel("datum, by log-evidence")
+    panel.set_ylabel("bound, from the middle (nats)")
+    panel.set_title(f"mean gap {np.mean(upper - lower):.2f} nats", fontsize=10)
+    panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None = None) -> Figure:
+    """Estimators side by side, each with bars of two standard errors; hollow where it does not trust itself.
+
+    With a plate the log-evidences of the data are added.
+
+    Args:
+        evidences: by name; all estimates of each are shown.
+        exact: the true log-evidence, where it is known.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if not evidences:
+        raise ValueError("`evidences` is empty: give at least one result of `log_evidence` by name.")
+    rows = []
+    for name, evidence in evidences.items():
+        for estimator, found in evidence.estimates.items():
+            label = name if len(evidence.estimates) == 1 else f"{name}: {estimator.replace('_', ' ')}"
+            trust = bool(np.all(found.is_trustworthy))
+            rows.append((label, np.sum(found.value), np.sqrt(np.square(found.std_error).sum()), trust))
+
+    figure = Figure(figsize=(6.4, 0.9 + 0.32 * len(rows)), layout="constrained")
+    panel = figure.subplots()
+    for place, (_, value, std_error, trust) in enumerate(rows):
+        panel.errorbar(
+            value, place, xerr=2 * std_error, color=_ESTIMATE, marker="o", markersize=5, linewidth=1.4,
+            markerfacecolor=_ESTIMATE if trust else "white",
+        )  # fmt: skip
+    if exact is not None:
+        panel.axvline(exact, color=_OTHER, linewidth=1, label="exact")
+        figure.legend(loc="outside upper right", frameon=False, fontsize=8)
+    panel.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
+    panel.set_ylim(len(rows) - 0.5, -0.5)
+    panel.set_xlabel("log-evidence (nats)")
+    panel.locator_params(axis="x", nbins=5)
+    panel.spines[["top", "right"]].set_visible(False)
+    return figure

@@ -1,0 +1,1 @@
+"""Markov kernels: Langevin, Hamiltonian, elliptical slice, preconditioned Crank-Nicolson, and how they adapt."""

@@ -1,0 +1,40 @@
+"""Elliptical slice sampling in whitened space."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+from blackjax.mcmc import elliptical_slice
+from jax.flatten_util import ravel_pytree
+
+from ..model.coordinates import Coordinates, Whitened
+from .kernel import Kernel, temper
+
+
+@dataclass(frozen=True)
+class EllipticalSlice(Kernel):
+    """Slice sampling along ellipses through the state and a prior draw (Murray, Adams and MacKay 2010).
+
+    It moves in whitened space, where the prior is standard normal, and has nothing to tune and no gradient to take.
+    """
+
+    coordinates: ClassVar[Coordinates] = Whitened()
+    uses_gradient: ClassVar[bool] = False
+
+    def step(self, key, state, target, temperature, tuning):
+        """See `Kernel.step`; `n_steps` counts evaluations of the likelihood."""
+
+        def log_likelihood(position):
+            return temper(target.log_likelihood(position), temperature)
+
+        flat, _ = ravel_pytree(state.position)
+        level = temper(state.log_likelihood, temperature)
+        # BlackJAX shrinks the ellipse until the likelihood exceeds the slice. A slice that rounds to the present
+        # likelihood may never be exceeded, so it is put lower by a few units in the last place.
+        level = level - 8 * jnp.finfo(level.dtype).eps * (1 + jnp.abs(level))
+        kernel = elliptical_slice.build_kernel(jnp.ones_like(flat), jnp.zeros((), flat.dtype))
+        new, info = kernel(key, elliptical_slice.EllipSliceState(state.position, level), log_likelihood)
+        return self.evaluate(target, new.position), {
+            "acceptance_rate": 1 / jnp.asarray(info.subiter, flat.dtype),
+            "n_steps": info.subiter,
+        }

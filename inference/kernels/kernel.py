@@ -1,0 +1,179 @@
+"""What every Markov kernel shares: a state that knows prior and likelihood apart, and a step at any temperature."""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from ..model.coordinates import Coordinates, Unconstrained
+from ..model.power_posterior import Position, PowerPosterior, Target
+from ..sampling.sampler import Sampler, SamplerOutput
+
+
+class ChainState(NamedTuple):
+    """A position, and what is known there.
+
+    Prior and likelihood stand apart, so that the same state serves every temperature: log density and gradient at
+    temperature t are log_prior + t log_likelihood, and exchanging two replicas costs no evaluation.
+
+    Attributes:
+        position: arrays by site name.
+        log_prior: scalar.
+        log_likelihood: scalar.
+        log_prior_grad: as `position`; () for a kernel that reads no gradient.
+        log_likelihood_grad: as `log_prior_grad`.
+    """
+
+    position: Position
+    log_prior: jax.Array
+    log_likelihood: jax.Array
+    log_prior_grad: Any
+    log_likelihood_grad: Any
+
+    def log_density(self, temperature: jax.Array) -> jax.Array:
+        """Log-density of the power posterior, up to a constant."""
+        return self.log_prior + temper(self.log_likelihood, temperature)
+
+    def gradient(self, temperature: jax.Array) -> Position:
+        """Gradient of `log_density`."""
+        return jax.tree.map(
+            lambda prior, likelihood: prior + temper(likelihood, temperature),
+            self.log_prior_grad,
+            self.log_likelihood_grad,
+        )
+
+    def is_finite(self) -> jax.Array:
+        """Whether a chain can go on from here."""
+        return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(self)]).all()
+
+
+def temper(log_likelihood: jax.Array, temperature: jax.Array) -> jax.Array:
+    """t log L, and 0 at t = 0 also where the likelihood is 0."""
+    return jnp.where(temperature > 0, temperature * log_likelihood, 0.0)
+
+
+def log_density_at(target: Target, temperature: jax.Array):
+    """The power posterior's log-density as a function of the position, -inf where it is not defined."""
+
+    def log_density(position):
+        value = target.log_prior(position) + temper(target.log_likelihood(position), temperature)
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    return log_density
+
+
+class Tuning(NamedTuple):
+    """What a warm-up learns for one chain of one problem.
+
+    Attributes:
+        step_size: scalar.
+        inverse_mass_matrix: diagonal, shape (d,), d the number of coordinates in the order of `ravel_pytree`.
+    """
+
+    step_size: jax.Array
+    inverse_mass_matrix: jax.Array
+
+
+@dataclass(frozen=True)
+class Kernel(Sampler):
+    """A Markov kernel that leaves the power posterior of one problem invariant, at any temperature.
+
+    A member states its settings as fields and implements `step`. The same value is a sampler for `sample_posterior`, the
+    inner kernel of `ParallelTempering`, and the mutation of `TemperedSMC`.
+
+    Attributes:
+        coordinates: what positions are written in.
+        uses_gradient: whether `step` reads the gradients of the state.
+        target_acceptance: the acceptance rate that warm-up brings about by the step size; None where there is no step
+            size to adapt.
+        adapts_metric: whether warm-up learns the inverse mass matrix too.
+    """
+
+    coordinates: ClassVar[Coordinates] = Unconstrained()
+    uses_gradient: ClassVar[bool] = True
+    target_acceptance = None
+    adapts_metric: ClassVar[bool] = False
+
+    @abstractmethod
+    def step(
+        self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
+    ) -> tuple[ChainState, dict[str, jax.Array]]:
+        """Move once.
+
+        Args:
+            key: PRNG key.
+            state: of this chain.
+            target: the problem.
+            temperature: t, from 0 (prior) to 1 (posterior).
+            tuning: step size and metric.
+
+        Returns:
+            The new state, and scalars by the names that ArviZ gives to sample statistics; `acceptance_rate` is one.
+        """
+
+    @property
+    def initial_step_size(self) -> float:
+        """The given step size, or where its adaptation starts."""
+        given = getattr(self, "step_size", None)
+        return 0.1 if given is None else given
+
+    @property
+    def adapts(self) -> bool:
+        """Whether a warm-up has anything to learn."""
+        return self.target_acceptance is not None
+
+    def evaluate(self, target: Target, position: Position) -> ChainState:
+        """The state at a position."""
+        if not self.uses_gradient:
+            return ChainState(position, target.log_prior(position), target.log_likelihood(position), (), ())
+        log_prior, log_prior_grad = jax.value_and_grad(target.log_prior)(position)
+        log_likelihood, log_likelihood_grad = jax.value_and_grad(target.log_likelihood)(position)
+        return ChainState(position, log_prior, log_likelihood, log_prior_grad, log_likelihood_grad)
+
+    def default_tuning(self, position: Position) -> Tuning:
+        """Tuning before anything is learnt."""
+        flat, _ = ravel_pytree(position)
+        return Tuning(jnp.asarray(self.initial_step_size, flat.dtype), jnp.ones_like(flat))
+
+    def sample(
+        self,
+        key: jax.Array,
+        posterior: PowerPosterior,
+        *,
+        num_chains: int,
+        num_samples: int,
+        num_warmup: int,
+        progress_bar: bool,
+    ) -> SamplerOutput:
+        """See `Sampler.sample`."""
+        from ..sampling.chains import sample_chains
+
+        return sample_chains(
+            key, posterior, self, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
+            progress_bar=progress_bar,
+        )  # fmt: skip
+
+
+def check_step_size(step_size: float | None, *, required: bool = False) -> None:
+    """Refuse a step size that is not positive.
+
+    Raises:
+        ValueError: it is not, or is missing where it is required.
+    """
+    if step_size is None and not required:
+        return
+    if step_size is None or not step_size > 0:
+        raise ValueError(f"`step_size` must be positive, got {step_size}.")
+
+
+def check_acceptance(target_acceptance: float) -> None:
+    """Refuse a target acceptance outside (0, 1).
+
+    Raises:
+        ValueError: it is outside.
+    """
+    if not 0 < target_acceptance < 1:
+        raise ValueError(f"`target_acceptance` must lie between 0 and 1, got {target_acceptance}.")

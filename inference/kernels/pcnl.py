@@ -1,0 +1,75 @@
+"""The preconditioned Crank-Nicolson Langevin sampler in whitened space."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from blackjax.mcmc.proposal import safe_energy_diff, static_binomial_sampling
+from jax.flatten_util import ravel_pytree
+
+from ..model.coordinates import Coordinates, Whitened
+from .kernel import Kernel, check_acceptance, check_step_size, temper
+
+
+@dataclass(frozen=True)
+class PCNL(Kernel):
+    """The preconditioned Crank-Nicolson Langevin algorithm (Cotter, Roberts, Stuart and White 2013, eq. 4.8).
+
+    In whitened space, with g the gradient of the log-likelihood (times the temperature) and a = (2 - delta) / (2 + delta),
+
+        e' = a e + (1 - a) g(e) + sqrt(1 - a^2) noise,
+
+    accepted by a Metropolis step. Where the likelihood is flat every proposal is accepted, in any number of dimensions.
+
+    Attributes:
+        step_size: delta, in (0, 2]; at 2 the proposal forgets the state. None adapts it to each chain and datum in
+            warm-up.
+        target_acceptance: what the adaptation brings about.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    coordinates: ClassVar[Coordinates] = Whitened()
+    step_size: float | None = None
+    target_acceptance: float = 0.574
+
+    def __post_init__(self):
+        check_step_size(self.step_size)
+        check_acceptance(self.target_acceptance)
+        if self.step_size is not None and self.step_size > 2:
+            raise ValueError(
+                f"`step_size` must be at most 2, where a proposal forgets the state, got {self.step_size}."
+            )
+
+    @property
+    def adapts(self):
+        return self.step_size is None
+
+    def step(self, key, state, target, temperature, tuning):
+        """See `Kernel.step`."""
+        noise_key, accept_key = jax.random.split(key)
+        delta = jnp.minimum(tuning.step_size, 2.0)
+        a = (2 - delta) / (2 + delta)
+        variance = 8 * delta / jnp.square(2 + delta)  # 1 - a^2 without its cancellation
+        e, unravel = ravel_pytree(state.position)
+
+        def drift(state):
+            # For a prior that is standard normal the gradient of the likelihood is all of it.
+            gradient, _ = ravel_pytree(state.log_likelihood_grad)
+            return (1 - a) * temper(gradient, temperature)
+
+        new_e = a * e + drift(state) + jnp.sqrt(variance) * jax.random.normal(noise_key, e.shape, e.dtype)
+        proposal = self.evaluate(target, unravel(new_e))
+
+        def log_ratio(e, new_e, state):
+            # What the drift changes in the density of a move that leaves the prior invariant without it.
+            shift = drift(state)
+            return (jnp.dot(new_e - a * e, shift) - 0.5 * jnp.dot(shift, shift)) / variance
+
+        old = temper(state.log_likelihood, temperature) + log_ratio(e, new_e, state)
+        new = temper(proposal.log_likelihood, temperature) + log_ratio(new_e, e, proposal)
+        log_accept = jnp.where(proposal.is_finite(), safe_energy_diff(new, old), -jnp.inf)
+        state, (_, acceptance_rate, _) = static_binomial_sampling(accept_key, log_accept, state, proposal)
+        return state, {"acceptance_rate": acceptance_rate}

@@ -1,0 +1,73 @@
+"""Where a sampler moves: coordinates of the latents in which every real vector is a point."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from numpyro.distributions import biject_to
+
+from kaem_ppl.whitening import check_whitening, from_standard_normal
+
+from .wrappers import unwrap
+
+
+class Coordinates(Protocol):
+    """A way to write the value of a latent site as an unconstrained array; hashable, for it is static."""
+
+    def check(self, name: str, fn: dist.Distribution) -> None:
+        """Raise ValueError where these coordinates do not exist for a site."""
+        ...
+
+    def place(self, fn: dist.Distribution, coordinate: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | float]:
+        """Return the value at a coordinate, its log-density elementwise, and log |d value / d coordinate| summed.
+
+        The log-density is that of the site, to which `numpyro.handlers.scale` applies and to the Jacobian not.
+        """
+        ...
+
+    def draw(self, key: jax.Array, fn: dist.Distribution) -> jax.Array:
+        """Draw a coordinate from the prior."""
+        ...
+
+
+@dataclass(frozen=True)
+class Unconstrained:
+    """The coordinates of NumPyro's own samplers: z = biject_to(support)(u), the Jacobian counted with the prior."""
+
+    def check(self, name, fn):
+        """Accept every continuous site."""
+
+    def place(self, fn, coordinate):
+        transform = biject_to(fn.support)
+        value = transform(coordinate)
+        jacobian = transform.log_abs_det_jacobian(coordinate, value)
+        return value, fn.log_prob(value), jnp.sum(jacobian)
+
+    def draw(self, key, fn):
+        transform = biject_to(fn.support)
+        if is_improper(fn):
+            # As NumPyro starts: uniform in unconstrained space.
+            shape = transform.inverse_shape(fn.shape())
+            return jax.random.uniform(key, shape, minval=-2.0, maxval=2.0)
+        return transform.inv(fn.sample(key))
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """z = F^-1(Phi(e)), site by site in the model's order, so that e is standard normal a priori, whatever the prior."""
+
+    def check(self, name, fn):
+        check_whitening(name, fn)
+
+    def place(self, fn, coordinate):
+        return from_standard_normal(fn, coordinate), dist.Normal(0, 1).log_prob(coordinate), 0.0
+
+    def draw(self, key, fn):
+        return jax.random.normal(key, fn.shape())
+
+
+def is_improper(fn: dist.Distribution) -> bool:
+    """Whether a distribution is flat, so that nothing can be drawn from it."""
+    return isinstance(unwrap(fn), dist.ImproperUniform)

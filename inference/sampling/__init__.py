@@ -1,0 +1,1 @@
+"""Posterior draws: chains, importance sampling, and the draws they return."""

@@ -1,0 +1,329 @@
+"""Many Markov chains at once: chains and data are one batch, steps run in compiled chunks."""
+
+import time
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from kaem_ppl.compilation import is_slow_in_loops, jit_outermost
+
+from ..kernels.adaptation import DRAW, IDLE, adapt, begin_adaptation, end_adaptation, warmup_schedule
+from ..kernels.kernel import ChainState, Kernel, Tuning
+from ..model.power_posterior import PowerPosterior, Target
+from .sampler import SamplerOutput, problem_keys, progress
+
+_NUM_STARTS = 20
+# Keys of starts are numbered from here, those of steps from 0.
+_FIRST_START = np.uint32(2**31)
+
+
+class Transition(Protocol):
+    """What moves along a chain of one problem; a hashable value, for it is static.
+
+    Attributes:
+        kernel: what it moves by.
+        num_replicas: R, draws of the prior that it starts from.
+    """
+
+    kernel: Kernel
+    num_replicas: int
+
+    def begin(self, replicas: ChainState) -> Any:
+        """Return what is carried along the chain, from the kernel's states (R, ...) at draws of the prior."""
+        ...
+
+    def advance(
+        self, key: jax.Array, carry: Any, target: Target, stage: jax.Array, window_ends: jax.Array
+    ) -> tuple[Any, dict[str, Any]]:
+        """Move once; return the new carry and what is recorded, `position` among it."""
+        ...
+
+    def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> Any:
+        """Change the carry of all chains and data, (C, N, ...), by what a chunk of warm-up recorded, (steps, C, N, ...)."""
+        ...
+
+    def end_warmup(self, carry: Any) -> Any:
+        """Fix what was learnt for one chain of one problem."""
+        ...
+
+    def summarize(self, carry: Any) -> dict[str, Any]:
+        """What describes the whole of one chain of one problem, by name."""
+        ...
+
+
+def sample_chains(
+    key: jax.Array,
+    posterior: PowerPosterior,
+    kernel: Kernel,
+    *,
+    num_chains: int,
+    num_samples: int,
+    num_warmup: int,
+    progress_bar: bool,
+) -> SamplerOutput:
+    """Draw from the posterior by one kernel; see `Sampler.sample`."""
+    return run_chains(
+        key, posterior, SingleKernel(kernel), num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
+        progress_bar=progress_bar, dims={},
+    )  # fmt: skip
+
+
+class SingleKernel:
+    """The transition of one kernel at temperature 1; compared by its kernel, so that programs are compiled once."""
+
+    num_replicas = 1
+
+    def __init__(self, kernel: Kernel):
+        self.kernel = kernel
+
+    def __hash__(self):
+        return hash(self.kernel)
+
+    def __eq__(self, other):
+        return type(other) is SingleKernel and self.kernel == other.kernel
+
+    def begin(self, replicas):
+        state = jax.tree.map(lambda x: x[0], replicas)
+        return state, begin_adaptation(self.kernel, state.position)
+
+    def advance(self, key, carry, target, stage, window_ends):
+        state, adaptation = carry
+        temperature = jnp.ones((), state.log_likelihood.dtype)
+        tuning = adaptation.tuning
+        state, info = self.kernel.step(key, state, target, temperature, tuning)
+        adaptation = adapt(self.kernel, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
+        return (state, adaptation), {**record(state, info), "step_size": tuning.step_size}
+
+    def after_warmup_chunk(self, carry, records, fraction):
+        return carry
+
+    def end_warmup(self, carry):
+        state, adaptation = carry
+        return state, end_adaptation(self.kernel, adaptation)
+
+    def summarize(self, carry):
+        tuning: Tuning = carry[1].tuning
+        return {"step_size": tuning.step_size}
+
+
+def record(state, info):
+    """What is kept of each draw, by the names that ArviZ uses."""
+    lp = state.log_density(jnp.ones_like(state.log_likelihood))
+    stats = {"lp": lp, "log_prior": state.log_prior, "log_likelihood": state.log_likelihood, "energy": -lp}
+    return {"position": state.position, **stats, **info}
+
+
+def run_chains(
+    key: jax.Array,
+    posterior: PowerPosterior,
+    transition: Transition,
+    *,
+    num_chains: int,
+    num_samples: int,
+    num_warmup: int,
+    progress_bar: bool,
+    dims: dict[str, tuple[str, ...]],
+) -> SamplerOutput:
+    """Warm chains up and draw; see `Sampler.sample`.
+
+    Raises:
+        ValueError: there is no finite log-density at any of several prior draws; or the kernel's step size is to be
+            adapted and there is no warm-up.
+    """
+    kernel = transition.kernel
+    if kernel.adapts and num_warmup == 0:
+        raise ValueError(
+            f"{type(kernel).__name__} adapts its step size in warm-up, but `num_warmup` is 0. Give it some, or give the "
+            "kernel a `step_size` if it has one."
+        )
+    keys = problem_keys(key, num_chains, posterior.num_data)
+    carry = find_start(transition, posterior, keys)
+    # A start evaluates the model as a step does.
+    is_slow = is_slow_in_loops(_start.trace(transition, posterior, keys, np.uint32(0)).jaxpr)
+    length = 1 if is_slow else _chunk_length(num_warmup, num_samples)
+
+    steps = _schedule(num_warmup, num_samples, length)
+    num_chunks, num_warmup_chunks = len(steps) // length, -(-num_warmup // length)
+    # A ladder is revised a few times in warm-up, whatever the length of a chunk.
+    revise_every = max(1, num_warmup_chunks // 10)
+    kept, recent, started = [], [], time.perf_counter()
+    for chunk in progress(range(num_chunks), num_chunks, "chunk", progress_bar):
+        if chunk == num_warmup_chunks:
+            carry = _end_warmup(transition, jax.block_until_ready(carry))
+            started = time.perf_counter()
+        carry, records = _advance(transition, posterior, carry, keys, steps[chunk * length : (chunk + 1) * length])
+        if chunk >= num_warmup_chunks:
+            kept.append(records)
+            continue
+        recent.append(records)
+        if (chunk + 1) % revise_every == 0 or chunk + 1 == num_warmup_chunks:
+            fraction = (chunk + 1) / num_warmup_chunks
+            carry = transition.after_warmup_chunk(carry, _join(recent), fraction)
+            recent = []
+    records = jax.block_until_ready(_by_chain(_join(kept), num_samples))
+    seconds = time.perf_counter() - started
+    summary = jax.vmap(jax.vmap(transition.summarize))(carry)
+    return SamplerOutput(records.pop("position"), records, summary, dims, seconds)
+
+
+def find_start(transition: Transition, posterior: PowerPosterior, keys: jax.Array) -> Any:
+    """What is carried along the chains from prior draws where log-density and gradient are finite; keys (C, N).
+
+    Raises:
+        ValueError: none of several draws will do.
+    """
+    replicas, is_good = _start(transition, posterior, keys, np.uint32(0))
+    is_good = np.asarray(is_good)
+    for attempt in range(1, _NUM_STARTS):
+        found = is_good.any(-1)
+        if found.all():
+            break
+        new, is_new_good = _start(transition, posterior, keys, np.uint32(attempt))
+        replicas, is_good = _choose(found, (replicas, is_good), (new, is_new_good))
+        is_good = np.asarray(is_good)
+    if is_good.any(-1).all():
+        carry = _begin(transition, replicas if is_good.all() else _stand_in(replicas, is_good))
+        return split_as(replicas.log_likelihood, carry)
+    bad = np.flatnonzero(~is_good.any(-1).all(0))
+    which = "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
+    is_possible = np.isfinite(np.asarray(replicas.log_likelihood)[:, bad]).any()
+    part = "log-prior or a gradient" if is_possible else "log-likelihood"
+    raise ValueError(
+        f"The {part} is not finite at any of {_NUM_STARTS} prior draws{which}. Check that the arguments hold no NaN, that "
+        "they lie in the likelihood's support, and that `params` are finite."
+    )
+
+
+def _chunk_length(num_warmup, num_samples):
+    if num_warmup == 0:
+        return max(1, -(-num_samples // 10))
+    return max(1, -(-num_warmup // 10), -(-num_samples // 200))
+
+
+def _schedule(num_warmup, num_samples, length):
+    """Of each step its number, stage, and whether a window ends; warm-up and draws each fill whole chunks."""
+    stages, ends = warmup_schedule(num_warmup)
+
+    def fill(x, value):
+        return np.concatenate([x, np.full(-len(x) % length, value, x.dtype)])
+
+    stages = np.concatenate([fill(stages, IDLE), fill(np.full(num_samples, DRAW, np.int32), IDLE)])
+    ends = np.concatenate([fill(ends, False), np.zeros(len(stages) - len(fill(ends, False)), bool)])
+    # Idle steps do not count: numbers, and with them keys, are the same for any length of chunk.
+    numbers = np.cumsum(stages != IDLE) - 1
+    return np.stack([numbers.astype(np.int32), stages, ends.astype(np.int32)], axis=-1)
+
+
+def _join(chunks):
+    # Not under `jax.jit`, which takes seconds for hundreds of chunks.
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+
+
+@partial(jax.jit, static_argnums=1)
+def _by_chain(records, num_samples):
+    """Records (steps, C, N, ...) without what filled the last chunk, as (C, S, N, ...)."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x[:num_samples], 0, 1), records)
+
+
+@partial(jit_outermost, static_argnums=0)
+def _start(transition, posterior, keys, attempt):
+    """States at draws of the prior, (C, N, R, ...), and whether a chain can go on from each."""
+    kernel, num_replicas = transition.kernel, transition.num_replicas
+    numbers = _FIRST_START + attempt * num_replicas + jnp.arange(num_replicas, dtype=jnp.uint32)
+
+    def start(key, datum):
+        target = posterior.target(datum)
+
+        def replica(number):
+            state = kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
+            return state, state.is_finite()
+
+        return jax.vmap(replica)(numbers)
+
+    return over_problems(start, posterior, keys)
+
+
+@jax.jit
+def _choose(condition, when_true, when_false):
+    def choose(x, y):
+        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
+
+    return jax.tree.map(choose, when_true, when_false)
+
+
+@jax.jit
+def _stand_in(replicas, is_good):
+    """Replicas start apart from each other where that is possible; the first good one stands in for bad ones."""
+
+    def of_problem(replicas, is_good):
+        source = jnp.where(is_good, jnp.arange(is_good.size), jnp.argmax(is_good))
+        return jax.tree.map(lambda x: x[source], replicas)
+
+    return jax.vmap(jax.vmap(of_problem))(replicas, is_good)
+
+
+@partial(jax.jit, static_argnums=0)
+def _begin(transition, replicas):
+    return jax.vmap(jax.vmap(transition.begin))(replicas)
+
+
+@partial(jax.jit, static_argnums=0)
+def _end_warmup(transition, carry):
+    return jax.vmap(jax.vmap(transition.end_warmup))(carry)
+
+
+@partial(jit_outermost, static_argnums=0, donate_argnums=2)
+def _advance(transition, posterior, carry, keys, steps):
+    """A chunk of steps, (length, 3), of every problem; records have the axes (length, C, N, ...)."""
+    if len(steps) == 1:
+        carry, records = _move(transition, posterior, carry, keys, steps[0])
+        return carry, jax.tree.map(lambda x: x[None], records)
+    records = jax.eval_shape(partial(_move, transition), posterior, carry, keys, steps[0])[1]
+
+    def idle(carry, step):
+        return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), records)
+
+    def move(carry, step):
+        return _move(transition, posterior, carry, keys, step)
+
+    return lax.scan(lambda carry, step: lax.cond(step[1] == IDLE, idle, move, carry, step), carry, steps)
+
+
+# Compiled as part of `_advance`; a function of its own, so that the model runs once for shapes and steps.
+@partial(jax.jit, static_argnums=0)
+def _move(transition, posterior, carry, keys, step):
+    number, stage, window_ends = step[0], step[1], step[2] == 1
+
+    def move(key, datum, carry):
+        return transition.advance(jax.random.fold_in(key, number), carry, posterior.target(datum), stage, window_ends)
+
+    return over_problems(move, posterior, keys, carry)
+
+
+def over_problems(function, posterior, keys, *batched):
+    """Map over chains and data, which are the axes of `keys` and of `batched`.
+
+    Args:
+        function: of a key, a datum's rows, and what belongs to the problem.
+        posterior: whose rows are the data.
+        keys: shape (C, N).
+        *batched: pytrees of arrays (C, N, ...).
+    """
+    over_data = jax.vmap(function, in_axes=(0, 0, *(0 for _ in batched)))
+    return jax.vmap(over_data, in_axes=(0, None, *(0 for _ in batched)))(keys, posterior.rows, *batched)
+
+
+def split_as(array: jax.Array, begun: Any) -> Any:
+    """What chains begin with, pytree of arrays (C, N, ...), on the devices among which `array`, (C, N, ...), is split.
+
+    Constants among it would be on every device. A step returns them split, and a program is compiled for where its
+    arguments are: once more.
+    """
+    if not isinstance(array.sharding, NamedSharding):
+        return begun
+    return jax.device_put(begun, NamedSharding(array.sharding.mesh, PartitionSpec(*array.sharding.spec[:2])))

@@ -1,0 +1,143 @@
+"""Importance sampling with the prior as proposal, its weights smoothed, then resampled."""
+
+import time
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.smc.resampling import systematic
+from jax.scipy.special import logsumexp
+
+from kaem_ppl.compilation import jit_outermost
+
+from ..model.power_posterior import PowerPosterior
+from .chains import over_problems
+from .sampler import Sampler, SamplerOutput, check_prior, problem_keys, progress
+
+# Rows that pass through the model at once.
+_ROWS_AT_ONCE = 20_000
+
+
+@dataclass(frozen=True)
+class ImportanceSampling(Sampler):
+    """Prior draws weighted by the likelihood, their largest weights Pareto-smoothed (Vehtari et al. 2024), resampled.
+
+    Each chain of each datum has particles of its own. The summary has `pareto_k`, which says whether the weights can be
+    trusted (below 0.7), `effective_sample_size` of the smoothed weights, and `log_evidence` from the raw ones. Resampling
+    repeats particles, so the size that ArviZ computes from the draws says nothing; use `effective_sample_size`.
+
+    Where most data of a batch are not to be trusted, be wary of those that are: they may have missed the largest weights
+    by chance. Take more particles until nearly all pass.
+
+    Attributes:
+        num_particles: prior draws of each chain and datum.
+
+    Raises:
+        ValueError: there are fewer than 20 particles, too few to fit a tail to.
+    """
+
+    num_particles: int = 10_000
+
+    def __post_init__(self):
+        if self.num_particles < 20:
+            raise ValueError(f"`num_particles` must be at least 20, got {self.num_particles}.")
+
+    def sample(
+        self,
+        key: jax.Array,
+        posterior: PowerPosterior,
+        *,
+        num_chains: int,
+        num_samples: int,
+        num_warmup: int,
+        progress_bar: bool,
+    ) -> SamplerOutput:
+        """See `Sampler.sample`."""
+        check_prior(posterior, "ImportanceSampling")
+        started = time.perf_counter()
+        keys = problem_keys(key, num_chains, posterior.num_data)
+        chunk = int(np.clip(_ROWS_AT_ONCE // keys.size, 1, self.num_particles))
+        starts = range(0, self.num_particles, chunk)
+        parts = [_draw(chunk, posterior, keys, start) for start in progress(starts, len(starts), "chunk", progress_bar)]
+        particles = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2)[:, :, : self.num_particles], *parts)
+        log_weights, pareto_k = smooth(np.asarray(particles[2]))
+        positions, log_prior, log_likelihood = _resample(num_samples, keys, jnp.asarray(log_weights), particles)
+        lp = log_prior + log_likelihood
+        stats = {"lp": lp, "log_prior": log_prior, "log_likelihood": log_likelihood, "energy": -lp}
+        stats, positions = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), (stats, positions))
+        jax.block_until_ready(stats)
+        summary = {
+            "pareto_k": pareto_k,
+            "effective_sample_size": 1 / np.exp(2 * log_weights).sum(-1),
+            "log_evidence": logsumexp(particles[2], axis=-1) - np.log(self.num_particles),
+        }
+        return SamplerOutput(positions, stats, summary, {}, time.perf_counter() - started)
+
+
+def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pareto-smooth log-weights over their last axis, on the host.
+
+    Args:
+        log_weights: shape (..., P).
+
+    Returns:
+        Log-weights that sum to one, all equal where every weight is 0; and the shape k of the fitted tail, shape (...),
+        infinite where fewer than 20 weights differ from 0, minus infinite where the largest are equal: there is no tail.
+    """
+    from arviz_stats.base import array_stats
+
+    flat = log_weights.reshape(-1, log_weights.shape[-1]).astype(np.float64)
+    flat = np.where(np.isfinite(flat), flat, -np.inf)
+    smoothed, pareto_k = np.empty_like(flat), np.full(len(flat), np.inf)
+    for row, weights in enumerate(flat):
+        alive = np.isfinite(weights)
+        if alive.sum() >= 20 and _has_flat_tail(weights[alive]):
+            pareto_k[row] = -np.inf
+        elif alive.sum() >= 20:
+            # ArviZ takes the log-likelihood that is left out, of which weights are the inverse.
+            values, k = array_stats.psislw(-weights[alive])
+            weights = np.full_like(weights, -np.inf)
+            weights[alive] = values
+            pareto_k[row] = k if np.isfinite(k) else np.inf
+        total = np.logaddexp.reduce(weights)
+        smoothed[row] = weights - total if alive.any() else -np.log(len(weights))
+    return smoothed.reshape(log_weights.shape), pareto_k.reshape(log_weights.shape[:-1])
+
+
+def _has_flat_tail(log_weights):
+    """Whether those that would be smoothed are all equal (Vehtari et al. 2024, sec. 6, has their number)."""
+    number = len(log_weights)
+    size = min(number, int(np.ceil(min(0.2 * number, 3 * np.sqrt(number)))) + 1)
+    largest = np.partition(log_weights, -size)[-size:]
+    return largest.max() == largest.min()
+
+
+@partial(jit_outermost, static_argnums=0)
+def _draw(num_particles, posterior, keys, start):
+    """Prior draws with their log-prior and log-likelihood, (C, N, particles, ...)."""
+
+    def draw(key, datum):
+        target = posterior.target(datum)
+
+        def one(particle):
+            position = target.draw(jax.random.fold_in(key, particle))
+            return position, target.log_prior(position), target.log_likelihood(position)
+
+        return jax.vmap(one)(start + jnp.arange(num_particles))
+
+    return over_problems(draw, posterior, keys)
+
+
+@partial(jax.jit, static_argnums=0)
+def _resample(num_samples, keys, log_weights, particles):
+    def resample(key, log_weights, particles):
+        # Beyond the numbers of particles, which fit in 31 bits.
+        choose_key, order_key = jax.random.split(jax.random.fold_in(key, 2**31))
+        chosen = systematic(choose_key, jnp.exp(log_weights), num_samples)
+        # Systematic resampling keeps the order of particles: shuffle, so that draws are exchangeable.
+        chosen = jax.random.permutation(order_key, chosen)
+        return jax.tree.map(lambda x: x[chosen], particles)
+
+    return jax.vmap(jax.vmap(resample))(keys, log_weights, particles)

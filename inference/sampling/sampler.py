@@ -1,0 +1,94 @@
+"""What `sample_posterior` asks of a sampler."""
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+
+from ..model.coordinates import Coordinates, Unconstrained
+from ..model.power_posterior import Position, PowerPosterior
+
+
+class SamplerOutput(NamedTuple):
+    """What a sampler returns; C chains, S draws, N data (1 without a plate).
+
+    Attributes:
+        positions: arrays (C, S, N, ...) by site name, in the sampler's coordinates.
+        stats: by name, arrays (C, S, N, ...) for each draw.
+        summary: by name, arrays for the run as a whole, (C, N, ...).
+        dims: by name of a statistic or summary, names of the axes after those three (or two).
+        seconds: time spent on drawing, warm-up left out.
+    """
+
+    positions: Position
+    stats: dict[str, Any]
+    summary: dict[str, Any]
+    dims: dict[str, tuple[str, ...]]
+    seconds: float
+
+
+class Sampler(ABC):
+    """A way to draw from the posterior: a frozen value that holds settings and nothing else.
+
+    Attributes:
+        coordinates: what its positions are written in.
+    """
+
+    coordinates: ClassVar[Coordinates] = Unconstrained()
+
+    @abstractmethod
+    def sample(
+        self,
+        key: jax.Array,
+        posterior: PowerPosterior,
+        *,
+        num_chains: int,
+        num_samples: int,
+        num_warmup: int,
+        progress_bar: bool,
+    ) -> SamplerOutput:
+        """Draw from the posterior of every datum.
+
+        Args:
+            key: PRNG key. Chain c of datum n uses `problem_keys(key, ...)[c, n]` and nothing else, so that results do not
+                depend on how the work is split.
+            posterior: in the sampler's coordinates.
+            num_chains: C, independent chains (populations, for a sampler that moves particles) for each datum.
+            num_samples: S, draws of each chain.
+            num_warmup: steps before them, for a sampler that has a warm-up.
+            progress_bar: whether to show progress with tqdm.
+
+        Raises:
+            ValueError: the posterior can't be sampled in this way.
+        """
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def problem_keys(key: jax.Array, num_chains: int, num_data: int) -> jax.Array:
+    """A key for each chain and datum, shape (num_chains, num_data), that depends on its two indices only."""
+    fold = jax.random.fold_in
+    chains, data = jax.numpy.arange(num_chains), jax.numpy.arange(num_data)
+    return jax.vmap(lambda chain: jax.vmap(lambda datum: fold(fold(key, chain), datum))(data))(chains)
+
+
+def progress(iterable, total: int, unit: str, show: bool):
+    """The iterable, with tqdm around it if it is to be shown."""
+    if not show:
+        return iterable
+    from tqdm import tqdm
+
+    return tqdm(iterable, total=total, unit=unit)
+
+
+def check_prior(posterior: PowerPosterior, sampler: str) -> None:
+    """Refuse a posterior whose prior can't be drawn from.
+
+    Raises:
+        ValueError: it can't.
+    """
+    if not posterior.has_proper_prior:
+        raise ValueError(
+            f"{sampler} starts from draws of the prior, but the prior of this model is flat, scaled or masked in part. "
+            "Give proper priors, or choose `NUTS()` or another Markov kernel."
+        )

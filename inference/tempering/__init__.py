@@ -1,0 +1,1 @@
+"""Ladders of temperatures, and the samplers that climb them: replica exchange and tempered SMC."""

@@ -1,0 +1,200 @@
+"""Parallel tempering: any kernel at a ladder of temperatures, neighbours exchanged at every step."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation
+from ..kernels.kernel import ChainState, Kernel
+from ..kernels.langevin import MALA
+from ..model.coordinates import Coordinates
+from ..model.power_posterior import PowerPosterior
+from ..sampling.chains import record, run_chains
+from ..sampling.sampler import Sampler, SamplerOutput, check_prior
+from .ladders import AdaptedLadder, Ladder, check_ladder
+from .replica_exchange import (
+    ReplicaExchangeState,
+    build_kernel,
+    communication_barrier,
+    equalize_rejection,
+    init,
+    recommended_num_temperatures,
+)
+
+
+@dataclass(frozen=True)
+class ParallelTempering(Sampler):
+    """Replica exchange by deterministic even-odd swaps (Syed et al. 2022); each chain and datum decides for itself.
+
+    A ladder that starts at temperature 0 draws its first replica from the prior anew at every step, exactly, so that
+    each round trip brings an independent start.
+
+    Statistics added to the kernel's at temperature 1: `swap_acceptance` and `is_swapped` by pair, `replica`, which replica
+    stands at each temperature, and `tempered_log_likelihood` at each temperature. The summary has `temperatures`,
+    `rejection_rate`, `communication_barrier` and `recommended_num_temperatures`.
+
+    Attributes:
+        kernel: moves each replica.
+        ladder: where the replicas stand.
+
+    Raises:
+        TypeError: `kernel` is not a kernel, or `ladder` not a ladder.
+    """
+
+    kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value
+    ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
+
+    def __post_init__(self):
+        if not isinstance(self.kernel, Kernel):
+            raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `NUTS()`, got {self.kernel!r}.")
+        check_ladder(self.ladder, "ParallelTempering")
+
+    @property
+    def num_temperatures(self) -> int:
+        """R."""
+        return self.ladder.num_temperatures
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """The kernel's own."""
+        return self.kernel.coordinates
+
+    def sample(
+        self,
+        key: jax.Array,
+        posterior: PowerPosterior,
+        *,
+        num_chains: int,
+        num_samples: int,
+        num_warmup: int,
+        progress_bar: bool,
+    ) -> SamplerOutput:
+        """See `Sampler.sample`."""
+        transition = _Tempered(self)
+        if transition.draws_reference:
+            check_prior(posterior, "A ladder of ParallelTempering that starts at temperature 0")
+        if self.ladder.adapts and num_warmup == 0:
+            raise ValueError(
+                "The ladder is adapted in warm-up, but `num_warmup` is 0. Give it some, or give a fixed ladder such as "
+                "`PowerLadder(8)`."
+            )
+        output = run_chains(
+            key,
+            posterior,
+            transition,
+            num_chains=num_chains,
+            num_samples=num_samples,
+            num_warmup=num_warmup,
+            progress_bar=progress_bar,
+            dims={
+                "swap_acceptance": ("pair",),
+                "is_swapped": ("pair",),
+                "rejection_rate": ("pair",),
+                "replica": ("temperature",),
+                "tempered_log_likelihood": ("temperature",),
+                "tempered_acceptance_rate": ("temperature",),
+                "temperatures": ("temperature",),
+                "step_size": ("temperature",),
+            },
+        )
+        output.summary.update(_summarize_swaps(output.stats["swap_acceptance"]))
+        return output
+
+
+@dataclass(frozen=True)
+class _Tempered:
+    """The transition of a whole ladder; carried along are the replicas and what each temperature has learnt."""
+
+    sampler: ParallelTempering
+
+    @property
+    def kernel(self) -> Kernel:
+        return self.sampler.kernel
+
+    @property
+    def draws_reference(self) -> bool:
+        return self.sampler.ladder.starts_at_prior
+
+    @property
+    def num_replicas(self) -> int:
+        return self.sampler.num_temperatures
+
+    def begin(self, replicas: ChainState) -> tuple[ReplicaExchangeState, Adaptation]:
+        temperatures = jnp.asarray(self.sampler.ladder.temperatures, replicas.log_likelihood.dtype)
+        adaptation = jax.vmap(lambda replica: begin_adaptation(self.kernel, replica.position))(replicas)
+        return init(replicas, temperatures), adaptation
+
+    def advance(self, key, carry, target, stage, window_ends):
+        state, adaptation = carry
+        kernel = self.kernel
+
+        def step(key, replica, temperature, adaptation):
+            replica, info = kernel.step(key, replica, target, temperature, adaptation.tuning)
+            acceptance_rate = info["acceptance_rate"]
+            adaptation = adapt(kernel, adaptation, replica.position, acceptance_rate, stage, window_ends)
+            return replica, (info, adaptation)
+
+        def reference(key):
+            return kernel.evaluate(target, target.draw(key))
+
+        exchange = build_kernel(
+            step, lambda replica: replica.log_likelihood, reference if self.draws_reference else None
+        )
+        state, info = exchange(key, state, adaptation)
+        kernel_info, moved = info.kernel_info
+        if self.draws_reference:
+            moved = jax.tree.map(lambda old, new: jnp.concatenate([old[:1], new]), adaptation, moved)
+        records = {
+            **record(*jax.tree.map(lambda x: x[-1], (state.replicas, kernel_info))),
+            "swap_acceptance": info.swap_acceptance,
+            "is_swapped": info.is_swapped,
+            "replica": info.index,
+            "tempered_log_likelihood": info.log_likelihood,
+            "tempered_acceptance_rate": _with_reference(kernel_info["acceptance_rate"], self.sampler.num_temperatures),
+        }
+        return (state, moved), records
+
+    def after_warmup_chunk(self, carry, records, fraction):
+        # The last fifth of warm-up tunes step sizes on the final ladder.
+        if not self.sampler.ladder.adapts or fraction > 0.8:
+            return carry
+        state, adaptation = carry
+        return state._replace(temperatures=_move_ladder(state.temperatures, records["swap_acceptance"])), adaptation
+
+    def end_warmup(self, carry):
+        state, adaptation = carry
+        return state, jax.vmap(lambda adaptation: end_adaptation(self.kernel, adaptation))(adaptation)
+
+    def summarize(self, carry):
+        state, adaptation = carry
+        step_size = adaptation.tuning.step_size
+        if self.draws_reference:
+            # Draws from the prior have no step.
+            step_size = step_size.at[0].set(jnp.nan)
+        return {"temperatures": state.temperatures, "step_size": step_size}
+
+
+def _with_reference(acceptance_rate, num_temperatures):
+    """Acceptance at all temperatures: an exact draw from the prior is accepted."""
+    missing = num_temperatures - acceptance_rate.shape[0]
+    return jnp.concatenate([jnp.ones(missing, acceptance_rate.dtype), acceptance_rate])
+
+
+@jax.jit
+def _summarize_swaps(swap_acceptance):
+    """What the acceptances (C, S, N, R - 1) say of the ladder."""
+    rejection = 1 - swap_acceptance.mean(1)
+    return {
+        "rejection_rate": rejection,
+        "communication_barrier": communication_barrier(rejection),
+        "recommended_num_temperatures": recommended_num_temperatures(rejection),
+    }
+
+
+@jax.jit
+def _move_ladder(temperatures, swap_acceptance):
+    """One ladder for all chains of a datum: temperatures (C, N, R), acceptances (steps, C, N, R - 1)."""
+    rejection = 1 - swap_acceptance.mean((0, 1))
+    ladder = jax.vmap(equalize_rejection)(temperatures[0], rejection)
+    return jnp.broadcast_to(ladder, temperatures.shape)

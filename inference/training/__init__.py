@@ -1,0 +1,1 @@
+"""Maximum likelihood: `fit`, its strategies, its state and its data."""

@@ -1,0 +1,123 @@
+"""Grids that follow the posterior: tilted priors refitted during training to where the latents are."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from numpyro.distributions import Distribution
+
+from kaem_ppl import reference as ref
+from kaem_ppl.distributions.base import TiltedDistribution
+
+from ..model.parameters import Params
+from ..model.training_model import TrainingModel
+
+# What `kan_prior(..., adaptive_grid=True)` calls the site of its grid and domain.
+GRID_SUFFIX = "$grid"
+
+
+@dataclass(frozen=True)
+class AdaptiveGrid:
+    """Refit the grids of tilted priors to posterior draws, at an interval that grows with training.
+
+    Serves every prior made by `kan_prior(..., adaptive_grid=True)`, whose grid and domain are arrays of the training state
+    beside the parameters. A refit moves the domain to the draws' range with a margin on either side, the grid to a mix of
+    the draws' quantiles and an equal spacing, and the coefficients to where the function stays what it was
+    (`UnivariateKAN.refit`). Shapes stay, so nothing is compiled again, and the optimiser's state is left as it is.
+
+    Attributes:
+        first: the epoch after which grids are refitted first.
+        growth: factor from one such epoch to the next; with 2, after epochs 1, 2, 4, 8, ...
+        num_data: data, drawn at random, that each refit takes one posterior draw of.
+        margin: width added on either side, as a fraction of the range of the draws; the reference's support bounds it.
+
+    Raises:
+        ValueError: an argument is out of range.
+
+    Source: the extension of grids during training, Liu et al., arXiv 2404.19756, sec. 2.4.
+    """
+
+    first: int = 1
+    growth: float = 2.0
+    num_data: int = 1000
+    margin: float = 0.2
+
+    def __post_init__(self):
+        if self.first < 1:
+            raise ValueError(f"`first` must be at least 1, got {self.first}.")
+        if not self.growth > 1:
+            raise ValueError(f"`growth` must be more than 1, got {self.growth}.")
+        if self.num_data < 2:
+            raise ValueError(f"`num_data` must be at least 2, got {self.num_data}.")
+        if not self.margin >= 0:
+            raise ValueError(f"`margin` must not be negative, got {self.margin}.")
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether grids are refitted after this epoch, counted from 1."""
+        due = self.first
+        while due < epoch:
+            due = max(due + 1, int(due * self.growth))
+        return due == epoch
+
+    def refit(
+        self, plate_model: TrainingModel, params: Params, batch: Any, draws: dict[str, jax.Array]
+    ) -> tuple[Params, Params]:
+        """Refit every tilted prior that has a site for its grid; traceable.
+
+        Args:
+            plate_model: the model.
+            params: constrained parameters, grids among them.
+            batch: data, any rows.
+            draws: by name of the latent site, values with one axis in front.
+
+        Returns:
+            The sites that change: of parameters, and of grids.
+        """
+        new_params, new_grids = {}, {}
+        for name, (latent, prior) in adaptive_priors(plate_model, params, batch).items():
+            bank = prior.energy
+            samples = draws[latent].reshape(-1, *prior.batch_shape)
+            # A mixture's components share its latent.
+            samples = samples.reshape(samples.shape + (1,) * (len(bank.batch_shape) + 1 - samples.ndim))
+            samples = jnp.broadcast_to(samples, (len(samples), *bank.batch_shape))
+            refitted = bank.refit(samples, domain=self._domain(prior, samples))
+            site = f"{name}$params"
+            new_params[site] = {**params[site], "coef": refitted.coef}
+            new_grids[name + GRID_SUFFIX] = {"grid": refitted.grid, "domain": refitted.domain}
+        return new_params, new_grids
+
+    def _domain(self, prior, samples):
+        low, high = samples.min(0), samples.max(0)
+        margin = self.margin * (high - low)
+        support_low, support_high = (
+            jnp.broadcast_to(bound, prior.batch_shape).reshape(
+                prior.batch_shape + (1,) * (low.ndim - len(prior.batch_shape))
+            )
+            for bound in ref.support_bounds(prior.reference)
+        )
+        domain = jnp.maximum(low - margin, support_low), jnp.minimum(high + margin, support_high)
+        # Where all draws agree, there is nothing to follow.
+        return jnp.where((domain[1] > domain[0])[..., None], jnp.stack(domain, axis=-1), prior.energy.domain)
+
+
+def adaptive_priors(plate_model: TrainingModel, params: Params, batch: Any) -> dict[str, tuple[str, Distribution]]:
+    """By name of the prior, the latent site that follows it and its distribution.
+
+    Raises:
+        ValueError: a grid belongs to no latent site's own distribution.
+    """
+    found = {}
+    for latent, prior in plate_model.priors(params, batch, plate_model.latent).items():
+        for site, value in params.items():
+            # The bank holds the very arrays that were substituted.
+            is_its = site.endswith(GRID_SUFFIX) and isinstance(prior, TiltedDistribution)
+            if is_its and prior.energy.domain is value["domain"]:
+                found[site.removesuffix(GRID_SUFFIX)] = latent, prior
+    lost = sorted(site for site in params if site.endswith(GRID_SUFFIX) and site.removesuffix(GRID_SUFFIX) not in found)
+    if lost:
+        raise ValueError(
+            f"The grids {lost} belong to no latent site's own distribution, so no draws say where they should be. Sample "
+            "a site from the prior itself, without a reparameterisation, or leave `adaptive_grid` out."
+        )
+    return found

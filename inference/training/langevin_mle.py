@@ -1,0 +1,117 @@
+"""Maximum likelihood by Markov chains: one chain for each datum, moved a little at each visit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..kernels.kernel import Kernel
+from ..kernels.langevin import MALA
+from ..model.parameters import Params
+from ..model.training_model import TrainingModel
+from .persistent_chains import ChainMemory, adapt_step_size, draw_starts, is_slow_kernel, remember
+
+
+@dataclass(frozen=True)
+class LangevinMLE:
+    """Follow Fisher's identity with the last state of a Markov chain on each datum's posterior.
+
+        grad log p(x_b) = E_{p(z | x_b)}[grad log p(x_b, z)]  ~  grad log p(x_b, z_b),    z_b held fixed.
+
+    The gradient of log p(z) includes the prior's normaliser exactly, so no chain runs on the prior. A persistent chain
+    goes on from where it stood at the datum's last visit (Tieleman 2008); a fresh one starts from an exact prior draw, and
+    is biased as far as its steps do not reach the posterior.
+
+    Attributes:
+        kernel: any Markov kernel, `ULA`, `MALA`, `HMC`, ...; where it adapts its step size, each datum has its own, moved
+            towards the target acceptance a little less at each visit.
+        num_steps: steps of a visit.
+        persistent: whether chains go on from visit to visit.
+
+    Raises:
+        TypeError: `kernel` is not a Markov kernel.
+        ValueError: `num_steps` is not positive.
+
+    Sources: short-run chains as Nijkamp et al., arXiv 1912.01909, and Pang et al., arXiv 2006.08205, alg. 1.
+    """
+
+    kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value
+    num_steps: int = 20
+    persistent: bool = True
+
+    def __post_init__(self):
+        check_chain(self.kernel, self.num_steps)
+
+    def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> ChainMemory:
+        """Put a chain at a prior draw for each datum."""
+        position = draw_starts(self.kernel, plate_model, (), key, data) if self.persistent else ()
+        return remember(self.kernel, position, jax.tree.leaves(data)[0].shape[0])
+
+    def loss(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: ChainMemory, batch: Any
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], ChainMemory]]:
+        """Return the negative log-joint at the chains' new places; see `Strategy.loss`."""
+        latents, acceptance_rate, new_state = self._visit(key, plate_model, params, state, batch)
+        log_likelihood, log_prior = plate_model.log_densities(params, batch, latents)
+        metrics = {
+            "log_likelihood": lax.stop_gradient(log_likelihood).mean(),
+            "acceptance_rate": acceptance_rate.mean(),
+            "step_size": jnp.exp(state.log_step_size).mean(),
+        }
+        return -(log_likelihood + log_prior).mean(), (metrics, new_state)
+
+    def draw(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: ChainMemory, batch: Any
+    ) -> dict[str, jax.Array]:
+        """Draw by one more visit, which is not remembered; see `Strategy.draw`."""
+        posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
+        _, position, _ = self._move(key, posterior, state)
+        return jax.vmap(posterior.values)(posterior.rows, position)
+
+    def _visit(self, key, plate_model, params, memory, batch):
+        posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
+        log_step_size, position, acceptance_rate = self._move(key, posterior, memory)
+        memory = ChainMemory(position if self.persistent else (), log_step_size, memory.num_visits + 1)
+        return plate_model.values(posterior, position), acceptance_rate, memory
+
+    def _move(self, key, posterior, memory):
+        kernel = self.kernel
+
+        def move(key, datum, memory):
+            target = posterior.target(datum)
+            start_key, steps_key = jax.random.split(key)
+            position = memory.position if self.persistent else target.draw(start_key)
+            state = kernel.evaluate(target, position)
+            temperature = jnp.ones((), state.log_likelihood.dtype)
+            tuning = kernel.default_tuning(position)
+
+            def step(carry, key):
+                state, log_step_size = carry
+                tuned = tuning._replace(step_size=jnp.exp(log_step_size))
+                state, info = kernel.step(key, state, target, temperature, tuned)
+                acceptance_rate = info["acceptance_rate"]
+                log_step_size = adapt_step_size(kernel, log_step_size, acceptance_rate, memory.num_visits)
+                return (state, log_step_size), acceptance_rate
+
+            keys = jax.random.split(steps_key, self.num_steps)
+            unroll = self.num_steps if is_slow_kernel(kernel, posterior, position) else 1
+            (state, log_step_size), acceptance_rate = lax.scan(step, (state, memory.log_step_size), keys, unroll=unroll)
+            return log_step_size, state.position, acceptance_rate.mean()
+
+        keys = jax.random.split(key, posterior.num_data)
+        return lax.stop_gradient(jax.vmap(move)(keys, posterior.rows, memory))
+
+
+def check_chain(kernel: Kernel, num_steps: int) -> None:
+    """Refuse a kernel or a number of steps that no chain can run with.
+
+    Raises:
+        TypeError: `kernel` is not a Markov kernel.
+        ValueError: `num_steps` is not positive.
+    """
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `ULA(0.01)`, got {kernel!r}.")
+    if num_steps < 1:
+        raise ValueError(f"`num_steps` must be at least 1, got {num_steps}.")
