@@ -9,7 +9,8 @@ import optax
 import pytest
 from numpyro.distributions import constraints
 
-from kaem_ppl.inference import MALA, LangevinMLE, fit, streaming
+from kaem_ppl.inference import MALA, LangevinMLE, fit
+from kaem_ppl.inference.training import streaming
 
 pytest.importorskip("grain")
 
