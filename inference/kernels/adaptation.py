@@ -1,17 +1,19 @@
-"""Warm-up: Stan's schedule of windows over BlackJAX's dual averaging and mass-matrix estimator, one step at a time.
+"""Warm-up: Stan's schedule of windows over BlackJAX's dual averaging and running moments, one step at a time.
 
 `blackjax.window_adaptation` runs the same parts in a loop of its own, which leaves no room for exchanges between
 replicas, for a batch of problems in one compiled step, or for a progress bar.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.adaptation.mass_matrix import MassMatrixAdaptationState, mass_matrix_adaptation
+from blackjax.adaptation.mass_matrix import WelfordAlgorithmState, welford_algorithm
 from blackjax.adaptation.step_size import DualAveragingAdaptationState, dual_averaging_adaptation
 from blackjax.adaptation.window_adaptation import build_schedule
+from jax.flatten_util import ravel_pytree
 
 from ..model.power_posterior import Position
 from .kernel import Kernel, Tuning
@@ -20,30 +22,49 @@ from .kernel import Kernel, Tuning
 FAST, SLOW, DRAW, IDLE = range(4)
 
 
+class LongestDirection(NamedTuple):
+    """Running estimate of the direction of largest variance of standardised draws (Oja 1982).
+
+    Attributes:
+        direction: unit vector, shape (d,).
+        variance: of the draws along it, scalar.
+    """
+
+    direction: jax.Array
+    variance: jax.Array
+
+
 class Adaptation(NamedTuple):
-    """What the warm-up of one chain of one problem remembers.
+    """State of the warm-up of one chain of one problem.
 
     Attributes:
         tuning: in force now.
         step_size: state of dual averaging; () for a kernel without a step size to adapt.
-        metric: state of the running variances; () for a kernel without a metric to adapt.
+        moments: running mean and covariance of a window; () for a kernel without a metric to adapt.
+        longest: () for a kernel that does not read `Tuning.longest`, and where the metric is dense.
     """
 
     tuning: Tuning
     step_size: DualAveragingAdaptationState | tuple[()]
-    metric: MassMatrixAdaptationState | tuple[()]
+    moments: WelfordAlgorithmState | tuple[()]
+    longest: LongestDirection | tuple[()]
 
 
 def begin_adaptation(kernel: Kernel, position: Position) -> Adaptation:
     """Start from the kernel's own tuning."""
     tuning = kernel.default_tuning(position)
     dtype = tuning.step_size.dtype
-    step_size = metric = ()
+    step_size: Any = ()
+    moments: Any = ()
+    longest: Any = ()
     if kernel.adapts:
-        step_size = _strong(_dual_averaging(kernel)[0](tuning.step_size), dtype)
+        step_size = _unify_types(_dual_averaging(kernel)[0](tuning.step_size), dtype)
     if kernel.adapts and kernel.adapts_metric:
-        metric = _strong(mass_matrix_adaptation()[0](tuning.inverse_mass_matrix.size), dtype)
-    return Adaptation(tuning, step_size, metric)
+        moments = _unify_types(_begin_moments(tuning.scale), dtype)
+        if kernel.reads_longest and tuning.scale.ndim == 1:
+            size = tuning.scale.size
+            longest = LongestDirection(jnp.full(size, size**-0.5, dtype), jnp.ones((), dtype))
+    return Adaptation(tuning, step_size, moments, longest)
 
 
 def adapt(
@@ -66,47 +87,96 @@ def adapt(
     """
     if not kernel.adapts:
         return adaptation
-    # A step that met NaN says that it was too long.
+    # Treat a NaN acceptance rate as 0, so that the step size shrinks.
     acceptance_rate = jnp.nan_to_num(acceptance_rate, nan=0.0)
     start, update, final = _dual_averaging(kernel)
-    learn_metric = adaptation.metric != ()
+    learns_metric = adaptation.moments != ()
+    flat, _ = ravel_pytree(position)
 
-    def fast(adaptation):
+    def fast(adaptation: Adaptation) -> Adaptation:
         state = update(adaptation.step_size, acceptance_rate)
         tuning = adaptation.tuning._replace(step_size=jnp.exp(state.log_step_size))
         return adaptation._replace(tuning=tuning, step_size=state)
 
-    def slow(adaptation):
+    def slow(adaptation: Adaptation) -> Adaptation:
         adaptation = fast(adaptation)
-        if not learn_metric:
+        if not learns_metric:
             return adaptation
-        return adaptation._replace(metric=mass_matrix_adaptation()[1](adaptation.metric, position))
+        moments = welford_algorithm(adaptation.tuning.scale.ndim == 1)[1](adaptation.moments, flat)
+        adaptation = adaptation._replace(moments=moments)
+        if adaptation.longest == ():
+            return adaptation
+        return adaptation._replace(longest=_follow_longest(adaptation.longest, moments, flat))
 
-    def renew(adaptation):
-        state = start(final(adaptation.step_size))
-        inverse_mass_matrix, metric = adaptation.tuning.inverse_mass_matrix, adaptation.metric
-        if learn_metric:
-            metric = mass_matrix_adaptation()[2](metric)
-            inverse_mass_matrix = metric.inverse_mass_matrix
-        return Adaptation(Tuning(jnp.exp(state.log_step_size), inverse_mass_matrix), state, metric)
+    def renew(adaptation: Adaptation) -> Adaptation:
+        state, tuning = start(final(adaptation.step_size)), adaptation.tuning
+        tuning = tuning._replace(step_size=jnp.exp(state.log_step_size))
+        if not learns_metric:
+            return adaptation._replace(tuning=tuning, step_size=state)
+        scale = _estimate_scale(tuning.scale, adaptation.moments)
+        if adaptation.longest != ():
+            tuning = tuning._replace(longest=jnp.clip(adaptation.longest.variance, 1.0, scale.size))
+        return adaptation._replace(
+            tuning=tuning._replace(scale=scale), step_size=state, moments=_begin_moments(scale)
+        )
 
-    def keep_types(branch):
-        return lambda adaptation: _strong(branch(adaptation), adaptation.tuning.step_size.dtype)
+    def keep_types(branch: Callable[[Adaptation], Adaptation]) -> Callable[[Adaptation], Adaptation]:
+        return lambda adaptation: _unify_types(branch(adaptation), adaptation.tuning.step_size.dtype)
 
-    def learn(adaptation):
+    def learn(adaptation: Adaptation) -> Adaptation:
         adaptation = jax.lax.cond(stage == SLOW, keep_types(slow), keep_types(fast), adaptation)
         # Windows are for the metric: without one, the step size is averaged over the whole warm-up.
-        return jax.lax.cond(window_ends, keep_types(renew), lambda x: x, adaptation) if learn_metric else adaptation
+        return jax.lax.cond(window_ends, keep_types(renew), lambda x: x, adaptation) if learns_metric else adaptation
 
     return jax.lax.cond(stage <= SLOW, learn, lambda x: x, adaptation)
 
 
 def end_adaptation(kernel: Kernel, adaptation: Adaptation) -> Adaptation:
     """Fix the tuning: the step size becomes its average over the last window."""
-    if not kernel.adapts:
+    if not kernel.adapts or adaptation.step_size == ():
         return adaptation
     step_size = jnp.exp(adaptation.step_size.log_step_size_avg)
     return adaptation._replace(tuning=adaptation.tuning._replace(step_size=step_size))
+
+
+def factor_covariance(covariance: jax.Array, num_draws: jax.Array | int) -> jax.Array:
+    """Lower Cholesky factor of a covariance estimated from draws, shape (d, d); finite also for few or equal draws.
+
+    The correlation matrix is factored, so that single precision does for coordinates of any units.
+    """
+    variance = jnp.diagonal(covariance)
+    deviation = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 1e-3)
+    size, few = len(covariance), 5.0 / (num_draws + 5.0)
+    ridge = 1e-3 * few + 4 * size * jnp.finfo(covariance.dtype).eps
+    correlation = covariance / deviation / deviation[:, None] + ridge * jnp.eye(size, dtype=covariance.dtype)
+    factor = jnp.linalg.cholesky(correlation)
+    factor = jnp.where(jnp.isfinite(factor).all(), factor, jnp.eye(size, dtype=covariance.dtype))
+    return deviation[:, None] * factor
+
+
+def _begin_moments(scale: jax.Array) -> WelfordAlgorithmState:
+    return welford_algorithm(scale.ndim == 1)[0](len(scale))
+
+
+def _estimate_scale(old: jax.Array, moments: WelfordAlgorithmState) -> jax.Array:
+    """Standard deviations or Cholesky factor of a window's draws; shrunk as Stan does."""
+    covariance, count, _ = welford_algorithm(old.ndim == 1)[2](moments)
+    if old.ndim == 2:
+        return factor_covariance(covariance, count)
+    share = count / (count + 5.0)
+    return jnp.sqrt(share * covariance + (1 - share) * 1e-3)
+
+
+def _follow_longest(longest: LongestDirection, moments: WelfordAlgorithmState, flat: jax.Array) -> LongestDirection:
+    """Turn the direction towards one more draw, its variance averaged with growing weight on late draws."""
+    count = jnp.asarray(moments.sample_size, flat.dtype)
+    deviation = jnp.sqrt(moments.m2 / jnp.maximum(count - 1, 1))
+    standardised = jnp.where(deviation > 0, (flat - moments.mean) / jnp.where(deviation > 0, deviation, 1), 0.0)
+    along = jnp.dot(longest.direction, standardised)
+    direction = longest.direction + 4 / (count + 8) * (along * standardised) / (1 + jnp.square(along))
+    rate = 2 / (count + 2)
+    variance = longest.variance + rate * (jnp.square(along) - longest.variance)
+    return LongestDirection(direction / jnp.linalg.norm(direction), variance)
 
 
 def warmup_schedule(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
@@ -117,14 +187,14 @@ def warmup_schedule(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
     return stages.astype(np.int32), ends.astype(bool)
 
 
-def _dual_averaging(kernel):
+def _dual_averaging(kernel: Kernel) -> tuple[Callable, Callable, Callable]:
     return dual_averaging_adaptation(kernel.target_acceptance)
 
 
-def _strong(tree, dtype):
+def _unify_types(tree: Any, dtype: Any) -> Any:
     """Give every number one type, so that branches and carries keep their types, in single and in double precision."""
 
-    def convert(leaf):
+    def convert(leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)
         return leaf.astype(dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.int32)
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from blackjax.mcmc import elliptical_slice
 from jax.flatten_util import ravel_pytree
 
 from ..model.coordinates import Coordinates, Whitened
-from .kernel import Kernel, temper
+from .kernel import ChainState, Kernel, Target, Tuning, temper
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,12 @@ class EllipticalSlice(Kernel):
     coordinates: ClassVar[Coordinates] = Whitened()
     uses_gradient: ClassVar[bool] = False
 
-    def step(self, key, state, target, temperature, tuning):
+    def step(
+        self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
+    ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`; `n_steps` counts evaluations of the likelihood."""
 
-        def log_likelihood(position):
+        def log_likelihood(position: dict[str, jax.Array]) -> jax.Array:
             return temper(target.log_likelihood(position), temperature)
 
         flat, _ = ravel_pytree(state.position)

@@ -1,4 +1,4 @@
-"""Hamiltonian samplers of fixed and of self-chosen trajectory length, on BlackJAX's kernels."""
+"""Hamiltonian samplers of randomised and of self-chosen trajectory length, on BlackJAX's kernels."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,57 +6,97 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from blackjax.mcmc import hmc, nuts
+from jax.flatten_util import ravel_pytree
 
-from .kernel import ChainState, Kernel, Target, check_acceptance, check_step_size, log_density_at
+from .kernel import (
+    ChainState,
+    Kernel,
+    Target,
+    Tuning,
+    check_acceptance,
+    check_step_size,
+    log_density_at,
+    pull_back,
+    stretch,
+)
 
 
 @dataclass(frozen=True)
 class HMC(Kernel):
-    """Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
+    """Hamiltonian Monte Carlo whose trajectories have random lengths, around a quarter of the longest period.
 
-    Every trajectory draws its own step size, uniform between half the nominal one and all of it: trajectories of one
-    length come back to where they started in directions whose period they match (Neal 2011, sec. 5.4.2.2).
+    Trajectories of one length come back to where they started in directions whose period they match (Neal 2011, sec.
+    3.2), so each draws its own. A trajectory of length pi / 2 in units of the posterior's standard deviation turns a normal
+    draw into an independent one: lengths are uniform between a half and three halves of pi / 2 times the largest
+    standard deviation, which warm-up measures along the first principal component (as Sountsov and Hoffman 2021).
 
     Attributes:
         step_size: the largest step of the leapfrog integrator, in unconstrained space and with unit masses; None adapts
-            it and a diagonal mass matrix to each chain and datum in warm-up.
-        num_integration_steps: leapfrog steps of a trajectory.
+            it in warm-up to each chain and datum, and the metric with it: the covariance of up to 32 coordinates, the
+            variances of more.
+        num_integration_steps: leapfrog steps of a trajectory, whose step size is then uniform between a half of the
+            nominal one and all of it; None follows the lengths above.
         target_acceptance: what the adaptation brings about.
+        max_integration_steps: a trajectory is cut there.
 
     Raises:
         ValueError: a setting is out of its range.
     """
 
     adapts_metric: ClassVar[bool] = True
+    largest_dense: ClassVar[int] = 32
     step_size: float | None = None
-    num_integration_steps: int = 10
+    num_integration_steps: int | None = None
     target_acceptance: float = 0.8
+    max_integration_steps: int = 512
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_step_size(self.step_size)
         check_acceptance(self.target_acceptance)
-        if self.num_integration_steps < 1:
-            raise ValueError(f"`num_integration_steps` must be at least 1, got {self.num_integration_steps}.")
+        for name in ("num_integration_steps", "max_integration_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
 
     @property
-    def adapts(self):
+    def reads_longest(self) -> bool:  # type: ignore[override]
+        """Whether the length of trajectories follows from `Tuning.longest`."""
+        return self.num_integration_steps is None
+
+    @property
+    def adapts(self) -> bool:
+        """Whether there is no step size given."""
         return self.step_size is None
 
-    def step(self, key, state, target, temperature, tuning):
+    def step(
+        self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
+    ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`."""
-        step_key, key = jax.random.split(key)
+        length_key, key = jax.random.split(key)
+        uniform = jax.random.uniform(length_key, dtype=tuning.step_size.dtype)
+        step_size: jax.Array = tuning.step_size
+        if self.num_integration_steps is None:
+            length = 0.5 * jnp.pi * (0.5 + uniform) * jnp.sqrt(tuning.longest)
+            num_steps = jnp.clip(jnp.ceil(length / step_size), 1, self.max_integration_steps).astype(jnp.int32)
+        else:
+            step_size, num_steps = step_size * (0.5 + 0.5 * uniform), self.num_integration_steps
+
+        origin, unravel = ravel_pytree(state.position)
+        log_density = log_density_at(target, temperature)
+
+        def place(u: jax.Array) -> dict[str, jax.Array]:
+            return unravel(origin + stretch(tuning.scale, u))
+
+        gradient = pull_back(tuning.scale, ravel_pytree(state.gradient(temperature))[0])
+        start = hmc.HMCState(jnp.zeros_like(origin), state.log_density(temperature), gradient)
         new, info = hmc.build_kernel()(
-            key,
-            _hamiltonian_state(state, temperature),
-            log_density_at(target, temperature),
-            tuning.step_size * jax.random.uniform(step_key, minval=0.5, maxval=1.0),
-            tuning.inverse_mass_matrix,
-            self.num_integration_steps,
+            key, start, lambda u: log_density(place(u)), step_size, jnp.ones_like(origin), num_steps
         )
-        return _evaluate_again(self, target, new, state), {
+        return _evaluate_again(self, target, place(new.position), state), {
             "acceptance_rate": info.acceptance_rate,
             "diverging": info.is_divergent,
             "energy": info.energy,
+            "n_steps": jnp.asarray(num_steps, jnp.int32),
         }
 
 
@@ -76,22 +116,25 @@ class NUTS(Kernel):
     target_acceptance: float = 0.8
     max_tree_depth: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_acceptance(self.target_acceptance)
         if self.max_tree_depth < 1:
             raise ValueError(f"`max_tree_depth` must be at least 1, got {self.max_tree_depth}.")
 
-    def step(self, key, state, target, temperature, tuning):
+    def step(
+        self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
+    ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`."""
+        start = hmc.HMCState(state.position, state.log_density(temperature), state.gradient(temperature))
         new, info = nuts.build_kernel()(
             key,
-            _hamiltonian_state(state, temperature),
+            start,
             log_density_at(target, temperature),
             tuning.step_size,
-            tuning.inverse_mass_matrix,
+            jnp.square(tuning.scale),
             self.max_tree_depth,
         )
-        return _evaluate_again(self, target, new, state), {
+        return _evaluate_again(self, target, new.position, state), {
             "acceptance_rate": info.acceptance_rate,
             "diverging": info.is_divergent,
             "energy": info.energy,
@@ -100,13 +143,9 @@ class NUTS(Kernel):
         }
 
 
-def _hamiltonian_state(state: ChainState, temperature) -> hmc.HMCState:
-    return hmc.HMCState(state.position, state.log_density(temperature), state.gradient(temperature))
-
-
-def _evaluate_again(kernel: Kernel, target: Target, new: hmc.HMCState, old: ChainState) -> ChainState:
+def _evaluate_again(kernel: Kernel, target: Target, position: dict[str, jax.Array], old: ChainState) -> ChainState:
     """Prior and likelihood apart where the trajectory ended: one evaluation more than the trajectory's own."""
-    state = kernel.evaluate(target, new.position)
+    state = kernel.evaluate(target, position)
     # A gradient may be undefined at a place that was reached with a finite density.
     is_finite = state.is_finite()
     return jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), state, old)

@@ -1,6 +1,7 @@
-"""What every Markov kernel shares: a state that knows prior and likelihood apart, and a step at any temperature."""
+"""What every Markov kernel shares: a state that holds prior and likelihood apart, and a step at any temperature."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,12 +10,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from ..model.coordinates import Coordinates, Unconstrained
-from ..model.power_posterior import Position, PowerPosterior, Target
-from ..sampling.sampler import Sampler, SamplerOutput
+from ..model.power_posterior import Position, Target
 
 
 class ChainState(NamedTuple):
-    """A position, and what is known there.
+    """A position, with its densities and gradients.
 
     Prior and likelihood stand apart, so that the same state serves every temperature: log density and gradient at
     temperature t are log_prior + t log_likelihood, and exchanging two replicas costs no evaluation.
@@ -55,10 +55,10 @@ def temper(log_likelihood: jax.Array, temperature: jax.Array) -> jax.Array:
     return jnp.where(temperature > 0, temperature * log_likelihood, 0.0)
 
 
-def log_density_at(target: Target, temperature: jax.Array):
+def log_density_at(target: Target, temperature: jax.Array) -> Callable[[Position], jax.Array]:
     """The power posterior's log-density as a function of the position, -inf where it is not defined."""
 
-    def log_density(position):
+    def log_density(position: Position) -> jax.Array:
         value = target.log_prior(position) + temper(target.log_likelihood(position), temperature)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
@@ -66,36 +66,53 @@ def log_density_at(target: Target, temperature: jax.Array):
 
 
 class Tuning(NamedTuple):
-    """What a warm-up learns for one chain of one problem.
+    """What a warm-up learns for one chain of one problem; d is the number of coordinates in the order of `ravel_pytree`.
 
     Attributes:
-        step_size: scalar.
-        inverse_mass_matrix: diagonal, shape (d,), d the number of coordinates in the order of `ravel_pytree`.
+        step_size: scalar, in units of `scale`.
+        scale: square root of the posterior's covariance: standard deviations, shape (d,), or a lower Cholesky factor, shape
+            (d, d). A kernel moves in the coordinates u of z + scale u, in which the posterior is round.
+        longest: variance along the longest direction in these coordinates, scalar; 1 where the posterior is round.
     """
 
     step_size: jax.Array
-    inverse_mass_matrix: jax.Array
+    scale: jax.Array
+    longest: jax.Array
+
+
+def stretch(scale: jax.Array, u: jax.Array) -> jax.Array:
+    """scale u, for standard deviations or a Cholesky factor."""
+    return scale * u if scale.ndim == 1 else scale @ u
+
+
+def pull_back(scale: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The gradient in u of a function of scale u, whose own gradient is given."""
+    return scale * gradient if scale.ndim == 1 else gradient @ scale
 
 
 @dataclass(frozen=True)
-class Kernel(Sampler):
+class Kernel(ABC):
     """A Markov kernel that leaves the power posterior of one problem invariant, at any temperature.
 
-    A member states its settings as fields and implements `step`. The same value is a sampler for `sample_posterior`, the
-    inner kernel of `ParallelTempering`, and the mutation of `TemperedSMC`.
+    A member states its settings as fields and implements `step`. The same value serves `sample_posterior`, the replicas of
+    `ParallelTempering`, and the moves of `TemperedSMC`.
 
     Attributes:
         coordinates: what positions are written in.
         uses_gradient: whether `step` reads the gradients of the state.
         target_acceptance: the acceptance rate that warm-up brings about by the step size; None where there is no step
             size to adapt.
-        adapts_metric: whether warm-up learns the inverse mass matrix too.
+        adapts_metric: whether warm-up learns `Tuning.scale` too.
+        largest_dense: number of coordinates up to which the whole covariance is learnt, and above which the variances are.
+        reads_longest: whether `step` reads `Tuning.longest`.
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
     uses_gradient: ClassVar[bool] = True
     target_acceptance = None
     adapts_metric: ClassVar[bool] = False
+    largest_dense: ClassVar[int] = 0
+    reads_longest: ClassVar[bool] = False
 
     @abstractmethod
     def step(
@@ -133,28 +150,15 @@ class Kernel(Sampler):
         log_likelihood, log_likelihood_grad = jax.value_and_grad(target.log_likelihood)(position)
         return ChainState(position, log_prior, log_likelihood, log_prior_grad, log_likelihood_grad)
 
+    def has_dense_metric(self, num_coordinates: int) -> bool:
+        """Whether `Tuning.scale` is a Cholesky factor."""
+        return self.adapts and self.adapts_metric and num_coordinates <= self.largest_dense
+
     def default_tuning(self, position: Position) -> Tuning:
         """Tuning before anything is learnt."""
         flat, _ = ravel_pytree(position)
-        return Tuning(jnp.asarray(self.initial_step_size, flat.dtype), jnp.ones_like(flat))
-
-    def sample(
-        self,
-        key: jax.Array,
-        posterior: PowerPosterior,
-        *,
-        num_chains: int,
-        num_samples: int,
-        num_warmup: int,
-        progress_bar: bool,
-    ) -> SamplerOutput:
-        """See `Sampler.sample`."""
-        from ..sampling.chains import sample_chains
-
-        return sample_chains(
-            key, posterior, self, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
-            progress_bar=progress_bar,
-        )  # fmt: skip
+        scale = jnp.eye(flat.size, dtype=flat.dtype) if self.has_dense_metric(flat.size) else jnp.ones_like(flat)
+        return Tuning(jnp.asarray(self.initial_step_size, flat.dtype), scale, jnp.ones((), flat.dtype))
 
 
 def check_step_size(step_size: float | None, *, required: bool = False) -> None:

@@ -1,13 +1,15 @@
 """Langevin samplers: the Euler scheme as it is, and corrected by a Metropolis step."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
 from blackjax.mcmc.proposal import compute_asymmetric_acceptance_ratio, static_binomial_sampling
+from jax.flatten_util import ravel_pytree
 
-from .kernel import ChainState, Kernel, check_acceptance, check_step_size
+from .kernel import ChainState, Kernel, Target, Tuning, check_acceptance, check_step_size, pull_back, stretch
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,12 @@ class ULA(Kernel):
 
     step_size: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_step_size(self.step_size, required=True)
 
-    def step(self, key, state, target, temperature, tuning):
+    def step(
+        self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
+    ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`; a step that leaves the finite numbers is not taken, and counted as diverging."""
         new_state = _euler(self, key, state, target, temperature, tuning.step_size)
         is_finite = new_state.is_finite()
@@ -39,11 +43,14 @@ class ULA(Kernel):
 
 @dataclass(frozen=True)
 class MALA(Kernel):
-    """The Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996), with BlackJAX's solver and acceptance.
+    """The Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996), preconditioned by what warm-up learns.
+
+    With C the covariance of the posterior and L its Cholesky factor, the proposal is z + eta C grad + sqrt(2 eta) L noise;
+    solver and acceptance are BlackJAX's.
 
     Attributes:
-        step_size: eta of the proposal z + eta grad + sqrt(2 eta) noise, in unconstrained space; None adapts it to each
-            chain and datum in warm-up.
+        step_size: eta, in unconstrained space and with C the identity; None adapts it in warm-up to each chain and datum,
+            and C with it: the covariance of up to 32 coordinates, the variances of more.
         target_acceptance: what the adaptation brings about; 0.574 is optimal in many dimensions (Roberts and Rosenthal
             1998).
 
@@ -51,42 +58,54 @@ class MALA(Kernel):
         ValueError: `step_size` is not positive, or `target_acceptance` not between 0 and 1.
     """
 
+    adapts_metric: ClassVar[bool] = True
+    largest_dense: ClassVar[int] = 32
     step_size: float | None = None
     target_acceptance: float = 0.574
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_step_size(self.step_size)
         check_acceptance(self.target_acceptance)
 
     @property
-    def adapts(self):
+    def adapts(self) -> bool:
+        """Whether there is no step size given."""
         return self.step_size is None
 
-    def step(self, key, state, target, temperature, tuning):
+    def step(
+        self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
+    ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`."""
         euler_key, accept_key = jax.random.split(key)
-        step_size = tuning.step_size
-        proposal = _euler(self, euler_key, state, target, temperature, step_size)
+        step_size, scale = tuning.step_size, tuning.scale
+        origin, unravel = ravel_pytree(state.position)
 
-        def transition_energy(state, new_state):
-            # -log density at the new place, and minus log of the proposal's density of the way back.
-            squares = jax.tree.map(
-                lambda z, new_z, gradient: jnp.sum(jnp.square(z - new_z - step_size * gradient)),
-                state.position,
-                new_state.position,
-                new_state.gradient(temperature),
-            )
-            return -new_state.log_density(temperature) + 0.25 / step_size * sum(jax.tree.leaves(squares))
+        def pulled_back(state: ChainState) -> jax.Array:
+            return pull_back(scale, ravel_pytree(state.gradient(temperature))[0])
 
-        log_ratio = compute_asymmetric_acceptance_ratio(transition_energy)(state, proposal)
-        state, (_, acceptance_rate, _) = static_binomial_sampling(accept_key, log_ratio, state, proposal)
+        def evaluate(u: jax.Array) -> tuple[ChainState, jax.Array]:
+            new_state = self.evaluate(target, unravel(origin + stretch(scale, u)))
+            return new_state, pulled_back(new_state)
+
+        start = DiffusionState(jnp.zeros_like(origin), state, pulled_back(state))
+        end = overdamped_langevin(evaluate)(euler_key, start, step_size)
+
+        def transition_energy(start: DiffusionState, end: DiffusionState) -> jax.Array:
+            # -log density at the end, and minus log of the proposal's density of the way back.
+            way_back = jnp.sum(jnp.square(start.position - end.position - step_size * end.logdensity_grad))
+            return -end.logdensity.log_density(temperature) + 0.25 / step_size * way_back
+
+        log_ratio = compute_asymmetric_acceptance_ratio(transition_energy)(start, end)
+        state, (_, acceptance_rate, _) = static_binomial_sampling(accept_key, log_ratio, state, end.logdensity)
         return state, {"acceptance_rate": acceptance_rate}
 
 
-def _euler(kernel, key, state, target, temperature, step_size) -> ChainState:
+def _euler(
+    kernel: Kernel, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, step_size: jax.Array
+) -> ChainState:
     """One step of BlackJAX's solver; what it carries as the log-density is the whole state, so that nothing is lost."""
 
-    def evaluate(position):
+    def evaluate(position: dict[str, jax.Array]) -> tuple[ChainState, dict[str, jax.Array]]:
         new_state = kernel.evaluate(target, position)
         return new_state, new_state.gradient(temperature)
 

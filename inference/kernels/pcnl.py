@@ -9,7 +9,7 @@ from blackjax.mcmc.proposal import safe_energy_diff, static_binomial_sampling
 from jax.flatten_util import ravel_pytree
 
 from ..model.coordinates import Coordinates, Whitened
-from .kernel import Kernel, check_acceptance, check_step_size, temper
+from .kernel import ChainState, Kernel, Target, Tuning, check_acceptance, check_step_size, temper
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PCNL(Kernel):
     step_size: float | None = None
     target_acceptance: float = 0.574
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_step_size(self.step_size)
         check_acceptance(self.target_acceptance)
         if self.step_size is not None and self.step_size > 2:
@@ -44,10 +44,13 @@ class PCNL(Kernel):
             )
 
     @property
-    def adapts(self):
+    def adapts(self) -> bool:
+        """Whether there is no step size given."""
         return self.step_size is None
 
-    def step(self, key, state, target, temperature, tuning):
+    def step(
+        self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
+    ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`."""
         noise_key, accept_key = jax.random.split(key)
         delta = jnp.minimum(tuning.step_size, 2.0)
@@ -55,7 +58,7 @@ class PCNL(Kernel):
         variance = 8 * delta / jnp.square(2 + delta)  # 1 - a^2 without its cancellation
         e, unravel = ravel_pytree(state.position)
 
-        def drift(state):
+        def drift(state: ChainState) -> jax.Array:
             # For a prior that is standard normal the gradient of the likelihood is all of it.
             gradient, _ = ravel_pytree(state.log_likelihood_grad)
             return (1 - a) * temper(gradient, temperature)
@@ -63,7 +66,7 @@ class PCNL(Kernel):
         new_e = a * e + drift(state) + jnp.sqrt(variance) * jax.random.normal(noise_key, e.shape, e.dtype)
         proposal = self.evaluate(target, unravel(new_e))
 
-        def log_ratio(e, new_e, state):
+        def log_ratio(e: jax.Array, new_e: jax.Array, state: ChainState) -> jax.Array:
             # What the drift changes in the density of a move that leaves the prior invariant without it.
             shift = drift(state)
             return (jnp.dot(new_e - a * e, shift) - 0.5 * jnp.dot(shift, shift)) / variance

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..kernels.kernel import Kernel
 from ..model.power_posterior import Position, PowerPosterior
 from .sampler import Sampler
 
@@ -42,7 +43,7 @@ class Draws:
     sample_stats: dict[str, jax.Array]
     summary: dict[str, jax.Array]
     dims: dict[str, tuple[str, ...]]
-    sampler: Sampler
+    sampler: Sampler | Kernel
     seconds: float
     posterior: PowerPosterior
     positions: Position

@@ -6,8 +6,10 @@ from typing import Any
 import jax
 
 from ..kernels.hamiltonian import NUTS
+from ..kernels.kernel import Kernel
 from ..model.parameters import Params
 from ..model.power_posterior import read_power_posterior
+from .chains import sample_chains
 from .draws import Draws, values_of
 from .sampler import Sampler
 
@@ -17,7 +19,7 @@ def sample_posterior(
     model: Callable,
     *args: Any,
     params: Params | None = None,
-    sampler: Sampler = NUTS(),  # noqa: B008 - a frozen value
+    sampler: Sampler | Kernel = NUTS(),  # noqa: B008 - a frozen value
     num_chains: int = 4,
     num_samples: int = 1000,
     num_warmup: int = 1000,
@@ -37,7 +39,7 @@ def sample_posterior(
         model: NumPyro model, called as `model(*args, **kwargs)`.
         *args: its positional arguments.
         params: constrained values of the model's `numpyro.param` sites.
-        sampler: how to draw.
+        sampler: how to draw; a Markov kernel such as `NUTS()` draws by chains of its own.
         num_chains: independent chains for each problem.
         num_samples: draws of each chain.
         num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling` and `TemperedSMC` need none
@@ -62,16 +64,18 @@ def sample_posterior(
         >>> draws.samples["z"].shape
         (4, 100)
     """
-    if not isinstance(sampler, Sampler):
+    if not isinstance(sampler, Sampler | Kernel):
         raise TypeError(f"`sampler` must be a sampler such as `NUTS()` or `ParallelTempering()`, got {sampler!r}.")
     counts = {"num_chains": (num_chains, 1), "num_samples": (num_samples, 1), "num_warmup": (num_warmup, 0)}
     for name, (value, least) in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
     posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=sampler.coordinates)
-    output = sampler.sample(
-        key, posterior, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup, progress_bar=progress_bar
-    )
+    settings = {"num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup}
+    if isinstance(sampler, Kernel):
+        output = sample_chains(key, posterior, sampler, progress_bar=progress_bar, **settings)
+    else:
+        output = sampler.sample(key, posterior, progress_bar=progress_bar, **settings)
     samples, stats, summary = values_of(posterior, output.positions), output.stats, output.summary
     if plate is None:
         samples, stats = (jax.tree.map(lambda x: x[:, :, 0], tree) for tree in (samples, stats))

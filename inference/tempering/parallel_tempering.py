@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation
 from ..kernels.kernel import ChainState, Kernel
-from ..kernels.langevin import MALA
+from ..kernels.hamiltonian import HMC
 from ..model.coordinates import Coordinates
 from ..model.power_posterior import PowerPosterior
 from ..sampling.chains import record, run_chains
@@ -42,7 +42,7 @@ class ParallelTempering(Sampler):
         TypeError: `kernel` is not a kernel, or `ladder` not a ladder.
     """
 
-    kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value
+    kernel: Kernel = HMC()  # noqa: RUF009 - a frozen value
     ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
 
     def __post_init__(self):

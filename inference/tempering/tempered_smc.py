@@ -16,6 +16,7 @@ from jax.scipy.special import logsumexp
 
 from kaem_ppl.compilation import jit_outermost
 
+from ..kernels.adaptation import factor_covariance
 from ..kernels.hamiltonian import HMC
 from ..kernels.kernel import ChainState, Kernel, Tuning
 from ..model.coordinates import Coordinates
@@ -254,7 +255,11 @@ def _reweight(sampler, posterior, keys, populations, stage, rung, follows, given
             flat = jax.vmap(lambda position: ravel_pytree(position)[0])(particles.position)
             # Shrunk as Stan does, so that a population of one ancestor leaves some mass.
             share = sampler.num_particles / (sampler.num_particles + 5)
-            tuning = tuning._replace(inverse_mass_matrix=share * flat.var(0) + (1 - share) * 1e-3)
+            if tuning.scale.ndim == 2:
+                scale = factor_covariance(jnp.cov(flat, rowvar=False).reshape(tuning.scale.shape), sampler.num_particles)
+            else:
+                scale = jnp.sqrt(share * flat.var(0) + (1 - share) * 1e-3)
+            tuning = tuning._replace(scale=scale)
         tuning = jax.tree.map(partial(jnp.where, follows), given[1], tuning)
         new = population._replace(
             particles=particles,
