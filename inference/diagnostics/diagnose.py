@@ -1,4 +1,4 @@
-"""What a careful analyst looks at before believing draws: one table, one list of numbers, and warnings in words."""
+"""Convergence diagnostics: whether draws can be believed, and if not, why."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -6,21 +6,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..sampling.draws import Draws
-from ..sampling.importance_sampling import ImportanceSampling
-from ..tempering.parallel_tempering import ParallelTempering
 from ..tempering.replica_exchange import count_round_trips
-from ..tempering.tempered_smc import TemperedSMC
+from .limits import (
+    LARGEST_MOVE_CORRELATION,
+    LARGEST_PARETO_K,
+    LARGEST_POPULATION_STD_ERROR,
+    LARGEST_R_HAT,
+    LARGEST_VARIANCE_BIAS,
+    SMALLEST_BFMI,
+    SMALLEST_DISAGREEMENT_P,
+    SMALLEST_ESS_PER_CHAIN,
+    SMALLEST_SWAP_RATE,
+    disagreement_p,
+)
 
 if TYPE_CHECKING:
     import pandas
-
-# Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021: R-hat below 1.01, and 100 effective draws of each chain.
-_LARGEST_R_HAT, _SMALLEST_ESS_PER_CHAIN = 1.01, 100
-# Vehtari, Simpson, Gelman, Yao and Gabry 2024.
-_LARGEST_PARETO_K = 0.7
-# Betancourt 2016.
-_SMALLEST_BFMI = 0.3
-_SMALLEST_SWAP_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,23 +30,47 @@ class Diagnosis:
 
     Attributes:
         table: a row for each latent site with the worst of its elements: `r_hat` (rank-normalised, split), `ess_bulk`,
-            `ess_tail`, `ess_per_second`, and `worst`, the element with the largest R-hat. Where draws are resampled
-            prior draws, effective sizes are those of the weights.
+            `ess_tail`, `ess_per_second`, and `worst`, the element with the largest R-hat.
         run: numbers that concern the run, by name, those that apply to the sampler: `divergences`, `bfmi`,
             `acceptance_rate`, `max_tree_depth_hits`, `swap_rate` (mean of each pair), `round_trips` (fewest of any chain
             and datum), `communication_barrier`, `recommended_num_temperatures`, `ess_per_temperature` (of the
-            log-likelihood), `pareto_k`, `num_stages`.
-        warnings: what crossed a threshold, in words, and what to do about it.
+            log-likelihood), `pareto_k`, `num_stages`, `move_correlation`, `log_evidence`, `variance_bias`.
+        warnings: what crossed a limit, in words, and what to do about it.
+        checks: by name of a check, whether it was passed.
     """
 
     table: "pandas.DataFrame"
     run: dict[str, Any]
     warnings: tuple[str, ...]
+    checks: dict[str, bool]
 
-    def __str__(self):
+    def __str__(self) -> str:
         numbers = [f"{name}: {_format(value)}" for name, value in self.run.items()]
-        words = [f"! {warning}" for warning in self.warnings] or ["Nothing crossed a threshold."]
-        return "\n".join([self.table.to_string(float_format=lambda x: f"{x:.4g}"), "", *numbers, "", *words])
+        words = [f"! {warning}" for warning in self.warnings]
+        return "\n".join(
+            [self.table.to_string(float_format=lambda x: f"{x:.4g}"), "", *numbers, "", *words, say_passed(self.checks)]
+        )
+
+
+def say_passed(checks: dict[str, bool]) -> str:
+    """Which checks were passed, and what none of them can see."""
+    passed = [name for name, is_passed in checks.items() if is_passed]
+    return f"Passed: {', '.join(passed) or 'no check'}. No check can see a mode that no chain or particle has visited."
+
+
+class _Report:
+    """Collects numbers, checks and warnings."""
+
+    def __init__(self) -> None:
+        self.run: dict[str, Any] = {}
+        self.warnings: list[str] = []
+        self.checks: dict[str, bool] = {}
+
+    def check(self, name: str, is_passed: bool, warning: str) -> None:
+        """Note a check, and a warning where it failed."""
+        self.checks[name] = self.checks.get(name, True) and bool(is_passed)
+        if not is_passed:
+            self.warnings.append(warning)
 
 
 def diagnose(draws: Draws) -> Diagnosis:
@@ -55,54 +80,73 @@ def diagnose(draws: Draws) -> Diagnosis:
 
     Args:
         draws: of `sample_posterior`.
+
+    Raises:
+        TypeError: `draws` did not come from `sample_posterior`.
     """
     import pandas
 
-    warnings: list[str] = []
-    rows = {name: _row(name, np.asarray(x), draws, warnings) for name, x in draws.samples.items()}
+    if not isinstance(draws, Draws):
+        raise TypeError(
+            f"`draws` must be what `sample_posterior` returned, got {type(draws).__name__}. Pass the result itself rather "
+            "than its `.samples`."
+        )
+    report = _Report()
+    rows = {name: _row(name, np.asarray(x), draws, report) for name, x in draws.samples.items() if np.size(x)}
     if draws.num_chains == 1:
-        warnings.append("There is one chain: halves of it are compared, which hides a mode it never left. Use four.")
-    run = _run_numbers(draws, warnings)
-    return Diagnosis(pandas.DataFrame.from_dict(rows, orient="index"), run, tuple(warnings))
+        report.warnings.append(
+            "There is one chain: halves of it are compared, which hides a mode it never left. Use four."
+        )
+    stats = {name: np.asarray(value) for name, value in draws.sample_stats.items()}
+    summary = {name: np.asarray(value) for name, value in draws.summary.items()}
+    report.run["seconds"] = draws.seconds
+    if "acceptance_rate" in stats:
+        report.run["acceptance_rate"] = float(stats["acceptance_rate"].mean())
+    _check_hamiltonian(report, stats)
+    if "swap_acceptance" in stats:
+        _check_tempering(report, stats, summary)
+    _check_weights(report, summary)
+    _check_bias(report, draws, summary)
+    table = pandas.DataFrame.from_dict(rows, orient="index")
+    return Diagnosis(table, report.run, tuple(report.warnings), report.checks)
 
 
-def _row(name, x, draws, warnings):
+def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, Any]:
     from arviz_stats.base import array_stats
 
-    if not np.isfinite(x).all():
-        warnings.append(
-            f"{name!r} has draws that are not finite. Check the model's scales, or work in x64: "
-            "`jax.config.update('jax_enable_x64', True)`."
-        )
+    report.check(
+        "finite draws",
+        bool(np.isfinite(x).all()),
+        f"{name!r} has draws that are not finite. Check the model's scales, or work in x64: "
+        "`jax.config.update('jax_enable_x64', True)`.",
+    )
     elements = x.reshape(*x.shape[:2], -1)
-    numbers = {"r_hat": np.full(elements.shape[2], np.nan), "ess_bulk": None, "ess_tail": None}
+    r_hat, bulk, tail = (np.full(elements.shape[2], np.nan) for _ in range(3))
     with np.errstate(invalid="ignore", divide="ignore"):
         if x.shape[1] >= 4:
-            numbers["r_hat"] = array_stats.rhat(elements, chain_axis=0, draw_axis=1)
-            numbers["ess_bulk"] = array_stats.ess(elements, chain_axis=0, draw_axis=1, method="bulk")
-            numbers["ess_tail"] = array_stats.ess(elements, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95))
-    if isinstance(draws.sampler, ImportanceSampling):
-        size = np.asarray(draws.summary["effective_sample_size"]).sum(0)
-        numbers["ess_bulk"] = numbers["ess_tail"] = np.broadcast_to(size.min(), elements.shape[2])
-    r_hat, bulk, tail = (np.full(elements.shape[2], np.nan) if v is None else np.asarray(v) for v in numbers.values())
+            r_hat = np.asarray(array_stats.rhat(elements, chain_axis=0, draw_axis=1))
+            bulk = np.asarray(array_stats.ess(elements, chain_axis=0, draw_axis=1, method="bulk"))
+            tail = np.asarray(array_stats.ess(elements, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
     # NaN stands for an element that no chain has moved, which is the worst.
     worst = int(np.argmax(np.where(np.isnan(r_hat), np.inf, r_hat)))
     place = _place(worst, x.shape[2:])
-    if np.isnan(r_hat[worst]):
-        warnings.append(f"{name}{place} did not move, or has too few draws to be judged.")
-    elif r_hat[worst] > _LARGEST_R_HAT:
-        count = int((r_hat > _LARGEST_R_HAT).sum())
-        warnings.append(
-            f"R-hat of {name}{place} is {r_hat[worst]:.3f}, above {_LARGEST_R_HAT} ({count} of {len(r_hat)} elements): "
-            f"chains disagree about it. Draw longer; if it stays, they sit in separate modes: {_advice(draws.sampler)}"
-        )
-    least = np.nanmin([np.nanmin(bulk), np.nanmin(tail)]) if np.isfinite([*bulk, *tail]).any() else np.nan
-    wanted = _SMALLEST_ESS_PER_CHAIN * draws.num_chains
-    if least < wanted:
-        warnings.append(
-            f"The effective sample size of {name!r} falls to {least:.0f}, below {wanted} ({_SMALLEST_ESS_PER_CHAIN} for "
-            "each chain): means and quantiles are rough. Draw longer."
-        )
+    count = int((~(r_hat <= LARGEST_R_HAT)).sum())
+    report.check(
+        "R-hat",
+        count == 0,
+        f"{name}{place} did not move, or has too few draws to be judged."
+        if np.isnan(r_hat[worst])
+        else f"R-hat of {name}{place} is {r_hat[worst]:.3f}, above {LARGEST_R_HAT} ({count} of {len(r_hat)} elements): "
+        f"chains disagree about it. Draw longer; if it stays, they sit in separate modes: {draws.sampler.advice}",
+    )
+    least = np.nanmin([*bulk, *tail]) if np.isfinite([*bulk, *tail]).any() else np.nan
+    wanted = SMALLEST_ESS_PER_CHAIN * draws.num_chains
+    report.check(
+        "effective sample size",
+        not least < wanted,
+        f"The effective sample size of {name!r} falls to {least:.0f}, below {wanted} ({SMALLEST_ESS_PER_CHAIN} for "
+        "each chain): means and quantiles are rough. Draw longer.",
+    )
     return {
         "r_hat": r_hat[worst],
         "ess_bulk": _least(bulk),
@@ -112,75 +156,47 @@ def _row(name, x, draws, warnings):
     }
 
 
-def _advice(sampler):
-    if isinstance(sampler, ParallelTempering):
-        return "give more temperatures."
-    if isinstance(sampler, TemperedSMC):
-        return "give more particles, or more mutation steps."
-    return "try `ParallelTempering` or `TemperedSMC`."
+def _least(x: np.ndarray) -> float:
+    return float(np.nanmin(x)) if np.isfinite(x).any() else np.nan
 
 
-def _least(x):
-    return np.nanmin(x) if np.isfinite(x).any() else np.nan
-
-
-def _place(index, shape):
+def _place(index: int, shape: tuple[int, ...]) -> str:
     return f"[{', '.join(str(i) for i in np.unravel_index(index, shape))}]" if shape else ""
 
 
-def _run_numbers(draws, warnings):
-    stats = {name: np.asarray(value) for name, value in draws.sample_stats.items()}
-    summary = {name: np.asarray(value) for name, value in draws.summary.items()}
-    run = {"seconds": draws.seconds}
-    if "acceptance_rate" in stats:
-        run["acceptance_rate"] = float(stats["acceptance_rate"].mean())
-    _add_hamiltonian(run, stats, draws.sampler, warnings)
-    if isinstance(draws.sampler, ParallelTempering):
-        _add_tempering(run, stats, summary, draws, warnings)
-    if "pareto_k" in summary:
-        run["pareto_k"] = float(summary["pareto_k"].max())
-        if run["pareto_k"] > _LARGEST_PARETO_K:
-            share = float((summary["pareto_k"] > _LARGEST_PARETO_K).mean())
-            warnings.append(
-                f"Pareto k-hat is {run['pareto_k']:.2g}, above {_LARGEST_PARETO_K} (in {share:.0%} of chains and data): a "
-                "few prior draws carry all the weight, and more of them hardly help. Use `TemperedSMC` or a Markov kernel."
-            )
-    if "num_stages" in summary:
-        run["num_stages"] = int(summary["num_stages"].max())
-    if "log_evidence" in summary:
-        run["log_evidence"] = summary["log_evidence"].mean(0)
-    return run
-
-
-def _add_hamiltonian(run, stats, sampler, warnings):
+def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray]) -> None:
     from arviz_stats.base import array_stats
 
     if "diverging" in stats:
-        run["divergences"] = int(stats["diverging"].sum())
-        if run["divergences"]:
-            warnings.append(
-                f"{run['divergences']} of {stats['diverging'].size} steps diverged: the step is too long for the narrowest "
-                "part of the posterior, which is then visited too rarely. Raise `target_acceptance` or take a smaller "
-                "`step_size`, or reparameterise the model, for example by `LocScaleReparam` or `InverseTransformReparam`."
-            )
+        number = report.run["divergences"] = int(stats["diverging"].sum())
+        report.check(
+            "divergences",
+            number == 0,
+            f"{number} of {stats['diverging'].size} steps diverged: the step is too long for the narrowest "
+            "part of the posterior, which is then visited too rarely. Raise `target_acceptance` or take a smaller "
+            "`step_size`, or reparameterise the model, for example by `LocScaleReparam` or `InverseTransformReparam`.",
+        )
     if "diverging" in stats and "energy" in stats and stats["energy"].shape[1] >= 4 and "n_steps" in stats:
         energy = np.moveaxis(stats["energy"].reshape(*stats["energy"].shape[:2], -1), 2, 0)
-        run["bfmi"] = float(np.min(array_stats.bfmi(energy)))
-        if run["bfmi"] < _SMALLEST_BFMI:
-            warnings.append(
-                f"BFMI is {run['bfmi']:.2g}, below {_SMALLEST_BFMI}: momenta hardly change the energy, so heavy tails are "
-                "explored slowly. Reparameterise the model, or draw longer."
-            )
-    if "tree_depth" in stats and hasattr(sampler, "max_tree_depth"):
-        run["max_tree_depth_hits"] = int((stats["tree_depth"] >= sampler.max_tree_depth).sum())
-        if run["max_tree_depth_hits"]:
-            warnings.append(
-                f"{run['max_tree_depth_hits']} trajectories reached `max_tree_depth`: they were cut before they turned. "
-                "Raise it, or rescale the model."
-            )
+        bfmi = report.run["bfmi"] = float(np.min(array_stats.bfmi(energy)))
+        report.check(
+            "BFMI",
+            bfmi >= SMALLEST_BFMI,
+            f"BFMI is {bfmi:.2g}, below {SMALLEST_BFMI}: momenta hardly change the energy, so heavy tails are "
+            "explored slowly. Reparameterise the model, or draw longer.",
+        )
+    if "reached_max_tree_depth" in stats:
+        number = report.run["max_tree_depth_hits"] = int(stats["reached_max_tree_depth"].sum())
+        report.check(
+            "tree depth",
+            number == 0,
+            f"{number} trajectories reached `max_tree_depth`: they were cut before they turned. "
+            "Raise it, or rescale the model.",
+        )
 
 
-def _add_tempering(run, stats, summary, draws, warnings):
+def _check_tempering(report: _Report, stats: dict[str, np.ndarray], summary: dict[str, np.ndarray]) -> None:
+    run = report.run
     acceptance = stats["swap_acceptance"].mean((0, 1))
     run["swap_rate"] = acceptance.reshape(-1, acceptance.shape[-1]).mean(0)
     index = stats["replica"].reshape(*stats["replica"].shape[:2], -1, stats["replica"].shape[-1])
@@ -191,19 +207,88 @@ def _add_tempering(run, stats, summary, draws, warnings):
     run["communication_barrier"] = float(summary["communication_barrier"].max())
     run["recommended_num_temperatures"] = int(summary["recommended_num_temperatures"].max())
     run["ess_per_temperature"] = _ess_per_temperature(stats["tempered_log_likelihood"])
-    if acceptance.min() < _SMALLEST_SWAP_RATE:
-        warnings.append(
-            f"A pair of temperatures swaps with probability {acceptance.min():.2g}: replicas hardly pass. The barrier "
-            f"calls for {run['recommended_num_temperatures']} temperatures, and there are {draws.sampler.num_temperatures}."
+    report.check(
+        "swap rates",
+        acceptance.min() >= SMALLEST_SWAP_RATE,
+        f"A pair of temperatures swaps with probability {acceptance.min():.2g}: replicas hardly pass. The barrier "
+        f"calls for {run['recommended_num_temperatures']} temperatures, and there are {index.shape[-1]}.",
+    )
+    report.check(
+        "round trips",
+        run["round_trips"] > 0,
+        "In some chain no replica went from the prior to the posterior and back, so modes may not have been exchanged. "
+        "Draw longer, or give more temperatures.",
+    )
+
+
+def _check_weights(report: _Report, summary: dict[str, np.ndarray]) -> None:
+    """Facts of samplers that weigh particles."""
+    run = report.run
+    if "pareto_k" in summary:
+        k = run["pareto_k"] = float(summary["pareto_k"].max())
+        share = float((~(summary["pareto_k"] <= LARGEST_PARETO_K)).mean())
+        report.check(
+            "Pareto k-hat",
+            share == 0,
+            f"Pareto k-hat is {k:.2g}, above {LARGEST_PARETO_K} (in {share:.0%} of chains and data): a "
+            "few prior draws carry all the weight, and more of them hardly help. Use `TemperedSMC` or a Markov kernel.",
         )
-    if run["round_trips"] == 0:
-        warnings.append(
-            "In some chain no replica went from the prior to the posterior and back, so modes may not have been exchanged. "
-            "Draw longer, or give more temperatures."
+    if "num_stages" in summary:
+        run["num_stages"] = int(summary["num_stages"].max())
+    if "move_correlation" in summary:
+        correlation = run["move_correlation"] = float(summary["move_correlation"].max())
+        report.check(
+            "moves of particles",
+            correlation <= LARGEST_MOVE_CORRELATION,
+            f"At some temperature the particles keep a correlation of {correlation:.2g} with where they were before their "
+            f"moves, above {LARGEST_MOVE_CORRELATION}: they do not follow the posterior yet. Raise `max_mutation_steps` or "
+            "`num_mutation_steps`, or reparameterise the model.",
+        )
+    if "log_evidence" in summary:
+        run["log_evidence"] = summary["log_evidence"].mean(0)
+    if "log_evidence_std_error" in summary:
+        values, errors = summary["log_evidence"].astype(float), summary["log_evidence_std_error"].astype(float)
+        report.check(
+            "agreement of populations",
+            bool((disagreement_p(values, errors) >= SMALLEST_DISAGREEMENT_P).all()),
+            f"Populations disagree about the log-evidence by more than their standard errors (it spreads by "
+            f"{np.ptp(values, axis=0).max():.2g} nats): they have not found the same posterior. Take more particles or "
+            "more mutation steps.",
+        )
+        report.check(
+            "ancestry",
+            bool((errors <= LARGEST_POPULATION_STD_ERROR).all()),
+            "The particles of some population descend from a handful of prior draws. Take more particles, or a higher "
+            "`target_ess`.",
         )
 
 
-def _ess_per_temperature(log_likelihood):
+def _check_bias(report: _Report, draws: Draws, summary: dict[str, np.ndarray]) -> None:
+    """What an unadjusted sampler adds to the variance, where it is one.
+
+    For a normal posterior of variance v the Euler scheme of step eta has the variance s = v / (1 - eta / (2 v)), so that
+    v = (s + sqrt(s^2 - 2 s eta)) / 2.
+    """
+    if draws.sampler.is_exact:
+        return
+    bias = np.inf
+    if "step_size" in summary:
+        step_size = float(summary["step_size"].max())
+        spread = [np.asarray(x, float).reshape(-1, *x.shape[2:]).var(0).ravel() for x in draws.positions.values()]
+        s = np.concatenate(spread)
+        root = np.square(s) - 2 * s * step_size
+        if (root > 0).all():
+            bias = float(np.max(2 * s / (s + np.sqrt(root)) - 1))
+    report.run["variance_bias"] = bias
+    report.check(
+        "bias of the sampler",
+        bias <= LARGEST_VARIANCE_BIAS,
+        f"The sampler is not corrected by a Metropolis step: were the posterior normal, its draws would have a variance up "
+        f"to {bias:.1%} too large, which no other number here shows. Take a smaller `step_size`, or `MALA`.",
+    )
+
+
+def _ess_per_temperature(log_likelihood: np.ndarray) -> np.ndarray:
     """Bulk effective size of the log-likelihood at each temperature, the smallest over data."""
     from arviz_stats.base import array_stats
 
@@ -215,5 +300,5 @@ def _ess_per_temperature(log_likelihood):
     return np.asarray(array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")).min(0)
 
 
-def _format(value):
+def _format(value: Any) -> str:
     return np.array2string(np.asarray(value), precision=3, threshold=12) if np.ndim(value) else f"{value:.4g}"

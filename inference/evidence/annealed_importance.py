@@ -19,9 +19,11 @@ from ..model.coordinates import Coordinates
 from ..model.parameters import Params
 from ..model.power_posterior import Position, PowerPosterior, read_power_posterior
 from ..sampling.chains import over_problems
-from ..sampling.sampler import check_prior, problem_keys, progress
+from ..sampling.checks import check_prior
+from ..sampling.sampler import problem_keys, progress
 from ..tempering.ladders import Ladder, PowerLadder, check_ladder
-from ..tempering.tempered_smc import TemperedSMC, climb
+from ..tempering.population import run_populations
+from ..tempering.tempered_smc import TemperedSMC
 
 # Of the population that tunes the kernel: particles at most, and moves at each temperature.
 _NUM_PILOTS, _NUM_PILOT_STEPS = 64, 4
@@ -207,7 +209,7 @@ def _tune(method, key, posterior) -> Tuning:
     pilots = TemperedSMC(
         int(np.clip(method.num_particles, 16, _NUM_PILOTS)), method.kernel, _NUM_PILOT_STEPS, ladder=method.ladder
     )
-    return jax.tree.map(lambda x: x[0], climb(pilots, posterior, keys, False)[1].tuning)
+    return jax.tree.map(lambda x: x[0], run_populations(pilots, posterior, keys, False)[1].tuning)
 
 
 @partial(jit_outermost, static_argnums=0)

@@ -3,41 +3,20 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import singledispatch
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from numpyro.diagnostics import split_gelman_rubin
 
-from ..kernels.langevin import ULA
+from ..diagnostics.diagnose import say_passed
 from ..model.parameters import Params
 from ..model.power_posterior import PowerPosterior, read_power_posterior
-from ..sampling.importance_sampling import ImportanceSampling
-from ..sampling.psis import pareto_k
-from ..sampling.sampler import problem_keys
-from ..tempering.parallel_tempering import ParallelTempering
-from ..tempering.tempered_smc import TemperedSMC, climb, log_evidence_std_error
-from .annealed_importance import AnnealedImportanceSampling
-from .nested_sampling import NestedSampling, check_likelihood
-from .thermodynamic import (
-    LARGEST_PARETO_K,
-    Curve,
-    Estimate,
-    linear_rule,
-    steppingstone,
-    thermodynamic_curve,
-    thermodynamic_integration,
-)
+from ..tempering.tempered_smc import TemperedSMC
+from .methods import MethodResult, estimate
+from .thermodynamic import Curve, Estimate
 
 if TYPE_CHECKING:
     import xarray
-
-# Draws whose average can be believed, and how far chains may disagree: at few draws R-hat scatters by some hundredths.
-_SMALLEST_ESS, _LARGEST_R_HAT = 100, 1.05
-# A population whose log-evidence is uncertain by half a nat descends from about four draws of the prior.
-_LARGEST_STD_ERROR = 0.5
-_LARGEST_DISAGREEMENT = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +28,7 @@ class LogEvidence:
         std_error: of `value`. Errors of different data are independent.
         is_trustworthy: whether nothing that the method can check about itself speaks against `value`.
         warnings: what does, in words, and what to do about it.
+        checks: by name of a check of `value`, whether it was passed.
         estimates: by name, all that the same run yields, each with its own error and trust; `value` is the first one.
         curve: mean log-likelihood against temperature, where the method measures it; else None.
         summary: numbers that describe the run, by name, such as `pareto_k` or `num_stages`.
@@ -61,6 +41,7 @@ class LogEvidence:
     std_error: np.ndarray
     is_trustworthy: np.ndarray
     warnings: tuple[str, ...]
+    checks: dict[str, np.ndarray]
     estimates: dict[str, Estimate]
     curve: Curve | None
     summary: dict[str, np.ndarray]
@@ -107,16 +88,24 @@ class LogEvidence:
         dataset = xarray.Dataset(variables, coords={"estimator": names}, attrs=attributes)
         return xarray.DataTree.from_dict({"log_evidence": dataset})
 
-    def __str__(self):
+    def __str__(self) -> str:
         value, std_error = self.total()
         what = "log-evidence" if self.plate is None else f"log-evidence of all {len(self.value)} data"
-        numbers = [
-            f"{name}: {x.value.sum():.4f} +- {np.sqrt(np.square(x.std_error).sum()):.4f}"
-            + ("" if np.all(x.is_trustworthy) else ", not to be trusted")
-            for name, x in self.estimates.items()
+        lines = [
+            f"{what}: {value:.4f} +- {std_error:.4f}",
+            f"{next(iter(self.estimates))}, {self._trust(self.is_trustworthy)}",
         ]
-        words = [f"! {warning}" for warning in self.warnings] or ["Nothing crossed a threshold."]
-        return "\n".join([f"{what}: {value:.4f} +- {std_error:.4f}", *numbers, "", *words])
+        for name, x in list(self.estimates.items())[1:]:
+            total, error = x.value.sum(), np.sqrt(np.square(x.std_error).sum())
+            lines.append(f"beside it, {name}: {total:.4f} +- {error:.4f}, {self._trust(x.is_trustworthy)}")
+        words = [f"! {warning}" for warning in self.warnings]
+        return "\n".join([*lines, "", *words, say_passed({name: bool(np.all(x)) for name, x in self.checks.items()})])
+
+    def _trust(self, is_trustworthy: np.ndarray) -> str:
+        if np.all(is_trustworthy):
+            return "its checks passed"
+        where = "" if self.plate is None else f" for {int(np.sum(~is_trustworthy))} of {len(self.value)} data"
+        return f"not to be trusted{where}: a check of its own failed"
 
 
 def log_evidence(
@@ -196,216 +185,41 @@ def log_evidence(
         method, key, posterior, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
         progress_bar=progress_bar,
     )  # fmt: skip
-    trust, warnings = _judge(found, posterior)
+    trust, warnings = _apply_checks(found, posterior)
     estimates, curve, summary = found.estimates, found.curve, found.summary
+    checks = {check.name: ~check.failed for check in found.checks}
     name, (value, std_error, own) = next(iter(estimates.items()))
     trust = trust & own
     estimates = {**estimates, name: Estimate(value, std_error, trust)}
     if plate is None:
-        one = jax.tree.map(lambda x: np.asarray(x)[0], (value, std_error, trust, estimates, curve, summary))
-        value, std_error, trust, estimates, curve, summary = one
+        one = jax.tree.map(lambda x: np.asarray(x)[0], (value, std_error, trust, checks, estimates, curve, summary))
+        value, std_error, trust, checks, estimates, curve, summary = one
     return LogEvidence(
-        value, std_error, trust, warnings, estimates, curve, summary, method, plate, time.perf_counter() - started
+        value,
+        std_error,
+        trust,
+        warnings,
+        checks,
+        estimates,
+        curve,
+        summary,
+        method,
+        plate,
+        time.perf_counter() - started,
     )
 
 
-class Found(NamedTuple):
-    """What a method found for N data.
-
-    Attributes:
-        estimates: by name, the first one being the method's own.
-        curve: None where it is not measured.
-        summary: by name, arrays (N,).
-        complaints: what speaks against the method's value: where, shape (N,), and a sentence to say about it.
-    """
-
-    estimates: dict[str, Estimate]
-    curve: Curve | None
-    summary: dict[str, np.ndarray]
-    complaints: tuple[tuple[np.ndarray, str], ...]
-
-
-@singledispatch
-def estimate(method, key, posterior, *, num_chains, num_samples, num_warmup, progress_bar) -> Found:
-    """Estimate the evidence of every datum by a method; its arguments as those of `log_evidence`."""
-    raise NotImplementedError
-
-
-@estimate.register
-def _(method: ParallelTempering, key, posterior: PowerPosterior, **settings) -> Found:
-    if not method.ladder.starts_at_prior:
-        raise ValueError(
-            f"The ladder of ParallelTempering must start at 0, the prior, to give an evidence; it starts at "
-            f"{method.ladder.temperatures[0]}."
-        )
-    output = method.sample(key, posterior, **settings)
-    l = np.asarray(output.stats["tempered_log_likelihood"], float)
-    # Chains of a datum share its ladder. An adapted one ends at 0 and 1 exactly.
-    temperatures = np.asarray(output.summary["temperatures"], float)[0]
-    curve = thermodynamic_curve(l, temperatures)
-    estimates = {
-        "steppingstone": steppingstone(l, temperatures),
-        "thermodynamic_integration": thermodynamic_integration(l, temperatures),
-    }
-    rule = method.ladder.quadrature_weights()
-    if rule is not None:
-        estimates["simpson"] = linear_rule(l, rule)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        size = np.where(curve.std_error > 0, l.var((0, 1)) / np.square(curve.std_error), np.inf).min(-1)
-    r_hat = _r_hat(l)
-    complaints = (
-        (
-            ~estimates["steppingstone"].is_trustworthy,
-            "the weights of some step of the ladder have a Pareto k-hat above 0.7. Give more temperatures, or an "
-            "`AdaptedLadder`.",
-        ),
-        (
-            size < _SMALLEST_ESS,
-            f"the log-likelihood has fewer than {_SMALLEST_ESS} effective draws at some temperature. Draw longer.",
-        ),
-        (
-            r_hat > _LARGEST_R_HAT,
-            f"chains disagree about the log-likelihood, R-hat above {_LARGEST_R_HAT}. Draw longer.",
-        ),
-        _complain_of_bias(method.kernel, posterior),
-    )
-    # The first is of steppingstone alone, the others of all estimates.
-    bad = np.any([is_bad for is_bad, _ in complaints[1:]], axis=0)
-    estimates = {name: x._replace(is_trustworthy=x.is_trustworthy & ~bad) for name, x in estimates.items()}
-    summary = {
-        "effective_sample_size": size,
-        "r_hat": r_hat,
-        "communication_barrier": np.asarray(output.summary["communication_barrier"]).mean(0),
-    }
-    return Found(estimates, curve, summary, complaints)
-
-
-@estimate.register
-def _(method: TemperedSMC, key, posterior: PowerPosterior, *, num_chains, progress_bar, **_) -> Found:
-    # Beyond the numbers of chains: the pilot shares no key with the populations that follow it.
-    pilot_keys = problem_keys(jax.random.fold_in(key, 2**31), 1, posterior.num_data)
-    plan = climb(method, posterior, pilot_keys, progress_bar)[1]
-    populations, _ = climb(method, posterior, problem_keys(key, num_chains, posterior.num_data), progress_bar, plan)
-    values = np.asarray(populations.log_evidence, float)
-    std_errors = np.asarray(log_evidence_std_error(populations.ancestors), float)
-    check_likelihood(np.isfinite(values), method.num_particles, posterior)
-    result = _average(values, std_errors)
-    claimed = np.sqrt(np.square(std_errors).mean(0))
-    worst = std_errors.max(0)
-    complaints = [
-        (
-            worst > _LARGEST_STD_ERROR,
-            "the particles of some population descend from a handful of prior draws. Take more particles, more mutation "
-            "steps, or a higher `target_ess`.",
-        ),
-        _complain_of_bias(method.kernel, posterior),
-    ]
-    if len(values) > 1:
-        complaints.append(
-            (
-                values.std(0, ddof=1) > _LARGEST_DISAGREEMENT * claimed + 1e-3,
-                "populations disagree by more than their standard errors. Take more particles or more mutation steps.",
-            )
-        )
-    summary = {"num_stages": np.asarray(populations.num_stages).max(0), "largest_std_error": worst}
-    return Found({"tempered_smc": result}, None, summary, tuple(complaints))
-
-
-@estimate.register
-def _(method: ImportanceSampling, key, posterior: PowerPosterior, **settings) -> Found:
-    output = method.sample(key, posterior, **{**settings, "num_samples": 1})
-    summary = {name: np.asarray(x, float) for name, x in output.summary.items()}
-    values, k = summary["log_evidence"], summary["pareto_k"].max(0)
-    check_likelihood(np.isfinite(values), method.num_particles, posterior)
-    size = summary["effective_sample_size"]
-    result = _average(values, np.sqrt(np.maximum(1 / size - 1 / method.num_particles, 0)))
-    complaint = (
-        ~(k <= LARGEST_PARETO_K),
-        f"Pareto k-hat is above {LARGEST_PARETO_K}: a few prior draws carry all the weight, and neither the value nor its "
-        "standard error can be believed. Use `TemperedSMC` or `ParallelTempering`.",
-    )
-    return Found(
-        {"importance_sampling": result}, None, {"pareto_k": k, "effective_sample_size": size.sum(0)}, (complaint,)
-    )
-
-
-@estimate.register
-def _(method: AnnealedImportanceSampling, key, posterior: PowerPosterior, *, num_chains, progress_bar, **_) -> Found:
-    weights = np.asarray(method.forward(key, posterior, num_chains=num_chains, progress_bar=progress_bar), float)
-    # Chains are but more particles: (C, N, P) to (1, C P, N).
-    flat = np.moveaxis(weights, 2, 1).reshape(1, -1, weights.shape[1])
-    check_likelihood(np.isfinite(flat).any(1), flat.shape[1], posterior)
-    log_sum = np.logaddexp.reduce(flat[0], axis=0)
-    size = np.exp(2 * log_sum - np.logaddexp.reduce(2 * flat[0], axis=0))
-    value, std_error = log_sum - np.log(flat.shape[1]), np.sqrt(np.maximum(1 / size - 1 / flat.shape[1], 0))
-    k = pareto_k(flat)
-    result = Estimate(value, std_error, np.isfinite(std_error))
-    complaint = (
-        ~(k <= LARGEST_PARETO_K),
-        f"Pareto k-hat of the weights is above {LARGEST_PARETO_K}: a few particles carry all the weight. Give more "
-        "temperatures or more steps.",
-    )
-    return Found(
-        {"annealed_importance_sampling": result}, None, {"pareto_k": k, "effective_sample_size": size}, (complaint,)
-    )
-
-
-@estimate.register
-def _(method: NestedSampling, key, posterior: PowerPosterior, *, num_chains, progress_bar, **_) -> Found:
-    run = method.run(key, posterior, num_chains=num_chains, progress_bar=progress_bar)
-    # The logarithm of the prior mass is what is simulated: runs are averaged there.
-    value = run.log_evidence.mean(0)
-    std_error = np.sqrt(np.square(run.std_error).sum(0)) / num_chains
-    complaints = [
-        (
-            run.plateau.max(0) > 0,
-            "the likelihood is 0 at some prior draws: points of equal likelihood have no order, so the shrinkage of the "
-            "prior mass is not known. Use `TemperedSMC`.",
-        )
-    ]
-    if num_chains > 1:
-        complaints.append(
-            (
-                run.log_evidence.std(0, ddof=1) > _LARGEST_DISAGREEMENT * run.std_error.mean(0),
-                "runs disagree by more than their standard errors: replacements stay close to the points they start from. "
-                "Raise `num_slice_steps`.",
-            )
-        )
-    summary = {"information": run.information.mean(0), "num_iterations": run.num_iterations.max(0)}
-    return Found({"nested_sampling": Estimate(value, std_error, np.isfinite(value))}, None, summary, tuple(complaints))
-
-
-def _complain_of_bias(kernel, posterior):
-    return (
-        np.full(posterior.num_data, isinstance(kernel, ULA)),
-        "the kernel is ULA, whose draws have a bias of the order of its step that no standard error shows. Use `MALA`.",
-    )
-
-
-def _average(values, std_errors):
-    """The mean of evidences that are unbiased before the logarithm, (C, N), and its error by the delta method."""
-    total = np.logaddexp.reduce(values, axis=0)
-    shares = np.exp(values - total)
-    std_error = np.sqrt(np.square(shares * std_errors).sum(0))
-    return Estimate(total - np.log(len(values)), std_error, np.isfinite(std_error))
-
-
-def _r_hat(l):
-    """Largest over the temperatures above 0, (C, S, N, R) to (N,); where nothing moves, 1."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r_hat = split_gelman_rubin(l[..., 1:])
-    return np.where(np.isfinite(r_hat), r_hat, 1.0).max(-1)
-
-
-def _judge(found, posterior):
+def _apply_checks(found: MethodResult, posterior: PowerPosterior) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Which data passed all checks, shape (N,), and what is said of those that did not."""
     trust, warnings = np.ones(posterior.num_data, bool), []
-    for is_bad, words in found.complaints:
-        trust &= ~is_bad
-        if is_bad.any():
+    for check in found.checks:
+        trust &= ~check.failed
+        if check.failed.any():
             where = ""
             if posterior.plate is not None:
-                numbers = np.flatnonzero(is_bad)
-                where = f"For {len(numbers)} of {len(is_bad)} data, {numbers[:5].tolist()}"
+                numbers = np.flatnonzero(check.failed)
+                where = f"For {len(numbers)} of {len(check.failed)} data, {numbers[:5].tolist()}"
                 where += " and others, " if len(numbers) > 5 else ", "
-            warnings.append((where + words)[:1].upper() + (where + words)[1:])
+            sentence = where + check.warning
+            warnings.append(sentence[:1].upper() + sentence[1:])
     return trust, tuple(warnings)

@@ -2,24 +2,33 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from blackjax.base import SamplingAlgorithm
 from blackjax.ns import nss
 from jax import lax
 from jax.flatten_util import ravel_pytree
+from jax.scipy.special import ndtr
 
 from kaem_ppl.compilation import jit_outermost
 
 from ..model.coordinates import Coordinates, Unconstrained
-from ..model.power_posterior import PowerPosterior
+from ..model.power_posterior import Position, PowerPosterior, Target
 from ..sampling.chains import over_problems, split_as
+from ..sampling.checks import check_likelihood
 from ..sampling.sampler import problem_keys
 
+# Labels are uniform on (-1/2, 1/2) and add this many nats for a unit; the mean of exp(c u) is sinh(c / 2) / (c / 2).
+_NATS_OF_LABEL = 0.1
+_LABELS_LOG_EVIDENCE = float(np.log(np.sinh(_NATS_OF_LABEL / 2) / (_NATS_OF_LABEL / 2)))
+# Stands for the logarithm of 0; with a label, between this and twice this.
+_IMPOSSIBLE = -1e30
 # Iterations of a compiled chunk, and shrinkages of the prior mass that are simulated for the standard error.
 _CHUNK, _NUM_SIMULATIONS = 10, 200
+_MOST_IMPOSSIBLE = 200
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,11 @@ class NestedSampling:
 
     The points move by slice sampling along directions of the live points' covariance (Yallup, Kroupa and Handley 2026).
     It reads no gradient and no ladder, and is a second opinion: best in up to a few tens of dimensions.
+
+    Points of equal likelihood have no order, without which the shrinkage of the prior mass is not known (Fowlie, Handley
+    and Su 2020). So each point has a label, one more coordinate with a prior of its own, that adds up to a tenth of a nat
+    to its log-likelihood: then no two are equal, the theory holds as it stands, and what the labels add to the evidence
+    is known and taken off. Where the likelihood is 0, labels alone order the points.
 
     Attributes:
         num_live: live points of each chain and datum.
@@ -43,7 +57,7 @@ class NestedSampling:
     num_slice_steps: int | None = None
     remaining: float = 1e-3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_live < 20:
             raise ValueError(f"`num_live` must be at least 20, got {self.num_live}.")
         if self.num_slice_steps is not None and self.num_slice_steps < 1:
@@ -60,13 +74,11 @@ class NestedSampling:
         """Run every chain of every datum until little evidence remains.
 
         Raises:
-            ValueError: for some chain and datum the likelihood is 0 at all live points.
+            ValueError: for some chain and datum the likelihood is 0 at all points met.
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
         carry = _begin(self, posterior, keys)
         carry = split_as(carry.state.particles.loglikelihood, carry)
-        plateau = np.isneginf(np.asarray(carry.state.particles.loglikelihood)).mean(-1)
-        check_likelihood(plateau < 1, self.num_live, posterior)
         chunks, bar = [], _bar(progress_bar)
         while not np.all(carry.is_done):
             carry, dead = _advance(self, posterior, keys, carry, len(chunks) * _CHUNK)
@@ -85,7 +97,8 @@ class NestedSampling:
             rng = np.random.default_rng([chain, datum])
             numbers = integrate(rng, died, live[chain, datum], self.num_delete)
             value[chain, datum], std_error[chain, datum], information[chain, datum] = numbers
-        return NestedRun(value, std_error, information, counts.sum(0), plateau)
+        check_likelihood(value > _IMPOSSIBLE / 2, self.num_live, posterior)
+        return NestedRun(value - _LABELS_LOG_EVIDENCE, std_error, information, counts.sum(0))
 
 
 class NestedRun(NamedTuple):
@@ -96,15 +109,12 @@ class NestedRun(NamedTuple):
         std_error: of it, from the unknown shrinkage of the prior mass.
         information: Kullback-Leibler divergence of the posterior from the prior, in nats.
         num_iterations: of each run.
-        plateau: share of the first live points whose likelihood is 0; their order is arbitrary, which the theory of the
-            shrinkage does not cover.
     """
 
     log_evidence: np.ndarray
     std_error: np.ndarray
     information: np.ndarray
     num_iterations: np.ndarray
-    plateau: np.ndarray
 
 
 def integrate(
@@ -137,44 +147,34 @@ def integrate(
     return log_z.mean(), log_z.std(ddof=1), float(((posterior * finite).sum(0) - log_z).mean())
 
 
-def check_likelihood(is_good: np.ndarray, num_draws: int, posterior: PowerPosterior) -> None:
-    """Refuse data whose likelihood is 0 at every draw of the prior.
-
-    Args:
-        is_good: whether it is not, shape (C, N).
-        num_draws: draws that were made, for the message.
-        posterior: the model.
-
-    Raises:
-        ValueError: it is.
-    """
-    bad = np.flatnonzero(~is_good.all(0))
-    if len(bad):
-        which = (
-            "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
-        )
-        raise ValueError(
-            f"The likelihood is 0 at every one of {num_draws} prior draws{which}. Check that the arguments hold no NaN and "
-            "lie in the likelihood's support; if the prior is only far too wide, narrow it."
-        )
-
-
 class _Carry(NamedTuple):
     state: nss.NSState
     is_done: jax.Array
 
 
-def _algorithm(method, target, num_coordinates):
+class _Labelled(NamedTuple):
+    """A position, and a standard normal number whose normal probability is the label."""
+
+    position: Position
+    label: jax.Array
+
+
+def _algorithm(method: NestedSampling, target: Target, num_coordinates: int) -> SamplingAlgorithm:
     steps = method.num_slice_steps or max(5, 3 * num_coordinates)
 
-    def log_prior(position):
-        value = target.log_prior(position)
+    def log_prior(labelled: _Labelled) -> jax.Array:
+        value = target.log_prior(labelled.position) - 0.5 * jnp.square(labelled.label)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
-    return nss.as_top_level_api(log_prior, target.log_likelihood, steps, method.num_delete)
+    def log_likelihood(labelled: _Labelled) -> jax.Array:
+        value = target.log_likelihood(labelled.position)
+        label = ndtr(labelled.label) - 0.5
+        return jnp.where(value > _IMPOSSIBLE, value + _NATS_OF_LABEL * label, _IMPOSSIBLE * (1.5 - label))
+
+    return nss.as_top_level_api(log_prior, log_likelihood, steps, method.num_delete)
 
 
-def _bar(show):
+def _bar(show: bool) -> Any:
     if not show:
         return None
     from tqdm import tqdm
@@ -183,32 +183,46 @@ def _bar(show):
 
 
 @partial(jit_outermost, static_argnums=0)
-def _begin(method, posterior, keys):
-    def begin(key, datum):
+def _begin(method: NestedSampling, posterior: PowerPosterior, keys: jax.Array) -> _Carry:
+    def begin(key: jax.Array, datum: Any) -> _Carry:
         target = posterior.target(datum)
-        numbers = jnp.arange(method.num_live)
-        positions = jax.vmap(lambda i: target.draw(jax.random.fold_in(jax.random.fold_in(key, 0), i)))(numbers)
-        size = ravel_pytree(jax.tree.map(lambda x: x[0], positions))[0].size
-        return _Carry(_algorithm(method, target, size).init(positions), jnp.array(False))
+
+        def draw(number: jax.Array) -> _Labelled:
+            draw_key, label_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 0), number))
+            return _Labelled(target.draw(draw_key), jax.random.normal(label_key))
+
+        points = jax.vmap(draw)(jnp.arange(method.num_live))
+        return _Carry(_algorithm(method, target, _num_coordinates(points)).init(points), jnp.array(False))
 
     return over_problems(begin, posterior, keys)
 
 
+def _num_coordinates(points: _Labelled) -> int:
+    return ravel_pytree(jax.tree.map(lambda x: x[0], points.position))[0].size
+
+
 @partial(jit_outermost, static_argnums=0)
-def _advance(method, posterior, keys, carry, first):
+def _advance(
+    method: NestedSampling, posterior: PowerPosterior, keys: jax.Array, carry: _Carry, first: jax.Array
+) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
     """A chunk of iterations; also the log-likelihoods of the dead, (chunk, C, N, deleted), and whether they count."""
 
-    def advance(key, datum, carry, number):
+    def advance(
+        key: jax.Array, datum: Any, carry: _Carry, number: jax.Array
+    ) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
         target = posterior.target(datum)
-        size = ravel_pytree(jax.tree.map(lambda x: x[0], carry.state.particles.position))[0].size
+        size = _num_coordinates(carry.state.particles.position)
         step_key = jax.random.fold_in(jax.random.fold_in(key, 1), number)
         state, info = _algorithm(method, target, size).step(step_key, carry.state)
-        new = _Carry(state, state.integrator.logZ_live - state.integrator.logZ < jnp.log(method.remaining))
+        left = state.integrator.logZ_live - state.integrator.logZ
+        is_done = (left < jnp.log(method.remaining)) & (state.integrator.logZ > _IMPOSSIBLE / 2)
+        # Where all points met are impossible, this many iterations leave a share of 1e-9 of the prior.
+        is_done |= (number > _MOST_IMPOSSIBLE) & (state.integrator.logZ_live < _IMPOSSIBLE / 2)
         counts = ~carry.is_done
-        carry = jax.tree.map(partial(jnp.where, carry.is_done), carry, new)
-        return carry, (info.particles.loglikelihood, counts)
+        new = jax.tree.map(partial(jnp.where, carry.is_done), carry, _Carry(state, is_done))
+        return new, (info.particles.loglikelihood, counts)
 
-    def step(carry, number):
+    def step(carry: _Carry, number: jax.Array) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
         return over_problems(lambda key, datum, carry: advance(key, datum, carry, number), posterior, keys, carry)
 
     return lax.scan(step, carry, first + jnp.arange(_CHUNK))

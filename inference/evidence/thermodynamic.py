@@ -9,12 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
+from ..diagnostics.limits import LARGEST_BIAS_IN_STD_ERRORS, LARGEST_PARETO_K
 from ..sampling.psis import pareto_k
-
-# Vehtari, Simpson, Gelman, Yao and Gabry 2024.
-LARGEST_PARETO_K = 0.7
-# A bias of a quarter of a standard error lowers the coverage of a 95 % interval to 94 %.
-_LARGEST_LEFT_OVER = 0.25
 
 
 class Estimate(NamedTuple):
@@ -116,7 +112,7 @@ def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarr
         is_finite = np.isfinite(value) & np.isfinite(quintic)
         from_draws, left_over = std_error_of_mean(cubic + share), quintic - value
         # All draws share the discretisation error: it must stay small beside what they average to.
-        trust = is_finite & is_short & (np.abs(left_over) <= _LARGEST_LEFT_OVER * from_draws)
+        trust = is_finite & is_short & (np.abs(left_over) <= LARGEST_BIAS_IN_STD_ERRORS * from_draws)
     return Estimate(np.where(is_finite, first + value, np.nan), np.hypot(from_draws, left_over), trust)
 
 
@@ -138,7 +134,7 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
     return Estimate(value.sum(-1), std_error_of_mean(shares.sum(-1)), is_short.all(-1))
 
 
-def _step(l, length):
+def _step(l: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Steps log mean exp(length l), by importance sampling.
 
     Args:

@@ -116,9 +116,7 @@ def adapt(
         scale = _estimate_scale(tuning.scale, adaptation.moments)
         if adaptation.longest != ():
             tuning = tuning._replace(longest=jnp.clip(adaptation.longest.variance, 1.0, scale.size))
-        return adaptation._replace(
-            tuning=tuning._replace(scale=scale), step_size=state, moments=_begin_moments(scale)
-        )
+        return adaptation._replace(tuning=tuning._replace(scale=scale), step_size=state, moments=_begin_moments(scale))
 
     def keep_types(branch: Callable[[Adaptation], Adaptation]) -> Callable[[Adaptation], Adaptation]:
         return lambda adaptation: _unify_types(branch(adaptation), adaptation.tuning.step_size.dtype)

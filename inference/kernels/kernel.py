@@ -105,6 +105,8 @@ class Kernel(ABC):
         adapts_metric: whether warm-up learns `Tuning.scale` too.
         largest_dense: number of coordinates up to which the whole covariance is learnt, and above which the variances are.
         reads_longest: whether `step` reads `Tuning.longest`.
+        is_exact: whether it leaves the power posterior invariant without a bias.
+        advice: what to try where chains disagree.
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
@@ -113,6 +115,8 @@ class Kernel(ABC):
     adapts_metric: ClassVar[bool] = False
     largest_dense: ClassVar[int] = 0
     reads_longest: ClassVar[bool] = False
+    is_exact: ClassVar[bool] = True
+    advice: ClassVar[str] = "try `ParallelTempering` or `TemperedSMC`."
 
     @abstractmethod
     def step(

@@ -26,6 +26,7 @@ class ULA(Kernel):
         ValueError: `step_size` is not positive.
     """
 
+    is_exact: ClassVar[bool] = False
     step_size: float
 
     def __post_init__(self) -> None:

@@ -14,8 +14,11 @@ from kaem_ppl.compilation import jit_outermost
 
 from ..model.power_posterior import PowerPosterior
 from .chains import over_problems
-from .sampler import Sampler, SamplerOutput, check_prior, problem_keys, progress
+from .checks import check_prior
+from .sampler import Sampler, SamplerOutput, problem_keys, progress
 
+# A tail is fitted to at least five of the largest fifth of the weights.
+_FEWEST_WEIGHTS = 25
 # Rows that pass through the model at once.
 _ROWS_AT_ONCE = 20_000
 
@@ -26,7 +29,7 @@ class ImportanceSampling(Sampler):
 
     Each chain of each datum has particles of its own. The summary has `pareto_k`, which says whether the weights can be
     trusted (below 0.7), `effective_sample_size` of the smoothed weights, and `log_evidence` from the raw ones. Resampling
-    repeats particles, so the size that ArviZ computes from the draws says nothing; use `effective_sample_size`.
+    repeats particles; copies of one stand next to each other, so that ArviZ's effective sizes count them once.
 
     Where most data of a batch are not to be trusted, be wary of those that are: they may have missed the largest weights
     by chance. Take more particles until nearly all pass.
@@ -84,7 +87,7 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         Log-weights that sum to one, all equal where every weight is 0; and the shape k of the fitted tail, shape (...),
-        infinite where fewer than 20 weights differ from 0, minus infinite where the largest are equal: there is no tail.
+        infinite where fewer than 25 weights differ from 0, minus infinite where the largest are equal: there is no tail.
     """
     from arviz_stats.base import array_stats
 
@@ -93,9 +96,9 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     smoothed, pareto_k = np.empty_like(flat), np.full(len(flat), np.inf)
     for row, weights in enumerate(flat):
         alive = np.isfinite(weights)
-        if alive.sum() >= 20 and _has_flat_tail(weights[alive]):
+        if alive.sum() >= _FEWEST_WEIGHTS and _has_flat_tail(weights[alive]):
             pareto_k[row] = -np.inf
-        elif alive.sum() >= 20:
+        elif alive.sum() >= _FEWEST_WEIGHTS:
             # ArviZ takes the log-likelihood that is left out, of which weights are the inverse.
             values, k = array_stats.psislw(-weights[alive])
             weights = np.full_like(weights, -np.inf)
@@ -136,8 +139,8 @@ def _resample(num_samples, keys, log_weights, particles):
         # Beyond the numbers of particles, which fit in 31 bits.
         choose_key, order_key = jax.random.split(jax.random.fold_in(key, 2**31))
         chosen = systematic(choose_key, jnp.exp(log_weights), num_samples)
-        # Systematic resampling keeps the order of particles: shuffle, so that draws are exchangeable.
-        chosen = jax.random.permutation(order_key, chosen)
-        return jax.tree.map(lambda x: x[chosen], particles)
+        # Particles in random order, copies of one together: what they have in common is autocorrelation.
+        place = jax.random.permutation(order_key, len(log_weights))[chosen]
+        return jax.tree.map(lambda x: x[chosen[jnp.argsort(place)]], particles)
 
     return jax.vmap(jax.vmap(resample))(keys, log_weights, particles)

@@ -17,14 +17,14 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
         log_weights: shape (C, S, ...).
 
     Returns:
-        Shape (...); infinite where fewer than 20 weights differ from 0, minus infinite where the largest are equal, so that
+        Shape (...); infinite where fewer than 25 weights differ from 0, minus infinite where the largest are equal, so that
         there is no tail.
     """
     rows = np.moveaxis(log_weights.reshape(-1, *log_weights.shape[2:]), 0, -1)
     shape, number = rows.shape[:-1], rows.shape[-1]
     rows = rows.reshape(-1, number)
     size = int(3 * number**0.5 if number > 225 else number / 5)
-    if number < 20:
+    if number < 25:
         return smooth(rows)[1].reshape(shape)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         ordered = np.sort(rows - rows.max(-1, keepdims=True), axis=-1)[:, -size - 1 :]

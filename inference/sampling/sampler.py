@@ -1,6 +1,7 @@
 """What `sample_posterior` asks of a sampler."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,9 +34,16 @@ class Sampler(ABC):
 
     Attributes:
         coordinates: what its positions are written in.
+        advice: what to try where chains disagree.
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
+    advice: ClassVar[str] = "try `ParallelTempering` or `TemperedSMC`."
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether draws have no bias but that of a finite run."""
+        return True
 
     @abstractmethod
     def sample(
@@ -72,23 +80,10 @@ def problem_keys(key: jax.Array, num_chains: int, num_data: int) -> jax.Array:
     return jax.vmap(lambda chain: jax.vmap(lambda datum: fold(fold(key, chain), datum))(data))(chains)
 
 
-def progress(iterable, total: int, unit: str, show: bool):
+def progress(iterable: Iterable[Any], total: int, unit: str, show: bool) -> Iterable[Any]:
     """The iterable, with tqdm around it if it is to be shown."""
     if not show:
         return iterable
     from tqdm import tqdm
 
     return tqdm(iterable, total=total, unit=unit)
-
-
-def check_prior(posterior: PowerPosterior, sampler: str) -> None:
-    """Refuse a posterior whose prior can't be drawn from.
-
-    Raises:
-        ValueError: it can't.
-    """
-    if not posterior.has_proper_prior:
-        raise ValueError(
-            f"{sampler} starts from draws of the prior, but the prior of this model is flat, scaled or masked in part. "
-            "Give proper priors, or choose `NUTS()` or another Markov kernel."
-        )

@@ -1,17 +1,19 @@
 """Parallel tempering: any kernel at a ladder of temperatures, neighbours exchanged at every step."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation
-from ..kernels.kernel import ChainState, Kernel
 from ..kernels.hamiltonian import HMC
+from ..kernels.kernel import ChainState, Kernel
 from ..model.coordinates import Coordinates
 from ..model.power_posterior import PowerPosterior
 from ..sampling.chains import record, run_chains
-from ..sampling.sampler import Sampler, SamplerOutput, check_prior
+from ..sampling.checks import check_prior
+from ..sampling.sampler import Sampler, SamplerOutput
 from .ladders import AdaptedLadder, Ladder, check_ladder
 from .replica_exchange import (
     ReplicaExchangeState,
@@ -42,6 +44,7 @@ class ParallelTempering(Sampler):
         TypeError: `kernel` is not a kernel, or `ladder` not a ladder.
     """
 
+    advice: ClassVar[str] = "give more temperatures."
     kernel: Kernel = HMC()  # noqa: RUF009 - a frozen value
     ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
 
@@ -56,9 +59,14 @@ class ParallelTempering(Sampler):
         return self.ladder.num_temperatures
 
     @property
-    def coordinates(self) -> Coordinates:
+    def coordinates(self) -> Coordinates:  # type: ignore[override]
         """The kernel's own."""
         return self.kernel.coordinates
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the kernel is."""
+        return self.kernel.is_exact
 
     def sample(
         self,

@@ -1,0 +1,46 @@
+"""At which limits draws and evidences are believed: stated here once, with their sources, for all that judge."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import gammaincc
+
+# Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021: rank-normalised split R-hat, and effective draws of each chain.
+LARGEST_R_HAT, SMALLEST_ESS_PER_CHAIN = 1.01, 100
+# Vehtari, Simpson, Gelman, Yao and Gabry 2024: above it, neither an average of weights nor its error can be believed.
+LARGEST_PARETO_K = 0.7
+# Betancourt 2016.
+SMALLEST_BFMI = 0.3
+# Of neighbours of a ladder; below it replicas hardly pass.
+SMALLEST_SWAP_RATE = 0.1
+# Of populations or runs that estimate one evidence: how improbable a disagreement is found only where something is wrong.
+SMALLEST_DISAGREEMENT_P = 1e-4
+# A population whose log-evidence is uncertain by half a nat descends from about four draws of the prior.
+LARGEST_POPULATION_STD_ERROR = 0.5
+# Correlation of particles with themselves before the moves of a stage; above it they have not been moved enough.
+LARGEST_MOVE_CORRELATION = 0.35
+# A bias of a quarter of a standard error lowers the coverage of a 95 % interval to 94 %.
+LARGEST_BIAS_IN_STD_ERRORS = 0.25
+# Of the variance of an unadjusted sampler's draws, relative.
+LARGEST_VARIANCE_BIAS = 0.05
+
+
+def disagreement_p(values: np.ndarray, std_errors: np.ndarray) -> np.ndarray:
+    """How probable it is that independent estimates of one number differ so much by chance (a chi-squared test).
+
+    Args:
+        values: of C estimates, shape (C, ...).
+        std_errors: their own standard errors, shape (C, ...).
+
+    Returns:
+        Shape (...); 1 for a single estimate.
+    """
+    number = len(values)
+    if number < 2:
+        return np.ones(values.shape[1:])
+    # A thousandth of a nat is below what single precision resolves.
+    precision = 1 / (np.square(std_errors) + 1e-6)
+    mean = (precision * values).sum(0) / precision.sum(0)
+    chi_squared = (precision * np.square(values - mean)).sum(0)
+    with np.errstate(invalid="ignore"):
+        p = np.asarray(gammaincc((number - 1) / 2, jnp.asarray(chi_squared / 2, float)), float)
+    return np.where(np.isfinite(p), p, 0.0)

@@ -1,0 +1,275 @@
+"""How each method estimates the evidence of every datum, and which of its own checks it passes."""
+
+from functools import singledispatch
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..diagnostics.limits import (
+    LARGEST_MOVE_CORRELATION,
+    LARGEST_PARETO_K,
+    LARGEST_POPULATION_STD_ERROR,
+    LARGEST_R_HAT,
+    SMALLEST_DISAGREEMENT_P,
+    SMALLEST_ESS_PER_CHAIN,
+    disagreement_p,
+)
+from ..model.power_posterior import PowerPosterior
+from ..sampling.checks import check_likelihood
+from ..sampling.importance_sampling import ImportanceSampling
+from ..sampling.psis import pareto_k
+from ..sampling.sampler import problem_keys
+from ..tempering.parallel_tempering import ParallelTempering
+from ..tempering.population import run_populations
+from ..tempering.tempered_smc import TemperedSMC, log_evidence_std_error
+from .annealed_importance import AnnealedImportanceSampling
+from .nested_sampling import NestedSampling
+from .thermodynamic import Curve, Estimate, linear_rule, steppingstone, thermodynamic_curve, thermodynamic_integration
+
+# Fewer draws or particles than these give no standard error that is worth its name.
+_FEWEST_DRAWS = 20
+
+
+class Check(NamedTuple):
+    """One check of a method.
+
+    Attributes:
+        name: of what is checked.
+        failed: by which data, shape (N,).
+        warning: what to say of those, and what to do.
+    """
+
+    name: str
+    failed: np.ndarray
+    warning: str
+
+
+class MethodResult(NamedTuple):
+    """What a method found for N data.
+
+    Attributes:
+        estimates: by name, the first one being the method's own.
+        curve: None where it is not measured.
+        summary: by name, arrays (N,).
+        checks: of the first estimate.
+    """
+
+    estimates: dict[str, Estimate]
+    curve: Curve | None
+    summary: dict[str, np.ndarray]
+    checks: tuple[Check, ...]
+
+
+@singledispatch
+def estimate(
+    method: Any,
+    key: jax.Array,
+    posterior: PowerPosterior,
+    *,
+    num_chains: int,
+    num_samples: int,
+    num_warmup: int,
+    progress_bar: bool,
+) -> MethodResult:
+    """Estimate the evidence of every datum by a method; its arguments as those of `log_evidence`."""
+    raise NotImplementedError
+
+
+@estimate.register
+def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **settings: Any) -> MethodResult:
+    if not method.ladder.starts_at_prior:
+        raise ValueError(
+            f"The ladder of ParallelTempering must start at 0, the prior, to give an evidence; it starts at "
+            f"{method.ladder.temperatures[0]}."
+        )
+    output = method.sample(key, posterior, **settings)
+    l = np.asarray(output.stats["tempered_log_likelihood"], float)
+    # Chains of a datum share its ladder. An adapted one ends at 0 and 1 exactly.
+    temperatures = np.asarray(output.summary["temperatures"], float)[0]
+    curve = thermodynamic_curve(l, temperatures)
+    estimates = {
+        "steppingstone": steppingstone(l, temperatures),
+        "thermodynamic_integration": thermodynamic_integration(l, temperatures),
+    }
+    rule = method.ladder.quadrature_weights()
+    if rule is not None and len(rule) == temperatures.shape[-1]:
+        estimates["simpson"] = linear_rule(l, rule)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        size = np.where(curve.std_error > 0, l.var((0, 1)) / np.square(curve.std_error), np.inf).min(-1)
+    r_hat = _r_hat(l)
+    wanted = SMALLEST_ESS_PER_CHAIN * len(l)
+    common = (
+        Check(
+            "effective draws at each temperature",
+            size < wanted,
+            f"the log-likelihood has fewer than {wanted} effective draws at some temperature. Draw longer.",
+        ),
+        Check(
+            "R-hat at each temperature",
+            r_hat > LARGEST_R_HAT,
+            f"chains disagree about the log-likelihood at some temperature, R-hat above {LARGEST_R_HAT}. Draw longer.",
+        ),
+        _kernel_is_exact(method.is_exact, posterior),
+    )
+    own = Check(
+        "Pareto k-hat of each step",
+        ~estimates["steppingstone"].is_trustworthy,
+        f"the weights of some step of the ladder have a Pareto k-hat above {LARGEST_PARETO_K}. Give more temperatures, or "
+        "an `AdaptedLadder`.",
+    )
+    bad = np.any([check.failed for check in common], axis=0)
+    estimates = {name: x._replace(is_trustworthy=x.is_trustworthy & ~bad) for name, x in estimates.items()}
+    summary = {
+        "effective_sample_size": size,
+        "r_hat": r_hat,
+        "communication_barrier": np.asarray(output.summary["communication_barrier"]).mean(0),
+        "num_temperatures": np.full(posterior.num_data, temperatures.shape[-1]),
+    }
+    return MethodResult(estimates, curve, summary, (own, *common))
+
+
+@estimate.register
+def _(
+    method: TemperedSMC, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, progress_bar: bool, **_: Any
+) -> MethodResult:
+    # Beyond the numbers of chains: the pilot shares no key with the populations that follow its schedule.
+    pilot_keys = problem_keys(jax.random.fold_in(key, 2**31), 1, posterior.num_data)
+    keys = problem_keys(key, num_chains, posterior.num_data)
+    schedule = run_populations(method, posterior, pilot_keys, progress_bar)[1]
+    populations, stages = run_populations(method, posterior, keys, progress_bar, schedule)
+    values = np.asarray(populations.log_evidence, float)
+    std_errors = np.asarray(log_evidence_std_error(populations.ancestors), float)
+    check_likelihood(np.isfinite(values), method.num_particles, posterior)
+    worst, correlation = std_errors.max(0), stages.correlation.max((0, 2))
+    checks = (
+        Check(
+            "ancestry of particles",
+            ~(worst <= LARGEST_POPULATION_STD_ERROR),
+            "the particles of some population descend from a handful of prior draws. Take more particles, or a higher "
+            "`target_ess`.",
+        ),
+        Check(
+            "moves of particles",
+            ~(correlation <= LARGEST_MOVE_CORRELATION),
+            f"at some temperature the particles keep a correlation above {LARGEST_MOVE_CORRELATION} with where they were "
+            "before their moves. Raise `max_mutation_steps`, or reparameterise the model.",
+        ),
+        _agreement(values, std_errors, "populations", "Take more particles or more mutation steps."),
+        _enough(method.num_particles * num_chains, posterior),
+        _kernel_is_exact(method.is_exact, posterior),
+    )
+    summary = {
+        "num_stages": np.asarray(populations.num_stages).max(0),
+        "largest_std_error": worst,
+        "move_correlation": correlation,
+    }
+    return MethodResult({"tempered_smc": _average(values, std_errors)}, None, summary, checks)
+
+
+@estimate.register
+def _(method: ImportanceSampling, key: jax.Array, posterior: PowerPosterior, **settings: Any) -> MethodResult:
+    output = method.sample(key, posterior, **{**settings, "num_samples": 1})
+    found = {name: np.asarray(x, float) for name, x in output.summary.items()}
+    values, k = found["log_evidence"], found["pareto_k"].max(0)
+    check_likelihood(np.isfinite(values), method.num_particles, posterior)
+    size = found["effective_sample_size"]
+    result = _average(values, np.sqrt(np.maximum(1 / size - 1 / method.num_particles, 0)))
+    check = Check(
+        "Pareto k-hat",
+        ~(k <= LARGEST_PARETO_K),
+        f"Pareto k-hat is above {LARGEST_PARETO_K}: a few prior draws carry all the weight, and neither the value nor its "
+        "standard error can be believed. Use `TemperedSMC` or `ParallelTempering`.",
+    )
+    summary = {"pareto_k": k, "effective_sample_size": size.sum(0)}
+    return MethodResult({"importance_sampling": result}, None, summary, (check,))
+
+
+@estimate.register
+def _(
+    method: AnnealedImportanceSampling,
+    key: jax.Array,
+    posterior: PowerPosterior,
+    *,
+    num_chains: int,
+    progress_bar: bool,
+    **_: Any,
+) -> MethodResult:
+    weights = np.asarray(method.forward(key, posterior, num_chains=num_chains, progress_bar=progress_bar), float)
+    # Chains are but more particles: (C, N, P) to (1, C P, N).
+    flat = np.moveaxis(weights, 2, 1).reshape(1, -1, weights.shape[1])
+    check_likelihood(np.isfinite(flat).any(1), flat.shape[1], posterior)
+    log_sum = np.logaddexp.reduce(flat[0], axis=0)
+    size = np.exp(2 * log_sum - np.logaddexp.reduce(2 * flat[0], axis=0))
+    value, std_error = log_sum - np.log(flat.shape[1]), np.sqrt(np.maximum(1 / size - 1 / flat.shape[1], 0))
+    k = pareto_k(flat)
+    check = Check(
+        "Pareto k-hat",
+        ~(k <= LARGEST_PARETO_K),
+        f"Pareto k-hat of the weights is above {LARGEST_PARETO_K}: a few particles carry all the weight. Give more "
+        "temperatures or more steps.",
+    )
+    estimates = {"annealed_importance_sampling": Estimate(value, std_error, np.isfinite(std_error))}
+    checks = (check, _enough(flat.shape[1], posterior))
+    return MethodResult(estimates, None, {"pareto_k": k, "effective_sample_size": size}, checks)
+
+
+@estimate.register
+def _(
+    method: NestedSampling, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, progress_bar: bool, **_: Any
+) -> MethodResult:
+    run = method.run(key, posterior, num_chains=num_chains, progress_bar=progress_bar)
+    # The logarithm of the prior mass is what is simulated: runs are averaged there.
+    value = run.log_evidence.mean(0)
+    claimed = np.sqrt(np.square(run.std_error).sum(0)) / num_chains
+    # Modes get their live points by chance, which no shrinkage shows; runs that differ do.
+    spread = run.log_evidence.std(0, ddof=1) / np.sqrt(num_chains) if num_chains > 1 else claimed
+    std_error = np.maximum(claimed, spread)
+    advice = "Replacements stay close to the points they start from: raise `num_slice_steps`."
+    checks = (_agreement(run.log_evidence, run.std_error, "runs", advice),)
+    summary = {"information": run.information.mean(0), "num_iterations": run.num_iterations.max(0)}
+    estimates = {"nested_sampling": Estimate(value, std_error, np.isfinite(value))}
+    return MethodResult(estimates, None, summary, checks)
+
+
+def _kernel_is_exact(is_exact: bool, posterior: PowerPosterior) -> Check:
+    return Check(
+        "kernel without bias",
+        np.full(posterior.num_data, not is_exact),
+        "the kernel is not corrected by a Metropolis step: its draws have a bias of the order of its step that no standard "
+        "error shows. Use `MALA` or `HMC`.",
+    )
+
+
+def _agreement(values: np.ndarray, std_errors: np.ndarray, what: str, advice: str) -> Check:
+    return Check(
+        f"agreement of {what}",
+        ~(disagreement_p(values, std_errors) >= SMALLEST_DISAGREEMENT_P),
+        f"{what} disagree by more than their standard errors. {advice}",
+    )
+
+
+def _enough(number: int, posterior: PowerPosterior) -> Check:
+    return Check(
+        "number of draws",
+        np.full(posterior.num_data, number < _FEWEST_DRAWS),
+        f"{number} draws or particles are too few for a standard error. Take at least {_FEWEST_DRAWS}.",
+    )
+
+
+def _average(values: np.ndarray, std_errors: np.ndarray) -> Estimate:
+    """The mean of evidences that are unbiased before the logarithm, (C, N), and its error by the delta method."""
+    total = np.logaddexp.reduce(values, axis=0)
+    shares = np.exp(values - total)
+    std_error = np.sqrt(np.square(shares * std_errors).sum(0))
+    return Estimate(total - np.log(len(values)), std_error, np.isfinite(std_error))
+
+
+def _r_hat(l: np.ndarray) -> np.ndarray:
+    """Rank-normalised split R-hat, largest over the temperatures above 0, (C, S, N, R) to (N,); where nothing moves, 1."""
+    from arviz_stats.base import array_stats
+
+    values = np.where(np.isfinite(l), l, np.finfo(np.float32).min)[..., 1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r_hat = np.asarray(array_stats.rhat(values, chain_axis=0, draw_axis=1))
+    return np.where(np.isfinite(r_hat), r_hat, 1.0).max(-1)
