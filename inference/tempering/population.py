@@ -146,22 +146,19 @@ def _move(
     fixed = num_moves if num_moves is not None else sampler.num_mutation_steps
     most = fixed if fixed is not None else sampler.max_mutation_steps
     rates, earlier = [], None
-    correlation = np.ones(0)
+    left = np.ones((*keys.shape, 1))
     while len(rates) < most:
         populations, rate = _mutate(sampler, posterior, keys, populations, number + len(rates), adapts)
         rates.append(rate)
         number_of_moves = len(rates)
         if fixed is None or number_of_moves == fixed:
-            correlation, has_moved = (np.asarray(x, float) for x in _correlation(before, populations))
+            distance, has_moved = (np.asarray(x, float) for x in _compare(before, populations))
+            correlation, is_power_of_two = 1 - distance, number_of_moves.bit_count() == 1
             is_enough = correlation <= LARGEST_CORRELATION
-            if (
-                number_of_moves >= 2 * _FEWEST_MOVES_OF_PLATEAU
-                and number_of_moves.bit_count() == 1
-                and earlier is not None
-            ):
-                is_enough |= _has_settled(earlier, correlation)
-            if number_of_moves.bit_count() == 1:
-                earlier = correlation
+            if number_of_moves >= 2 * _FEWEST_MOVES_OF_PLATEAU and is_power_of_two and earlier is not None:
+                is_enough |= _has_settled(earlier, distance)
+            if is_power_of_two:
+                earlier = distance
             left = np.where(is_enough, np.minimum(correlation, LARGEST_CORRELATION), correlation)
             left = np.where(has_moved[..., None] < _LEAST_MOVED, 1.0, left)
             if fixed is None and is_enough.all():
@@ -169,15 +166,14 @@ def _move(
     return populations, jnp.stack(rates).mean(0), left.max(-1), len(rates), number + len(rates)
 
 
-def _has_settled(earlier: np.ndarray, correlation: np.ndarray) -> np.ndarray:
+def _has_settled(earlier: np.ndarray, distance: np.ndarray) -> np.ndarray:
     """Whether correlations no longer fall when moves are doubled, as where particles stay in modes of their own.
 
-    Particles that move slowly have c(2 n) = c(n)^2; where a part of the variance lies between modes that moves do not
-    cross, c tends to that part.
+    Particles that move slowly have a correlation of c(2 n) = c(n)^2; where a part of the variance lies between modes that
+    moves do not cross, c tends to that part. Given are 1 - c before and after doubling.
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.log(np.clip(correlation, 1e-6, 1)) / np.log(np.clip(earlier, 1e-6, 1))
-    return (ratio < _PLATEAU) & (earlier < 1)
+    before, after = (-np.log1p(-np.clip(x, 1e-12, 1 - 1e-6)) for x in (earlier, distance))
+    return (after < _PLATEAU * before) & (distance > 0)
 
 
 def _temperature_bar(show: bool) -> Any:
@@ -320,8 +316,8 @@ def _mutate(
 
 
 @jax.jit
-def _correlation(before: ChainState, populations: Population) -> tuple[jax.Array, jax.Array]:
-    """Correlation of coordinates and log-likelihood with themselves before the moves, and the share of particles moved.
+def _compare(before: ChainState, populations: Population) -> tuple[jax.Array, jax.Array]:
+    """1 - c, c the correlation of coordinates and log-likelihood with themselves before moves; and the share moved.
 
     Returns:
         Shapes (C, N, d + 1) and (C, N).
@@ -332,22 +328,21 @@ def _correlation(before: ChainState, populations: Population) -> tuple[jax.Array
             flat = jax.vmap(lambda position: ravel_pytree(position)[0])(state.position)
             return jnp.concatenate([flat, state.log_likelihood[:, None]], axis=1)
 
-        def centre(x: jax.Array) -> jax.Array:
-            centred = x - x.mean(0)
-            # In units of the largest, for squares of small numbers underflow.
-            largest = jnp.max(jnp.abs(centred), axis=0)
-            return centred / jnp.where(largest > 0, largest, 1.0)
-
         old, new = columns(before), columns(after)
         has_moved = jnp.mean(jnp.any(old != new, axis=1))
-        old, new = centre(old), centre(new)
-        size = jnp.sqrt(jnp.mean(jnp.square(old), 0) * jnp.mean(jnp.square(new), 0))
-        correlation = jnp.where(size > 0, jnp.mean(old * new, 0) / jnp.where(size > 0, size, 1.0), 0.0)
-        return correlation, has_moved
+        old, new = old - old.mean(0), new - new.mean(0)
+        # In units of the largest, for squares of small numbers underflow.
+        unit = jnp.maximum(jnp.max(jnp.abs(old), axis=0), jnp.max(jnp.abs(new), axis=0))
+        unit = jnp.where(unit > 0, unit, 1.0)
+        old, new = old / unit, new / unit
+        # From the squares of differences, which are exact where c is close to 1.
+        size = jnp.mean(jnp.square(old) + jnp.square(new), axis=0)
+        distance = jnp.mean(jnp.square(new - old), axis=0) / jnp.where(size > 0, size, 1.0)
+        return jnp.where(size > 0, distance, 1.0), has_moved
 
-    correlation, has_moved = jax.vmap(jax.vmap(of_population))(before, populations.particles)
+    distance, has_moved = jax.vmap(jax.vmap(of_population))(before, populations.particles)
     is_done = populations.is_done
-    return jnp.where(is_done[..., None], 0.0, correlation), jnp.where(is_done, 1.0, has_moved)
+    return jnp.where(is_done[..., None], 1.0, distance), jnp.where(is_done, 1.0, has_moved)
 
 
 def _keep_if_done(old: Population, new: Population) -> Population:

@@ -52,7 +52,7 @@ class TemperedSMC(Sampler):
 
     advice: ClassVar[str] = "give more particles, or more mutation steps."
     num_particles: int = 1000
-    kernel: Kernel = HMC()  # noqa: RUF009 - a frozen value
+    kernel: Kernel = HMC(max_integration_steps=32)  # noqa: RUF009 - a frozen value
     num_mutation_steps: int | None = None
     max_mutation_steps: int = 100
     target_ess: float = 0.5
