@@ -43,8 +43,12 @@ class Transition(Protocol):
         """Move once; return the new carry and what is recorded, `position` among it."""
         ...
 
-    def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> Any:
-        """Change the carry of all chains and data, (C, N, ...), by what a chunk of warm-up recorded, (steps, C, N, ...)."""
+    def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["Transition", Any]:
+        """Change the carry of all chains and data, (C, N, ...), by what a chunk of warm-up recorded, (steps, C, N, ...).
+
+        Returns:
+            The transition to go on with, whose replicas may be more, and its carry.
+        """
         ...
 
     def end_warmup(self, carry: Any) -> Any:
@@ -99,8 +103,8 @@ class SingleKernel:
         adaptation = adapt(self.kernel, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
         return (state, adaptation), {**record(state, info), "step_size": tuning.step_size}
 
-    def after_warmup_chunk(self, carry, records, fraction):
-        return carry
+    def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["SingleKernel", Any]:
+        return self, carry
 
     def end_warmup(self, carry):
         state, adaptation = carry
@@ -163,7 +167,7 @@ def run_chains(
         recent.append(records)
         if (chunk + 1) % revise_every == 0 or chunk + 1 == num_warmup_chunks:
             fraction = (chunk + 1) / num_warmup_chunks
-            carry = transition.after_warmup_chunk(carry, _join(recent), fraction)
+            transition, carry = transition.after_warmup_chunk(carry, _join(recent), fraction)
             recent = []
     records = jax.block_until_ready(_by_chain(_join(kept), num_samples))
     seconds = time.perf_counter() - started

@@ -1,9 +1,9 @@
-"""Ladders of temperatures from the prior, 0, to the posterior, 1: values shared by all that climbs one."""
+"""Ladders of temperatures from the prior, 0, to the posterior, 1: values shared by all tempered methods."""
 
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ladder(ABC):
-    """Where the replicas or stages of a tempered method stand.
+    """The temperatures of the replicas or stages of a tempered method.
 
     Attributes:
         num_temperatures: R, at least two.
@@ -51,7 +51,7 @@ class PowerLadder(Ladder):
     num_temperatures: int = 16
     power: float = 3.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_num_temperatures(self.num_temperatures)
         if not self.power > 0:
             raise ValueError(f"`power` must be positive, got {self.power}.")
@@ -86,7 +86,7 @@ class GeometricLadder(Ladder):
     num_temperatures: int = 16
     smallest: float = 1e-3
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_temperatures < 3:
             raise ValueError(f"`num_temperatures` must be at least 3, got {self.num_temperatures}.")
         if not 0 < self.smallest < 1:
@@ -112,7 +112,7 @@ class GivenLadder(Ladder):
     num_temperatures: int
     given: tuple[float, ...]
 
-    def __init__(self, temperatures: Sequence[float]):
+    def __init__(self, temperatures: Sequence[float]) -> None:
         ladder = tuple(float(t) for t in temperatures)
         increases = all(low < high for low, high in itertools.pairwise(ladder))
         if len(ladder) < 2 or not increases or ladder[0] < 0 or ladder[-1] != 1:
@@ -133,16 +133,23 @@ class AdaptedLadder(Ladder):
     They start at cubes: most of the change happens close to the prior. In training they move at every visit.
 
     Attributes:
-        num_temperatures: R.
+        num_temperatures: R. Where none is given it starts at 8, and `ParallelTempering` raises it in warm-up to about twice
+            the communication barrier that it measures, the number that makes most round trips for the work.
+        max_temperatures: to which it may be raised.
 
     Raises:
         ValueError: there are fewer than two temperatures.
     """
 
     adapts: ClassVar[bool] = True
-    num_temperatures: int = 8
+    num_temperatures: int = None  # type: ignore[assignment]  # replaced where it is missing
+    max_temperatures: int = 48
+    grows: bool = field(default=False, init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        if self.num_temperatures is None:
+            object.__setattr__(self, "num_temperatures", min(8, self.max_temperatures))
+            object.__setattr__(self, "grows", True)
         check_num_temperatures(self.num_temperatures)
 
     @property
@@ -150,9 +157,15 @@ class AdaptedLadder(Ladder):
         """See `Ladder.temperatures`."""
         return PowerLadder(self.num_temperatures, 3.0).temperatures
 
+    def raised_to(self, num_temperatures: int) -> "AdaptedLadder":
+        """The same ladder with more temperatures, as many as are allowed."""
+        raised = AdaptedLadder(min(num_temperatures, self.max_temperatures), self.max_temperatures)
+        object.__setattr__(raised, "grows", True)
+        return raised
+
 
 def check_num_temperatures(num_temperatures: int) -> None:
-    """Refuse a ladder of one rung.
+    """Raise if there are fewer than two temperatures.
 
     Raises:
         ValueError: there are fewer than two temperatures.
@@ -162,7 +175,7 @@ def check_num_temperatures(num_temperatures: int) -> None:
 
 
 def check_ladder(ladder: Ladder, method: str, *, fixed: bool = False, from_prior: bool = False) -> None:
-    """Refuse a ladder that a method can't climb.
+    """Refuse a ladder that a method can't use.
 
     Args:
         ladder: to be checked.

@@ -1,16 +1,18 @@
 """Parallel tempering: any kernel at a ladder of temperatures, neighbours exchanged at every step."""
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation
 from ..kernels.hamiltonian import HMC
 from ..kernels.kernel import ChainState, Kernel
 from ..model.coordinates import Coordinates
-from ..model.power_posterior import PowerPosterior
+from ..model.power_posterior import PowerPosterior, Target
 from ..sampling.chains import record, run_chains
 from ..sampling.checks import check_prior
 from ..sampling.sampler import Sampler, SamplerOutput
@@ -23,6 +25,9 @@ from .replica_exchange import (
     init,
     recommended_num_temperatures,
 )
+
+# A ladder grows where the barrier asks for this many times its temperatures.
+_FEW_MORE = 1.25
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class ParallelTempering(Sampler):
     kernel: Kernel = HMC()  # noqa: RUF009 - a frozen value
     ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.kernel, Kernel):
             raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `NUTS()`, got {self.kernel!r}.")
         check_ladder(self.ladder, "ParallelTempering")
@@ -133,17 +138,26 @@ class _Tempered:
         adaptation = jax.vmap(lambda replica: begin_adaptation(self.kernel, replica.position))(replicas)
         return init(replicas, temperatures), adaptation
 
-    def advance(self, key, carry, target, stage, window_ends):
+    def advance(
+        self,
+        key: jax.Array,
+        carry: tuple[ReplicaExchangeState, Adaptation],
+        target: Target,
+        stage: jax.Array,
+        window_ends: jax.Array,
+    ) -> tuple[tuple[ReplicaExchangeState, Adaptation], dict[str, Any]]:
         state, adaptation = carry
         kernel = self.kernel
 
-        def step(key, replica, temperature, adaptation):
+        def step(
+            key: jax.Array, replica: ChainState, temperature: jax.Array, adaptation: Adaptation
+        ) -> tuple[ChainState, Any]:
             replica, info = kernel.step(key, replica, target, temperature, adaptation.tuning)
             acceptance_rate = info["acceptance_rate"]
             adaptation = adapt(kernel, adaptation, replica.position, acceptance_rate, stage, window_ends)
             return replica, (info, adaptation)
 
-        def reference(key):
+        def reference(key: jax.Array) -> ChainState:
             return kernel.evaluate(target, target.draw(key))
 
         exchange = build_kernel(
@@ -163,18 +177,33 @@ class _Tempered:
         }
         return (state, moved), records
 
-    def after_warmup_chunk(self, carry, records, fraction):
+    def after_warmup_chunk(
+        self, carry: tuple[ReplicaExchangeState, Adaptation], records: dict[str, jax.Array], fraction: float
+    ) -> tuple["_Tempered", tuple[ReplicaExchangeState, Adaptation]]:
+        ladder = self.sampler.ladder
         # The last fifth of warm-up tunes step sizes on the final ladder.
-        if not self.sampler.ladder.adapts or fraction > 0.8:
-            return carry
+        if not ladder.adapts or fraction > 0.8:
+            return self, carry
         state, adaptation = carry
-        return state._replace(temperatures=_move_ladder(state.temperatures, records["swap_acceptance"])), adaptation
+        swap_acceptance = records["swap_acceptance"]
+        state = state._replace(temperatures=_move_ladder(state.temperatures, swap_acceptance))
+        if not (isinstance(ladder, AdaptedLadder) and ladder.grows) or fraction > 0.6:
+            return self, (state, adaptation)
+        # The datum with the longest way from prior to posterior decides for all.
+        rejection = 1 - np.asarray(swap_acceptance, float).mean((0, 1))
+        wanted = int(np.max(recommended_num_temperatures(rejection)))
+        if wanted <= _FEW_MORE * ladder.num_temperatures or ladder.num_temperatures >= ladder.max_temperatures:
+            return self, (state, adaptation)
+        # Multiples of four, so that programs for few sizes are compiled.
+        raised = ladder.raised_to(-(-wanted // 4) * 4)
+        transition = replace(self, sampler=replace(self.sampler, ladder=raised))
+        return transition, _spread(raised.num_temperatures, state, adaptation)
 
-    def end_warmup(self, carry):
+    def end_warmup(self, carry: tuple[ReplicaExchangeState, Adaptation]) -> tuple[ReplicaExchangeState, Adaptation]:
         state, adaptation = carry
         return state, jax.vmap(lambda adaptation: end_adaptation(self.kernel, adaptation))(adaptation)
 
-    def summarize(self, carry):
+    def summarize(self, carry: tuple[ReplicaExchangeState, Adaptation]) -> dict[str, jax.Array]:
         state, adaptation = carry
         step_size = adaptation.tuning.step_size
         if self.draws_reference:
@@ -183,14 +212,30 @@ class _Tempered:
         return {"temperatures": state.temperatures, "step_size": step_size}
 
 
-def _with_reference(acceptance_rate, num_temperatures):
+def _with_reference(acceptance_rate: jax.Array, num_temperatures: int) -> jax.Array:
     """Acceptance at all temperatures: an exact draw from the prior is accepted."""
     missing = num_temperatures - acceptance_rate.shape[0]
     return jnp.concatenate([jnp.ones(missing, acceptance_rate.dtype), acceptance_rate])
 
 
+@partial(jax.jit, static_argnums=0)
+def _spread(
+    num_temperatures: int, state: ReplicaExchangeState, adaptation: Adaptation
+) -> tuple[ReplicaExchangeState, Adaptation]:
+    """More replicas, (C, N, R, ...) to (C, N, more, ...): copies of the nearest, on a ladder interpolated between them."""
+    old = state.temperatures.shape[-1]
+    place = jnp.linspace(0, old - 1, num_temperatures)
+    nearest = jnp.round(place).astype(jnp.int32)
+    interpolate = jax.vmap(jax.vmap(lambda t: jnp.interp(place, jnp.arange(old), t)))
+    replicas, adaptation = jax.tree.map(lambda x: x[:, :, nearest], (state.replicas, adaptation))
+    shape = (*state.temperatures.shape[:2], num_temperatures)
+    index = jnp.broadcast_to(jnp.arange(num_temperatures, dtype=jnp.int32), shape)
+    temperatures = interpolate(state.temperatures).astype(state.temperatures.dtype)
+    return state._replace(replicas=replicas, temperatures=temperatures, index=index), adaptation
+
+
 @jax.jit
-def _summarize_swaps(swap_acceptance):
+def _summarize_swaps(swap_acceptance: jax.Array) -> dict[str, jax.Array]:
     """What the acceptances (C, S, N, R - 1) say of the ladder."""
     rejection = 1 - swap_acceptance.mean(1)
     return {
@@ -201,7 +246,7 @@ def _summarize_swaps(swap_acceptance):
 
 
 @jax.jit
-def _move_ladder(temperatures, swap_acceptance):
+def _move_ladder(temperatures: jax.Array, swap_acceptance: jax.Array) -> jax.Array:
     """One ladder for all chains of a datum: temperatures (C, N, R), acceptances (steps, C, N, R - 1)."""
     rejection = 1 - swap_acceptance.mean((0, 1))
     ladder = jax.vmap(equalize_rejection)(temperatures[0], rejection)
