@@ -20,11 +20,12 @@ from .tempering.ladders import AdaptedLadder, GeometricLadder, GivenLadder, Ladd
 from .tempering.parallel_tempering import ParallelTempering
 from .tempering.tempered_smc import TemperedSMC
 from .training.adaptive_grid import AdaptiveGrid
-from .training.fit import FitResult, NonFiniteLossError, TrainingState, fit
+from .training.fit import fit
 from .training.history import History
 from .training.importance_mle import ImportanceMLE, PathwiseImportanceMLE
 from .training.langevin_mle import LangevinMLE
 from .training.resampling import residual_resampling, stratified_resampling, systematic_resampling
+from .training.state import FitResult, NonFiniteLossError, TrainingState
 from .training.strategy import Strategy
 from .training.thermodynamic_mle import CyclicPower, ThermodynamicMLE
 from .training.variational_mle import VariationalMLE

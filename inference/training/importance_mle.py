@@ -45,7 +45,7 @@ class ImportanceMLE:
     ess_threshold: float = 0.5
     resampler: Callable[[jax.Array, jax.Array], jax.Array] = residual_resampling
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_num_particles(self.num_particles)
         if not 0 <= self.ess_threshold <= 1:
             raise ValueError(
@@ -53,7 +53,7 @@ class ImportanceMLE:
             )
 
     def init(self, key: jax.Array, plate_model: PlateModel, params: Params, data: Any) -> tuple[()]:
-        """Remember nothing: each step draws its particles anew."""
+        """Return no state: each step draws its particles anew."""
         return ()
 
     def loss(
@@ -73,7 +73,7 @@ class ImportanceMLE:
             resampled = self.resampler(resampling_key, weights) / self.num_particles
             degenerate = effective_sample_size < self.ess_threshold * self.num_particles
             weights = jnp.where(degenerate[:, None], resampled, weights)
-        # A particle that cannot have made the datum has weight 0 and log-density -inf; together they count for 0.
+        # A particle of likelihood 0 has weight 0 and log-density -inf; the product counts as 0.
         log_joint = jnp.where(weights == 0, 0, log_likelihood + log_prior)
         return -(weights * log_joint).sum(-1).mean(), (metrics, state)
 
@@ -86,14 +86,14 @@ class ImportanceMLE:
 
 @dataclass(frozen=True)
 class PathwiseImportanceMLE:
-    """Climb the importance-weighted bound, differentiated through exact prior draws.
+    """Maximise the importance-weighted bound, differentiated through exact prior draws.
 
-    With S draws z_s = F^-1(u_s) from the prior, which move with its parameters, the objective is
+    With S reparameterised draws z_s = F^-1(u_s) from the prior, the objective is
 
         log p(x_b)  >~  log 1/S sum_s p(x_b | z_s),
 
-    an unbiased estimate of the evidence before the logarithm. The likelihood pulls on the draws, so the prior learns from
-    the likelihood's slope; `ImportanceMLE` learns from the likelihood's values alone. The bias is of order
+    an unbiased estimate of the evidence before the logarithm. Gradients flow through the draws, so the prior learns
+    from the likelihood's gradient; `ImportanceMLE` learns from the likelihood's values alone. The bias is of order
     1 / effective sample size.
 
     Attributes:
@@ -108,11 +108,11 @@ class PathwiseImportanceMLE:
 
     num_particles: int = 1000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_num_particles(self.num_particles)
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> tuple[()]:
-        """Remember nothing.
+        """Check that prior draws can be differentiated; there is no state.
 
         Raises:
             ValueError: draws of a latent site have no derivative.
@@ -129,7 +129,7 @@ class PathwiseImportanceMLE:
         self, key: jax.Array, plate_model: PlateModel, params: Params, state: tuple[()], batch: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], tuple[()]]]:
         """Return the negative bound, averaged over the batch; see `Strategy.loss`."""
-        log_likelihood, _ = _along_paths(plate_model).score_prior_draws(key, params, batch, self.num_particles)
+        log_likelihood, _ = _with_pathwise_draws(plate_model).score_prior_draws(key, params, batch, self.num_particles)
         bound = (logsumexp(log_likelihood, axis=-1) - jnp.log(self.num_particles)).mean()
         weights = jax.nn.softmax(lax.stop_gradient(log_likelihood))
         metrics = {
@@ -145,17 +145,21 @@ class PathwiseImportanceMLE:
         return plate_model.draw_by_weight(key, params, batch, self.num_particles)
 
 
-class _PriorPaths(PlateModel):
-    """A plate model whose prior draws carry derivatives; the prior's own density is not needed and left out."""
+class _PathwisePlateModel(PlateModel):
+    """A plate model whose prior draws are differentiable; the prior's density is not needed and left out."""
 
-    def _prior_draws(self, key, params, rows, integrals=None):
+    def _prior_draws(
+        self, key: jax.Array, params: Params, rows: Any, integrals: Any = None
+    ) -> tuple[dict[str, Any], jax.Array]:
         return self._run(key, params, rows), jnp.zeros(jax.tree.leaves(rows)[0].shape[0])
 
 
-def _along_paths(plate_model):
-    return _PriorPaths(**{field.name: getattr(plate_model, field.name) for field in dataclasses.fields(PlateModel)})
+def _with_pathwise_draws(plate_model: PlateModel) -> "_PathwisePlateModel":
+    return _PathwisePlateModel(
+        **{field.name: getattr(plate_model, field.name) for field in dataclasses.fields(PlateModel)}
+    )
 
 
-def _check_num_particles(num_particles):
+def _check_num_particles(num_particles: int) -> None:
     if num_particles < 1:
         raise ValueError(f"`num_particles` must be at least 1, got {num_particles}.")

@@ -1,4 +1,4 @@
-"""Maximum likelihood by Markov chains: one chain for each datum, moved a little at each visit."""
+"""Maximum likelihood by Markov chains: one chain for each datum, a few steps at each update."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..kernels.kernel import Kernel
+from ..kernels.kernel import ChainState, Kernel
 from ..kernels.langevin import MALA
 from ..model.parameters import Params
+from ..model.power_posterior import Position, PowerPosterior
 from ..model.training_model import TrainingModel
-from .persistent_chains import ChainMemory, adapt_step_size, draw_starts, is_slow_kernel, remember
+from .persistent_chains import PersistentChains, adapt_step_size, draw_starts, init_persistent_chains, is_slow_kernel
 
 
 @dataclass(frozen=True)
@@ -21,14 +22,14 @@ class LangevinMLE:
         grad log p(x_b) = E_{p(z | x_b)}[grad log p(x_b, z)]  ~  grad log p(x_b, z_b),    z_b held fixed.
 
     The gradient of log p(z) includes the prior's normaliser exactly, so no chain runs on the prior. A persistent chain
-    goes on from where it stood at the datum's last visit (Tieleman 2008); a fresh one starts from an exact prior draw, and
+    continues from its state after the datum's last update (Tieleman 2008); a fresh one starts from an exact prior draw, and
     is biased as far as its steps do not reach the posterior.
 
     Attributes:
         kernel: any Markov kernel, `ULA`, `MALA`, `HMC`, ...; where it adapts its step size, each datum has its own, moved
-            towards the target acceptance a little less at each visit.
-        num_steps: steps of a visit.
-        persistent: whether chains go on from visit to visit.
+            towards the target acceptance, less with each update.
+        num_steps: steps of an update.
+        persistent: whether chains continue from update to update.
 
     Raises:
         TypeError: `kernel` is not a Markov kernel.
@@ -41,19 +42,19 @@ class LangevinMLE:
     num_steps: int = 20
     persistent: bool = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_chain(self.kernel, self.num_steps)
 
-    def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> ChainMemory:
-        """Put a chain at a prior draw for each datum."""
+    def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> PersistentChains:
+        """Start a chain from a prior draw for each datum."""
         position = draw_starts(self.kernel, plate_model, (), key, data) if self.persistent else ()
-        return remember(self.kernel, position, jax.tree.leaves(data)[0].shape[0])
+        return init_persistent_chains(self.kernel, position, jax.tree.leaves(data)[0].shape[0])
 
     def loss(
-        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: ChainMemory, batch: Any
-    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], ChainMemory]]:
-        """Return the negative log-joint at the chains' new places; see `Strategy.loss`."""
-        latents, acceptance_rate, new_state = self._visit(key, plate_model, params, state, batch)
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: PersistentChains, batch: Any
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], PersistentChains]]:
+        """Return the negative log-joint at the chains' new states; see `Strategy.loss`."""
+        latents, acceptance_rate, new_state = self._update_chains(key, plate_model, params, state, batch)
         log_likelihood, log_prior = plate_model.log_densities(params, batch, latents)
         metrics = {
             "log_likelihood": lax.stop_gradient(log_likelihood).mean(),
@@ -63,45 +64,55 @@ class LangevinMLE:
         return -(log_likelihood + log_prior).mean(), (metrics, new_state)
 
     def draw(
-        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: ChainMemory, batch: Any
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, state: PersistentChains, batch: Any
     ) -> dict[str, jax.Array]:
-        """Draw by one more visit, which is not remembered; see `Strategy.draw`."""
+        """Draw by one more update, which is not kept; see `Strategy.draw`."""
         posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
         _, position, _ = self._move(key, posterior, state)
         return jax.vmap(posterior.values)(posterior.rows, position)
 
-    def _visit(self, key, plate_model, params, memory, batch):
+    def _update_chains(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, chains: PersistentChains, batch: Any
+    ) -> tuple[dict[str, jax.Array], jax.Array, PersistentChains]:
+        """Latents at the new states, the mean acceptance rate of each datum, and the chains."""
         posterior = plate_model.posterior(params, batch, self.kernel.coordinates)
-        log_step_size, position, acceptance_rate = self._move(key, posterior, memory)
-        memory = ChainMemory(position if self.persistent else (), log_step_size, memory.num_visits + 1)
-        return plate_model.values(posterior, position), acceptance_rate, memory
+        log_step_size, position, acceptance_rate = self._move(key, posterior, chains)
+        chains = PersistentChains(position if self.persistent else (), log_step_size, chains.num_updates + 1)
+        return plate_model.values(posterior, position), acceptance_rate, chains
 
-    def _move(self, key, posterior, memory):
+    def _move(
+        self, key: jax.Array, posterior: PowerPosterior, chains: PersistentChains
+    ) -> tuple[jax.Array, Position, jax.Array]:
+        """Step size, last state and mean acceptance rate of each datum's chain."""
         kernel = self.kernel
 
-        def move(key, datum, memory):
+        def move(
+            key: jax.Array, datum: tuple[jax.Array, ...], chain: PersistentChains
+        ) -> tuple[jax.Array, Position, jax.Array]:
             target = posterior.target(datum)
             start_key, steps_key = jax.random.split(key)
-            position = memory.position if self.persistent else target.draw(start_key)
+            position = chain.position if self.persistent else target.draw(start_key)
             state = kernel.evaluate(target, position)
             temperature = jnp.ones((), state.log_likelihood.dtype)
             tuning = kernel.default_tuning(position)
 
-            def step(carry, key):
+            def step(
+                carry: tuple[ChainState, jax.Array], key: jax.Array
+            ) -> tuple[tuple[ChainState, jax.Array], jax.Array]:
                 state, log_step_size = carry
                 tuned = tuning._replace(step_size=jnp.exp(log_step_size))
                 state, info = kernel.step(key, state, target, temperature, tuned)
                 acceptance_rate = info["acceptance_rate"]
-                log_step_size = adapt_step_size(kernel, log_step_size, acceptance_rate, memory.num_visits)
+                log_step_size = adapt_step_size(kernel, log_step_size, acceptance_rate, chain.num_updates)
                 return (state, log_step_size), acceptance_rate
 
             keys = jax.random.split(steps_key, self.num_steps)
             unroll = self.num_steps if is_slow_kernel(kernel, posterior, position) else 1
-            (state, log_step_size), acceptance_rate = lax.scan(step, (state, memory.log_step_size), keys, unroll=unroll)
+            (state, log_step_size), acceptance_rate = lax.scan(step, (state, chain.log_step_size), keys, unroll=unroll)
             return log_step_size, state.position, acceptance_rate.mean()
 
         keys = jax.random.split(key, posterior.num_data)
-        return lax.stop_gradient(jax.vmap(move)(keys, posterior.rows, memory))
+        return lax.stop_gradient(jax.vmap(move)(keys, posterior.rows, chains))
 
 
 def check_chain(kernel: Kernel, num_steps: int) -> None:

@@ -1,4 +1,4 @@
-"""What a strategy with Markov chains remembers of each datum between its visits."""
+"""The state that a strategy with Markov chains keeps of each datum between updates: positions and step sizes."""
 
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -8,24 +8,24 @@ import jax.numpy as jnp
 
 from kaem_ppl.compilation import is_slow_in_loops
 
-from ..kernels.kernel import Kernel
+from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import Position, PowerPosterior
 from ..model.training_model import TrainingModel
 
 
-class ChainMemory(NamedTuple):
+class PersistentChains(NamedTuple):
     """One row for each datum.
 
     Attributes:
-        position: where its chain stands, arrays (num_data, ...) by site name, in the kernel's coordinates; () for chains
-            that start from the prior at each visit.
+        position: the chain's last state, arrays (num_data, ...) by site name, in the kernel's coordinates; () for chains
+            that start from the prior at each update.
         log_step_size: logarithm of the kernel's step size, shape (num_data, ...).
-        num_visits: how often the datum has been in a batch, shape (num_data,).
+        num_updates: how many batches have held the datum, shape (num_data,).
     """
 
     position: Position | tuple[()]
     log_step_size: jax.Array
-    num_visits: jax.Array
+    num_updates: jax.Array
 
 
 def draw_starts(
@@ -37,8 +37,8 @@ def draw_starts(
 
 
 @jax.jit
-def _draw(posterior, keys):
-    def draw(key, datum):
+def _draw(posterior: PowerPosterior, keys: jax.Array) -> Position:
+    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> Position:
         return posterior.target(datum).draw(key)
 
     for _ in keys.shape[1:]:
@@ -46,27 +46,29 @@ def _draw(posterior, keys):
     return jax.vmap(draw)(keys, posterior.rows)
 
 
-def remember(kernel: Kernel, position: Position | tuple[()], num_data: int, shape: tuple[int, ...] = ()) -> ChainMemory:
-    """The memory before the first visit; `shape` is that of one datum's step sizes."""
+def init_persistent_chains(
+    kernel: Kernel, position: Position | tuple[()], num_data: int, shape: tuple[int, ...] = ()
+) -> PersistentChains:
+    """The state before the first update; `shape` is that of one datum's step sizes."""
     log_step_size = jnp.full((num_data, *shape), jnp.log(kernel.initial_step_size))
-    return ChainMemory(position, log_step_size, jnp.zeros(num_data, jnp.int32))
+    return PersistentChains(position, log_step_size, jnp.zeros(num_data, jnp.int32))
 
 
 def adapt_step_size(
-    kernel: Kernel, log_step_size: jax.Array, acceptance_rate: jax.Array, num_visits: jax.Array
+    kernel: Kernel, log_step_size: jax.Array, acceptance_rate: jax.Array, num_updates: jax.Array
 ) -> jax.Array:
-    """Move the step size towards the kernel's target acceptance, less with each visit (Robbins and Monro 1951).
+    """Move the step size towards the kernel's target acceptance, less with each update (Robbins and Monro 1951).
 
     Args:
-        kernel: where it adapts nothing, nothing moves.
+        kernel: where it adapts nothing, the step size is returned as it is.
         log_step_size: any shape.
         acceptance_rate: of the step just taken, same shape.
-        num_visits: of the datum before this visit.
+        num_updates: of the datum before this one.
     """
     if not kernel.adapts:
         return log_step_size
-    gain = jax.lax.rsqrt(1.0 + num_visits)
-    # A step that met NaN says that it was too long.
+    gain = jax.lax.rsqrt(1.0 + num_updates)
+    # Treat a NaN acceptance rate as 0, so that the step size shrinks.
     return log_step_size + gain * (jnp.nan_to_num(acceptance_rate, nan=0.0) - kernel.target_acceptance)
 
 
@@ -74,9 +76,9 @@ def is_slow_kernel(kernel: Kernel, posterior: PowerPosterior, position: Position
     """Whether steps of a kernel are slow inside a loop, because of what the model does.
 
     Args:
-        kernel: what evaluates the model.
-        posterior: the problems.
-        position: of one of them; arrays, traced ones or their shapes.
+        kernel: the kernel.
+        posterior: of a batch.
+        position: of one datum; arrays, traced ones or their shapes.
     """
     arrays, structure = jax.tree.flatten((posterior, position))
     shapes = (jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)) for x in arrays)
@@ -84,8 +86,10 @@ def is_slow_kernel(kernel: Kernel, posterior: PowerPosterior, position: Position
 
 
 @lru_cache(maxsize=64)
-def _is_slow_kernel(kernel, structure, shapes):
-    def evaluate(posterior, position):
+def _is_slow_kernel(
+    kernel: Kernel, structure: jax.tree_util.PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...]
+) -> bool:
+    def evaluate(posterior: PowerPosterior, position: Position) -> ChainState:
         return kernel.evaluate(posterior.target(tuple(row[0] for row in posterior.rows)), position)
 
     return is_slow_in_loops(jax.make_jaxpr(evaluate)(*jax.tree.unflatten(structure, shapes)))

@@ -1,4 +1,4 @@
-"""What `fit` asks of a learning strategy."""
+"""The protocol of training strategies: how the gradient of the log-evidence is estimated."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -10,23 +10,23 @@ from ..model.training_model import TrainingModel
 
 
 class Strategy(Protocol):
-    """A way to estimate the gradient of the log-evidence: a value that `fit` calls and knows nothing else about.
+    """An estimator of the gradient of the log-evidence, as `fit` calls it.
 
-    A strategy may remember something about each datum, such as the present state of its Markov chain. `fit` keeps that
-    state, hands the strategy the rows of the batch at hand, and writes back what the strategy returns.
+    A strategy may keep a state of each datum, such as that of its Markov chain. `fit` stores it, passes the rows of the
+    batch to the strategy, and writes back what the strategy returns.
 
-    A strategy that learns a NumPyro program beside the model, such as an encoder, has it as the attribute `guide`: a
-    function of the model's arguments, whose `numpyro.param` sites are then learnt too and stand among `params`.
+    A strategy that learns a second NumPyro program, such as an encoder, has it as the attribute `guide`: a function of the
+    model's arguments, whose `numpyro.param` sites are then learnt too and are entries of `params`.
     """
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> Any:
-        """Return the state remembered between steps: a pytree of arrays (num_data, ...), or () for none."""
+        """Return the state kept between steps: a pytree of arrays (num_data, ...), or () for none."""
         ...
 
     def loss(
         self, key: jax.Array, plate_model: TrainingModel, params: Params, state: Any, batch: Any
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        """Evaluate the objective whose gradient in `params` the optimiser follows downhill.
+        """Evaluate the objective that the optimiser minimises over `params`.
 
         Args:
             key: fresh PRNG key of this step.
@@ -36,7 +36,7 @@ class Strategy(Protocol):
             batch: rows of the data, leading size batch_size; no datum appears twice.
 
         Returns:
-            The loss, a mean over the batch; and beside it scalar metrics by name, which `fit` averages over each epoch
+            The loss, a mean over the batch; and with it scalar metrics by name, which `fit` averages over each epoch
             into the history, and the new rows of the state.
         """
         ...
@@ -55,5 +55,5 @@ class Strategy(Protocol):
 
 
 def guide_of(strategy: Strategy) -> Callable | None:
-    """The program that a strategy learns beside the model, if there is one."""
+    """The strategy's guide, None without one."""
     return getattr(strategy, "guide", None)

@@ -1,4 +1,4 @@
-"""Maximum likelihood by variational inference: a guide, amortised over the data, proposes each datum's latents."""
+"""Maximum likelihood by amortised variational inference: a guide proposes the latents of each datum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from ..model.training_model import TrainingModel
 
 @dataclass(frozen=True)
 class VariationalMLE:
-    """Climb the importance-weighted bound on the evidence, with draws from a guide q(z | x) that is learnt too.
+    """Maximise the importance-weighted bound on the evidence, with draws from a guide q(z | x) that is learnt too.
 
-    With K draws z_k from the guide, which carry its derivatives,
+    With K reparameterised draws z_k from the guide,
 
         log p(x)  >=  E log 1/K sum_k p(x | z_k) (p(z_k) / q(z_k | x))^beta,    beta = 1;
 
@@ -46,7 +46,7 @@ class VariationalMLE:
     num_draws: int = 1
     kl_weight: float | Callable[[jax.Array], jax.Array] = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not callable(self.guide):
             raise TypeError(f"`guide` must be a NumPyro program of the model's arguments, got {self.guide!r}.")
         if self.num_draws < 1:
@@ -55,14 +55,14 @@ class VariationalMLE:
             raise ValueError(f"`kl_weight` must be positive, got {self.kl_weight}.")
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> jax.Array:
-        """Count visits from 0, for the schedule.
+        """Count updates from 0, for the schedule.
 
         Raises:
             ValueError: the guide's sites are not those of the model's latents, or have no differentiable draws.
         """
-        found = {}
+        found: dict[str, Any] = {}
 
-        def run():
+        def run() -> None:
             found.update(_run(self.guide, key, params, jax.tree.map(lambda leaf: leaf[:1], data)))
 
         jax.eval_shape(run)
@@ -82,12 +82,12 @@ class VariationalMLE:
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], jax.Array]]:
         """Return the negative bound, averaged over the batch; see `Strategy.loss`."""
 
-        def score(key):
+        def score(key: jax.Array) -> tuple[jax.Array, jax.Array]:
             latents, log_guide = self._propose(key, plate_model, params, batch)
             log_likelihood, log_prior = plate_model.log_densities(params, batch, latents)
             return log_likelihood, log_prior - log_guide
 
-        # What does not depend on the key, an encoder's pass over the data, is computed once for all draws.
+        # The encoder's pass over the data does not depend on the key, and is computed once for all draws.
         log_likelihood, log_ratio = jax.vmap(score)(jax.random.split(key, self.num_draws))
         kl_weight = self.kl_weight(state) if callable(self.kl_weight) else self.kl_weight
         bound = _log_mean(log_likelihood + kl_weight * log_ratio).mean()
@@ -105,17 +105,20 @@ class VariationalMLE:
         sites = _run(self.guide, key, params, batch)
         return {name: plate_model.data_first(sites[name]) for name in plate_model.latent}
 
-    def _propose(self, key, plate_model, params, batch):
+    def _propose(
+        self, key: jax.Array, plate_model: TrainingModel, params: Params, batch: Any
+    ) -> tuple[dict[str, jax.Array], jax.Array]:
+        """Latents of a batch from the guide, and their log-densities there."""
         sites = _run(self.guide, key, params, batch)
         latents = {name: sites[name]["value"] for name in plate_model.latent}
         return latents, sum(plate_model.site_log_prob(sites[name]) for name in plate_model.latent)
 
 
-def _run(guide, key, params, batch):
+def _run(guide: Callable, key: jax.Array, params: Params, batch: Any) -> dict[str, Any]:
     with handlers.trace() as sites, handlers.substitute(data=params), handlers.seed(rng_seed=key):
         call_model(guide, batch)
     return sites
 
 
-def _log_mean(log_weights):
+def _log_mean(log_weights: jax.Array) -> jax.Array:
     return logsumexp(log_weights, axis=0) - jnp.log(len(log_weights))

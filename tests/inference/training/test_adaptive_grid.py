@@ -1,3 +1,5 @@
+"""Adaptive grids: refits follow the draws, keep the density, and are compiled once."""
+
 import itertools
 
 import jax
@@ -143,7 +145,7 @@ def test_training_compiles_each_function_once(tmp_path):
     assert counts[2] == counts[5]
     saved = checkpoints.load(Place(3)).state
     resumed = fit(jax.random.key(0), model, x, state=saved, **settings)
-    of_training = [f"jit({name})" for name in ("_shuffle", "_run_steps", "_close", "_choose", "_refit")]
+    of_training = [f"jit({name})" for name in ("shuffle", "_run_steps", "_epoch_means", "_choose_rows", "_refit")]
     assert [compiled.count(name) for name in of_training] == [1] * len(of_training)
     np.testing.assert_array_equal(resumed.history["evaluation"], result.history["evaluation"][3:])
     domains = [state.grids["prior$grid"]["domain"] for state in states[:6]]

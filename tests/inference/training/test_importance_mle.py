@@ -1,3 +1,5 @@
+"""Training by importance sampling: gradients and metrics against closed forms."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,3 +1,5 @@
+"""Training by Markov chains: gradients against closed forms, and persistent chains."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,7 +54,7 @@ def test_chains_go_on_and_find_their_own_step(linear_gaussian):
     memory = strategy.init(jax.random.key(0), plate_model, params, x)
     start = memory.position["z"]
     memory, (acceptance_rate, z) = jax.lax.scan(visit, memory, jax.random.split(jax.random.key(1), 600))
-    np.testing.assert_array_equal(memory.num_visits, 600)
+    np.testing.assert_array_equal(memory.num_updates, 600)
     assert abs(acceptance_rate[300:].mean() - 0.574) < 0.03
     assert len(np.unique(memory.log_step_size)) == len(x)
     assert not np.array_equal(start, z[0])

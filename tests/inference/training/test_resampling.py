@@ -1,3 +1,5 @@
+"""Resampling: whole numbers of copies, unbiased, and of small variance."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,3 +72,13 @@ def test_vmaps_and_keeps_nan_visible(name):
     copies = jax.jit(jax.vmap(RESAMPLERS[name]))(jax.random.split(jax.random.key(10)), weights)
     assert copies[0].sum() == 50
     assert jnp.isnan(copies[1]).any()
+
+
+@pytest.mark.parametrize("name", RESAMPLERS)
+@pytest.mark.parametrize("weights", [[-0.2, 0.7, 0.5], [jnp.nan, 0.5, 0.5], [0.2, 0.2, 0.2]])
+def test_what_are_not_weights_is_refused(name, weights):
+    weights = jnp.array(weights)
+    with pytest.raises(ValueError, match="`weights` must be non-negative and sum to one"):
+        RESAMPLERS[name](jax.random.key(0), weights)
+    # Compiled, values are unknown: NaN instead of copies.
+    assert jnp.isnan(jax.jit(RESAMPLERS[name])(jax.random.key(0), weights)).any()

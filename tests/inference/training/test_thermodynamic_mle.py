@@ -1,3 +1,5 @@
+"""Training by replica exchange: gradients, evidence and ladders against closed forms."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,8 +110,8 @@ def test_cyclic_power(linear_gaussian):
     plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
     memory = strategy.init(jax.random.key(0), plate_model, params, x)
     assert memory.temperatures == ()
-    num_visits = jnp.array([0, 2, 4, 8, 12, 3])
-    memory = memory._replace(chains=memory.chains._replace(num_visits=num_visits))
+    num_updates = jnp.array([0, 2, 4, 8, 12, 3])
+    memory = memory._replace(chains=memory.chains._replace(num_updates=num_updates))
     temperatures = jax.vmap(strategy._temperatures)(memory)
     np.testing.assert_allclose(temperatures[:5, 1], middle, rtol=1e-5)
     np.testing.assert_array_equal(temperatures[:, [0, 2]], [[0, 1]] * len(x))

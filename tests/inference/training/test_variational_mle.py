@@ -1,3 +1,5 @@
+"""Training with a guide: bounds and gradients against closed forms."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np

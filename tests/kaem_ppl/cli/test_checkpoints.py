@@ -10,7 +10,7 @@ from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints, Place
 from kaem_ppl.cli.errors import CommandError
 from kaem_ppl.cli.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
-from kaem_ppl.inference.training.persistent_chains import ChainMemory
+from kaem_ppl.inference.training.persistent_chains import PersistentChains
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -21,7 +21,7 @@ def state_after(epoch):
         {"prior": optax.adam(1e-3), "generator": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, 0.9))},
         {"prior$params": "prior", "generator$params": "generator"},
     )
-    memory = ChainMemory({"z": jnp.ones((4, 2))}, jnp.full(4, -jnp.inf), jnp.zeros(4, jnp.int32))
+    memory = PersistentChains({"z": jnp.ones((4, 2))}, jnp.full(4, -jnp.inf), jnp.zeros(4, jnp.int32))
     key = jax.random.key_data(jax.random.key(3))
     return TrainingState(
         params, {}, optimizer.init(params), memory, jnp.int32(epoch), jnp.int32(0), {"loss": jnp.zeros(())}, key, (),
