@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml
 # Compiles a quarter faster than the default, and runs as fast.
 demo: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 demo: $(VENV)/.installed  ## train a KAEM on real digits and leave the results in runs/digits
-	$(RUN) -m kaem_ppl.demo
+	$(RUN) -m kaem_ppl.cli.demo
 
 train-vanilla train-langevin train-thermo train-variational: train-%: $(VENV)/.installed  ## train on a data set: make train-vanilla DATASET=MNIST
 	$(RUN) -m kaem_ppl.cli train $* --dataset $(or $(DATASET),$(error DATASET is missing: make $@ DATASET=MNIST)) $(FLAGS)

@@ -118,7 +118,7 @@ def make_runs(problem, quick):
     importance = ImportanceMLE(problem.num_particles, ess_threshold=0)
     langevin = LangevinMLE(MALA(), 20)
     runs = {
-        VAE: (gaussian, VariationalMLE(make_guide(problem.encoder, None))),
+        VAE: (gaussian, VariationalMLE(make_guide(problem.encoder, (problem.num_latents,)))),
         "Gaussian prior, importance": (gaussian, importance),
         "KAEM, importance": (tilted, importance),
     }
@@ -126,7 +126,7 @@ def make_runs(problem, quick):
         return runs
     return runs | {
         "KAEM, Langevin": (tilted, langevin),
-        "KAEM, variational": (tilted, VariationalMLE(make_guide(problem.encoder, 1))),
+        "KAEM, variational": (tilted, VariationalMLE(make_guide(problem.encoder, (problem.num_latents, 1)))),
         "Gaussian prior, Langevin": (gaussian, langevin),
         "KAEM, thermodynamic": (tilted, ThermodynamicMLE(MALA(), AdaptedLadder(4), 10)),
         "KAEM, pathwise importance": (tilted, PathwiseImportanceMLE(problem.num_particles)),

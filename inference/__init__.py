@@ -20,6 +20,7 @@ from .tempering.ladders import AdaptedLadder, GeometricLadder, GivenLadder, Ladd
 from .tempering.parallel_tempering import ParallelTempering
 from .tempering.tempered_smc import TemperedSMC
 from .training.adaptive_grid import AdaptiveGrid
+from .training.contrastive_mle import ContrastiveMLE
 from .training.fit import fit
 from .training.history import History
 from .training.importance_mle import ImportanceMLE, PathwiseImportanceMLE
@@ -39,6 +40,7 @@ __all__ = [
     "AdaptedLadder",
     "AdaptiveGrid",
     "AnnealedImportanceSampling",
+    "ContrastiveMLE",
     "Curve",
     "CyclicPower",
     "Diagnosis",

@@ -96,8 +96,8 @@ class SequenceKAEM:
 
         z_qp ~ exp(f_qp) pi_0 / Z_qp,    s_q = sum_p z_qp,    x_i ~ Categorical(logits = generator(s)_i)
 
-    Padding is masked: it says nothing about the latent, and is never generated. The mask is read from the tokens, inside
-    the likelihood, so that prior draws can still be shared by all data; a mask among the arguments would forbid that.
+    Padding is masked: it carries no information about the latent, and is never generated. The mask is computed from the
+    tokens, inside the likelihood, so that all data can share prior draws; a mask among the arguments would prevent that.
 
     Called as a NumPyro model. Sites: `z` of shape (data, Q, P), `x` of shape (data, length), plate `data`, parameters
     `prior$params` and `generator$params`.
@@ -129,7 +129,9 @@ class SequenceKAEM:
             return numpyro.sample("x", PaddedCategorical(generate(z.sum(-1)), self.padding).to_event(1), obs=x)
 
 
-def _prior(model, shape, num_components=None):
+def _prior(
+    model: "ProductKAEM | MixtureKAEM | SequenceKAEM", shape: tuple[int, ...], num_components: int | None = None
+) -> dist.Distribution:
     settings = {name: getattr(model, name) for name in ("basis", "domain", "reference", "adaptive_grid")}
     return kan_prior("prior", shape, num_components=num_components, **settings)
 

@@ -1,5 +1,6 @@
 """Maximum likelihood by Markov chains: one chain for each datum, a few steps at each update."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,10 +31,11 @@ class LangevinMLE:
             towards the target acceptance, less with each update.
         num_steps: steps of an update.
         persistent: whether chains continue from update to update.
+        initial_step_size: where the adaptation of the step size starts; None takes the kernel's default.
 
     Raises:
         TypeError: `kernel` is not a Markov kernel.
-        ValueError: `num_steps` is not positive.
+        ValueError: `num_steps` is not positive, or `initial_step_size` is given to a kernel that does not adapt.
 
     Sources: short-run chains as Nijkamp et al., arXiv 1912.01909, and Pang et al., arXiv 2006.08205, alg. 1.
     """
@@ -41,14 +43,16 @@ class LangevinMLE:
     kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value
     num_steps: int = 20
     persistent: bool = True
+    initial_step_size: float | None = None
 
     def __post_init__(self) -> None:
-        check_chain(self.kernel, self.num_steps)
+        check_chain(self.kernel, self.num_steps, self.initial_step_size)
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> PersistentChains:
         """Start a chain from a prior draw for each datum."""
         position = draw_starts(self.kernel, plate_model, (), key, data) if self.persistent else ()
-        return init_persistent_chains(self.kernel, position, jax.tree.leaves(data)[0].shape[0])
+        num_data = jax.tree.leaves(data)[0].shape[0]
+        return init_persistent_chains(self.kernel, position, num_data, initial_step_size=self.initial_step_size)
 
     def loss(
         self, key: jax.Array, plate_model: TrainingModel, params: Params, state: PersistentChains, batch: Any
@@ -115,14 +119,20 @@ class LangevinMLE:
         return lax.stop_gradient(jax.vmap(move)(keys, posterior.rows, chains))
 
 
-def check_chain(kernel: Kernel, num_steps: int) -> None:
-    """Refuse a kernel or a number of steps that no chain can run with.
+def check_chain(kernel: Kernel, num_steps: int, initial_step_size: float | None) -> None:
+    """Check the settings of a chain.
 
     Raises:
         TypeError: `kernel` is not a Markov kernel.
-        ValueError: `num_steps` is not positive.
+        ValueError: `num_steps` is not positive, or `initial_step_size` is given to a kernel that does not adapt.
     """
     if not isinstance(kernel, Kernel):
         raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `ULA(0.01)`, got {kernel!r}.")
     if num_steps < 1:
         raise ValueError(f"`num_steps` must be at least 1, got {num_steps}.")
+    if initial_step_size is None:
+        return
+    if not kernel.adapts:
+        raise ValueError(f"`initial_step_size` is where adaptation starts, but {kernel!r} does not adapt.")
+    if not 0 < initial_step_size < math.inf:
+        raise ValueError(f"`initial_step_size` must be positive and finite, got {initial_step_size}.")

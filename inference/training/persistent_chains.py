@@ -47,10 +47,23 @@ def _draw(posterior: PowerPosterior, keys: jax.Array) -> Position:
 
 
 def init_persistent_chains(
-    kernel: Kernel, position: Position | tuple[()], num_data: int, shape: tuple[int, ...] = ()
+    kernel: Kernel,
+    position: Position | tuple[()],
+    num_data: int,
+    shape: tuple[int, ...] = (),
+    initial_step_size: float | None = None,
 ) -> PersistentChains:
-    """The state before the first update; `shape` is that of one datum's step sizes."""
-    log_step_size = jnp.full((num_data, *shape), jnp.log(kernel.initial_step_size))
+    """The state before the first update.
+
+    Args:
+        kernel: the kernel.
+        position: of the chains, or () where they start from the prior at each update.
+        num_data: rows of the data.
+        shape: of one datum's step sizes.
+        initial_step_size: where adaptation starts; None takes the kernel's.
+    """
+    start = kernel.initial_step_size if initial_step_size is None else initial_step_size
+    log_step_size = jnp.full((num_data, *shape), jnp.log(start))
     return PersistentChains(position, log_step_size, jnp.zeros(num_data, jnp.int32))
 
 

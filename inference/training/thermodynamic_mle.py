@@ -95,6 +95,7 @@ class ThermodynamicMLE:
         num_steps: M, sweeps of an update.
         objective: one of the three.
         persistent: whether replicas continue from update to update, rather than from prior draws.
+        initial_step_size: where the adaptation of the step sizes starts; None takes the kernel's default.
 
     Raises:
         TypeError: `kernel` is not a Markov kernel, or `ladder` not a ladder.
@@ -106,9 +107,10 @@ class ThermodynamicMLE:
     num_steps: int = 20
     objective: Literal["fisher", "thermodynamic", "steppingstone"] = "fisher"
     persistent: bool = True
+    initial_step_size: float | None = None
 
     def __post_init__(self) -> None:
-        check_chain(self.kernel, self.num_steps)
+        check_chain(self.kernel, self.num_steps, self.initial_step_size)
         if not isinstance(self.ladder, CyclicPower):
             check_ladder(self.ladder, "ThermodynamicMLE", from_prior=True)
         if self.objective not in ("fisher", "thermodynamic", "steppingstone"):
@@ -126,7 +128,8 @@ class ThermodynamicMLE:
         position = draw_starts(self.kernel, plate_model, shape, key, data) if self.persistent else ()
         num_data = jax.tree.leaves(data)[0].shape[0]
         temperatures = jnp.tile(jnp.array(self.ladder.temperatures), (num_data, 1)) if self.ladder.adapts else ()
-        return PersistentPopulation(init_persistent_chains(self.kernel, position, num_data, shape), temperatures)
+        chains = init_persistent_chains(self.kernel, position, num_data, shape, self.initial_step_size)
+        return PersistentPopulation(chains, temperatures)
 
     def loss(
         self, key: jax.Array, plate_model: TrainingModel, params: Params, state: PersistentPopulation, batch: Any

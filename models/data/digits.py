@@ -13,10 +13,10 @@ IMAGE_SHAPE = (8, 8)
 
 
 class Digits(NamedTuple):
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes:
-        images: grey levels in [0, 1], float32, shape (num_images, 64), rows of 8x8 images one after another.
+        images: grey levels in [0, 1], float32, shape (num_images, 64), flattened 8x8 images.
         labels: the digits 0 to 9, shape (num_images,).
     """
 

@@ -23,7 +23,7 @@ def read_idx(path: Path, num_axes: int) -> np.ndarray:
         An array of uint8.
 
     Raises:
-        DataFileError: the file is not gzipped, ends too soon, has another magic number, or its size is not what it says.
+        DataFileError: the file is not gzipped, is truncated, has another magic number, or another size than its header.
 
     Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits, 1998: file formats.
     """

@@ -117,7 +117,7 @@ def test_training_compiles_each_function_once(tmp_path):
     # Oracle: JAX's own count of compilations: epochs 3, 4 and 6 refit, after the refit of epoch 2 has compiled all; every
     # epoch is evaluated and saved. A checkpoint goes on to the same evaluations by the programs that are there.
     pytest.importorskip("orbax.checkpoint")
-    from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints, Place
+    from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
 
     checkpoints, compiled = Checkpoints(tmp_path, num_kept=6), []
     jax.monitoring.register_event_duration_secs_listener(

@@ -42,18 +42,19 @@ def test_gradient_is_the_gradient_of_the_log_evidence(linear_gaussian, strategy)
 
 
 def test_chains_go_on_and_find_their_own_step(linear_gaussian):
-    # Oracle: the target acceptance itself, after 30 visits; and the closed-form posterior mean of each datum.
-    strategy, x = LangevinMLE(MALA(), 10), linear_gaussian.x
+    # Oracle: the target acceptance itself, after 300 updates; and the closed-form posterior mean of each datum.
+    strategy, x = LangevinMLE(MALA(), 10, initial_step_size=1e-3), linear_gaussian.x
     plate_model, params = training_model_of(linear_gaussian, x), linear_gaussian.params
 
     @jax.jit
-    def visit(memory, key):
+    def update(memory, key):
         _, (metrics, memory) = strategy.loss(key, plate_model, params, memory, x)
         return memory, (metrics["acceptance_rate"], memory.position["z"])
 
     memory = strategy.init(jax.random.key(0), plate_model, params, x)
+    np.testing.assert_allclose(jnp.exp(memory.log_step_size), 1e-3, rtol=1e-5)
     start = memory.position["z"]
-    memory, (acceptance_rate, z) = jax.lax.scan(visit, memory, jax.random.split(jax.random.key(1), 600))
+    memory, (acceptance_rate, z) = jax.lax.scan(update, memory, jax.random.split(jax.random.key(1), 600))
     np.testing.assert_array_equal(memory.num_updates, 600)
     assert abs(acceptance_rate[300:].mean() - 0.574) < 0.03
     assert len(np.unique(memory.log_step_size)) == len(x)
@@ -63,7 +64,7 @@ def test_chains_go_on_and_find_their_own_step(linear_gaussian):
     residual = x - params["weight"] @ params["prior_loc"] - params["offset"]
     whitened = jnp.linalg.solve(precision, scaled.T @ residual.T / params["noise"] ** 2).T
     mean = params["prior_loc"] + params["prior_scale"] * whitened
-    # 500 visits of an autocorrelation well under 2, a posterior deviation under 1: five standard errors of 0.065.
+    # 500 updates of an autocorrelation well under 2, a posterior deviation under 1: five standard errors of 0.065.
     np.testing.assert_allclose(z[100:, :, 0].mean(0), mean, atol=0.32)
 
 
@@ -81,3 +82,5 @@ def test_refuses():
         LangevinMLE(0.1)
     with pytest.raises(ValueError, match="`num_steps` must be at least 1, got 0"):
         LangevinMLE(num_steps=0)
+    with pytest.raises(ValueError, match="`initial_step_size` is where adaptation starts"):
+        LangevinMLE(MALA(0.1), initial_step_size=0.1)

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints, Place
 from kaem_ppl.cli.errors import CommandError
-from kaem_ppl.cli.structure import describe, rebuild
+from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
+from kaem_ppl.cli.storage.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
 from kaem_ppl.inference.training.persistent_chains import PersistentChains
 

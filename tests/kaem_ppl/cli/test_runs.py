@@ -17,8 +17,8 @@ pytest.importorskip("grain")
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 from kaem_ppl.cli import main
-from kaem_ppl.cli.checkpoints import Checkpoints
-from kaem_ppl.cli.figures import sine_spectrum
+from kaem_ppl.cli.commands.figures import sine_spectrum
+from kaem_ppl.cli.storage.checkpoints import Checkpoints
 
 TINY = (
     "--num-latents 2 --num-components 1 --num-basis 5 --batch-size 8 --num-epochs 2 --schedule constant "
@@ -150,9 +150,9 @@ def test_colours_texts_fields_and_baselines(workplace, capsys):
     run("sample fields --num-samples 3")
     assert Path("fields/samples/spectra.png").stat().st_size > 1000
 
-    run(f"train variational --model vae --dataset DIGITS --num-train 16 {TINY} --run-dir vae")
+    run(f"train variational --kind vae --dataset DIGITS --num-train 16 {TINY} --run-dir vae")
     run("sample vae --num-samples 3")
-    run(f"train langevin --model latent-ebm --num-steps 2 --dataset DIGITS --num-train 16 {TINY} --run-dir ebm")
+    run(f"train langevin --kind latent-ebm --num-steps 2 --dataset DIGITS --num-train 16 {TINY} --run-dir ebm")
     run("sample ebm --num-samples 3")
     capsys.readouterr()
     assert main(["evidence", "ebm"]) == 2
@@ -187,7 +187,7 @@ def test_data_in_a_file_and_epochs_cut_short(workplace, capsys):
     shutil.rmtree("file/checkpoints/000002")
     capsys.readouterr()
     run("train --resume file")
-    assert "going on after epoch 2, step 10" in capsys.readouterr().out
+    assert "resuming after epoch 2, step 10" in capsys.readouterr().out
     assert_equal(last("file").state, whole.state)
     assert last("file").rows == whole.rows
 
@@ -210,7 +210,7 @@ def test_a_failed_job_does_not_stop_the_rest(workplace, capfd):
     lines = capfd.readouterr().out.splitlines()
     assert "failed, status 2" in lines[-2]
     assert "done" in lines[-1]
-    assert len(rows("runs/digits-vanilla")) == 2
+    assert len(rows("runs/digits-importance")) == 2
 
 
 @pytest.mark.exhaustive

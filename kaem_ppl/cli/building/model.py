@@ -1,28 +1,28 @@
-"""From settings to values: model, strategy and optimiser of a run."""
+"""Build the model, strategy and optimiser of a run from its settings, and draw from the model."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-import numpyro
 import numpyro.distributions as dist
 import optax
 from jax import Array
 from numpyro import handlers
-from numpyro.distributions import biject_to
 
 import kaem_ppl
 
-from ..basis import Basis
-from ..distributions.base import TiltedDistribution
-from ..inference import (
+from ...basis import Basis
+from ...distributions.base import TiltedDistribution
+from ...inference import (
     MALA,
     ULA,
     AdaptedLadder,
+    ContrastiveMLE,
     CyclicPower,
     ImportanceMLE,
+    Kernel,
+    Ladder,
     LangevinMLE,
     PowerLadder,
     Strategy,
@@ -33,14 +33,15 @@ from ..inference import (
     stratified_resampling,
     systematic_resampling,
 )
-from ..inference.model.parameters import Params, read_parameters
-from ..models import (
+from ...inference.model.parameters import Params, read_parameters
+from ...models import (
+    AmortizedGuide,
     ConvEncoder,
     ConvGenerator,
     Dataset,
-    Encoder,
     GaussianModel,
     Generator,
+    ImageModel,
     KANGenerator,
     LatentEBM,
     MixtureKAEM,
@@ -49,14 +50,14 @@ from ..models import (
     ProductKAEM,
     SequenceGenerator,
     SequenceKAEM,
+    Standardized,
     sample_langevin_prior,
-    to_unit_interval,
 )
-from ..primitives import kan_prior
-from .config import Config
+from ...primitives import kan_prior
+from ..errors import CommandError
+from ..settings.config import Config
+from ..settings.tables import ImportanceSettings, LangevinSettings, ModelSettings, ThermoSettings, VariationalSettings
 from .data import is_field
-from .errors import CommandError
-from .latent_ebm import LatentEBMMLE
 
 _RESAMPLERS = {
     "residual": residual_resampling,
@@ -65,111 +66,66 @@ _RESAMPLERS = {
 }
 
 
-@dataclass(frozen=True)
-class Standardized:
-    """A generator whose inputs are brought to mean 0 and standard deviation 1.
-
-    Attributes:
-        generator: takes them.
-        mean: of the inputs as they come.
-        std: their standard deviation.
-    """
-
-    generator: Generator
-    mean: float
-    std: float
-
-    def __call__(self, name: str) -> Callable[[Array], Array]:
-        """Register the generator's parameters and return a function of inputs (..., in)."""
-        generate = self.generator(name)
-        return lambda x: generate((x - self.mean) / self.std)
-
-
-@dataclass(frozen=True, eq=False)
-class ImageModel:
-    """A model of grey levels that is given images as they are stored: bytes, a quarter of the memory.
-
-    Attributes:
-        model: of grey levels in [0, 1].
-        is_flat: whether it wants the pixels of an image one after another.
-    """
-
-    model: Callable
-    is_flat: bool
-
-    def __call__(self, x: Array | None = None, size: int | None = None) -> Array:
-        """Condition on images (num_data, height, width, channels), or generate `size` of them."""
-        if x is None:
-            return self.model(size=size)
-        levels = to_unit_interval(x)
-        return self.model(levels.reshape(len(levels), -1) if self.is_flat else levels)
-
-
-@dataclass(frozen=True, eq=False)
-class AmortizedGuide:
-    """q(z | x): normal by an encoder, mapped onto the support of the prior.
-
-    Attributes:
-        encoder: from grey levels to loc and scale of Q numbers.
-        shape: of a datum's latent, Q numbers in all.
-        support: of each of them.
-    """
-
-    encoder: Encoder
-    shape: tuple[int, ...]
-    support: dist.constraints.Constraint
-
-    def __call__(self, x: Array) -> None:
-        """Sample `z` for each datum."""
-        loc, scale = (y.reshape(-1, *self.shape) for y in self.encoder("encoder")(to_unit_interval(x)))
-        posterior = dist.TransformedDistribution(dist.Normal(loc, scale), biject_to(self.support))
-        with numpyro.plate("data", len(x)):
-            numpyro.sample("z", posterior.to_event(len(self.shape)))
-
-
 def build_model(config: Config, dataset: Dataset) -> Callable:
     """The model of a run.
 
     Args:
         config: settings.
-        dataset: whose shape and vocabulary it takes; any split.
+        dataset: any split; its shape and vocabulary are those of the model.
 
     Raises:
         CommandError: settings do not fit each other or the data.
     """
     settings = config.model
     if dataset.vocabulary is not None:
-        return _sequence_model(config, dataset)
+        return _build_sequence_model(config, dataset)
     if settings.generator == "sequence":
         raise CommandError(f"generator is 'sequence', and {config.dataset} has no texts: expected kan, mlp or conv.")
     event_shape = dataset.values.shape[1:]
     output = None if is_field(config) else jax.nn.sigmoid
-    generator = _generator(settings, event_shape, output)
-    return ImageModel(_kaem_or_baseline(settings, generator), settings.generator != "conv")
+    generator = _build_generator(settings, event_shape, output)
+    return ImageModel(_build_model(settings, generator), settings.generator != "conv")
 
 
 def build_strategy(config: Config, model: Callable, dataset: Dataset) -> Strategy:
-    """How the model is learnt."""
+    """The training strategy."""
     settings = config.strategy
-    if config.mode == "vanilla":
-        return ImportanceMLE(settings.num_particles, settings.ess_threshold, _RESAMPLERS[settings.resampler])
-    if config.mode == "variational":
-        return VariationalMLE(_guide(config, dataset), settings.num_draws)
-    kernel = (ULA if settings.kernel == "ula" else MALA)(settings.step_size)
-    if config.mode == "langevin":
-        langevin = LangevinMLE(kernel, settings.num_steps, settings.persistent)
-        return LatentEBMMLE(model.model, langevin) if config.model.kind == "latent-ebm" else langevin
-    num_temperatures = settings.num_temperatures
-    ladder = {
-        0: lambda: AdaptedLadder(num_temperatures),
-        1: lambda: PowerLadder(num_temperatures, *settings.power),
-        2: lambda: CyclicPower(num_temperatures, *settings.power, settings.power_period),
-    }[len(settings.power)]()
-    return ThermodynamicMLE(kernel, ladder, settings.num_steps, settings.objective, settings.persistent)
+    match settings:
+        case ImportanceSettings():
+            return ImportanceMLE(settings.num_particles, settings.ess_threshold, _RESAMPLERS[settings.resampler])
+        case VariationalSettings():
+            return VariationalMLE(_build_guide(config, dataset), settings.num_draws)
+        case ThermoSettings():
+            kernel, initial_step_size = _build_kernel(settings)
+            return ThermodynamicMLE(
+                kernel, _build_ladder(settings), settings.num_steps, settings.objective, settings.persistent,
+                initial_step_size,
+            )  # fmt: skip
+    kernel, initial_step_size = _build_kernel(settings)
+    langevin = LangevinMLE(kernel, settings.num_steps, settings.persistent, initial_step_size)
+    return _contrastive(model.model, langevin) if config.model.kind == "latent-ebm" else langevin
+
+
+def _build_kernel(settings: LangevinSettings) -> tuple[Kernel, float | None]:
+    """The kernel, and where the adaptation of its step size starts."""
+    if settings.kernel == "ula":
+        return ULA(settings.step_size), None
+    return MALA(), settings.step_size
+
+
+def _build_ladder(settings: ThermoSettings) -> Ladder | CyclicPower:
+    match settings.power:
+        case ():
+            return AdaptedLadder(settings.num_temperatures)
+        case (power,):
+            return PowerLadder(settings.num_temperatures, power)
+        case (low, high):
+            return CyclicPower(settings.num_temperatures, low, high, settings.power_period)
+    raise AssertionError(settings.power)
 
 
 def build_optimizer(config: Config, num_data: int) -> optax.GradientTransformation:
-    """Adam, with the schedule and the clipping of the settings."""
+    """Adam, with the learning-rate schedule and gradient clipping of the settings."""
     settings = config.training
     rate = settings.learning_rate
     if settings.schedule == "cosine":
@@ -188,9 +144,9 @@ def build_prior(config: Config, params: Params) -> TiltedDistribution | None:
         return kan_prior(
             "prior",
             (settings.num_latents,) if is_mixture else (settings.num_latents, settings.num_components),
-            basis=_basis(settings),
+            basis=build_basis(settings),
             domain=settings.domain,
-            reference=_reference(settings),
+            reference=build_reference(settings),
             num_components=settings.num_components if is_mixture else None,
         )
 
@@ -215,13 +171,13 @@ def generate(key: Array, model: Callable, params: Params, num_samples: int) -> A
         Shape (num_samples, ...), as the model has them.
     """
     prior_key, model_key = jax.random.split(key)
-    latents = {}
+    latents: dict[str, Array] = {}
     inner = getattr(model, "model", model)
     if isinstance(inner, LatentEBM):
         latents["z"] = sample_langevin_prior(prior_key, inner, params, num_draws=num_samples)
 
     @jax.jit
-    def draw(key, values):
+    def draw(key: Array, values: Params) -> Array:
         with handlers.trace() as sites, handlers.substitute(data=values), handlers.seed(rng_seed=key):
             model(size=num_samples)
         return (sites["mean"] if "mean" in sites else sites["x"])["value"]
@@ -229,7 +185,15 @@ def generate(key: Array, model: Callable, params: Params, num_samples: int) -> A
     return draw(model_key, {**params, **latents})
 
 
-def _kaem_or_baseline(settings, generator):
+def _contrastive(ebm: LatentEBM, posterior: LangevinMLE) -> ContrastiveMLE:
+    def sample_prior(key: Array, params: Params, num_draws: int) -> Array:
+        return sample_langevin_prior(key, ebm, params, num_draws=num_draws)
+
+    return ContrastiveMLE(ebm.log_prior, sample_prior, posterior)
+
+
+def _build_model(settings: ModelSettings, generator: Generator) -> Callable:
+    """A KAEM or a baseline."""
     if settings.kind == "vae":
         return GaussianModel(settings.num_latents, generator, settings.scale)
     if settings.kind == "latent-ebm":
@@ -238,14 +202,14 @@ def _kaem_or_baseline(settings, generator):
     return (ProductKAEM if settings.layout == "product" else MixtureKAEM)(
         (settings.num_latents, settings.num_components),
         generator,
-        _basis(settings),
+        build_basis(settings),
         settings.domain,
-        _reference(settings),
+        build_reference(settings),
         settings.scale,
     )
 
 
-def _sequence_model(config, dataset):
+def _build_sequence_model(config: Config, dataset: Dataset) -> SequenceKAEM:
     settings = config.model
     if settings.kind != "kaem" or settings.layout != "product" or settings.generator != "sequence":
         raise CommandError(
@@ -253,7 +217,9 @@ def _sequence_model(config, dataset):
             f"{settings.kind}, {settings.layout} and {settings.generator}."
         )
     if config.mode == "variational":
-        raise CommandError("mode is 'variational', and encoders are for images: expected vanilla, langevin or thermo.")
+        raise CommandError(
+            "mode is 'variational', and encoders are for images: expected importance, langevin or thermo."
+        )
     if settings.width % settings.num_heads:
         raise CommandError(f"width is {settings.width}: expected a multiple of num_heads, {settings.num_heads}.")
     decoder = SequenceGenerator(
@@ -262,10 +228,12 @@ def _sequence_model(config, dataset):
     )  # fmt: skip
     shape = (settings.num_latents, settings.num_components)
     generator = _standardized(settings, decoder)
-    return SequenceKAEM(shape, generator, _basis(settings), settings.domain, _reference(settings))
+    return SequenceKAEM(shape, generator, build_basis(settings), settings.domain, build_reference(settings))
 
 
-def _generator(settings, event_shape, output):
+def _build_generator(
+    settings: ModelSettings, event_shape: tuple[int, ...], output: Callable[[Array], Array] | None
+) -> Generator:
     if settings.generator == "conv":
         network = ConvGenerator(settings.num_latents, event_shape, settings.hidden, output=output)
     else:
@@ -275,20 +243,29 @@ def _generator(settings, event_shape, output):
     return network if settings.kind != "kaem" else _standardized(settings, network)
 
 
-def _standardized(settings, network):
-    """Inputs of the generator are sums of P latents, or one of a mixture; what they are before anything is learnt."""
+def _standardized(settings: ModelSettings, network: Generator) -> Generator:
+    """Standardise inputs, sums of P latents or one of a mixture, by their moments before training."""
     num_terms = settings.num_components if settings.layout == "product" else 1
-    reference = _reference(settings)
+    reference = build_reference(settings)
     return Standardized(network, num_terms * float(reference.mean), math.sqrt(num_terms * float(reference.variance)))
 
 
-def _basis(settings) -> Basis:
+def build_basis(settings: ModelSettings) -> Basis:
+    """The basis of the prior's energies.
+
+    Raises:
+        CommandError: it does not exist in this size.
+    """
     kind = getattr(kaem_ppl, settings.basis)
     first = {"Fourier": "num_frequencies", "Chebyshev": "degree"}.get(settings.basis, "num_grid")
-    return kind(**{first: settings.num_basis})
+    try:
+        return kind(**{first: settings.num_basis})
+    except ValueError as error:
+        raise CommandError(f"--num-basis is {settings.num_basis}, but {error}") from error
 
 
-def _reference(settings):
+def build_reference(settings: ModelSettings) -> dist.Distribution:
+    """The distribution that the prior tilts."""
     low, high = settings.domain
     return {
         "uniform": lambda: dist.Uniform(low, high),
@@ -297,7 +274,7 @@ def _reference(settings):
     }[settings.reference]()
 
 
-def _guide(config, dataset):
+def _build_guide(config: Config, dataset: Dataset) -> AmortizedGuide:
     settings = config.model
     event_shape = dataset.values.shape[1:]
     is_product = settings.kind == "kaem" and settings.layout == "product"
@@ -306,5 +283,5 @@ def _guide(config, dataset):
         encoder = ConvEncoder(event_shape, math.prod(shape), settings.encoder_hidden)
     else:
         encoder = MLPEncoder((math.prod(event_shape), *settings.encoder_hidden, math.prod(shape)))
-    support = _reference(settings).support if settings.kind == "kaem" else dist.constraints.real
+    support = build_reference(settings).support if settings.kind == "kaem" else dist.constraints.real
     return AmortizedGuide(encoder, shape, support)

@@ -1,4 +1,4 @@
-"""The data of a run, as its settings want them."""
+"""Load and preprocess the data of a run."""
 
 import dataclasses
 import hashlib
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..models import (
+from ...models import (
     DATASETS,
     CelebA,
     DarcyFlow,
     Dataset,
+    DatasetSource,
     LogNormalPermeability,
     PennTreebank,
     SMSSpam,
@@ -22,44 +23,52 @@ from ..models import (
     resize_images,
     subset,
 )
-from .config import Config
-from .errors import CommandError
+from ..errors import CommandError
+from ..settings.config import Config
+from ..settings.tables import DataSettings
 
 
 def load_data(config: Config, split: str, progress_bar: bool) -> Dataset:
-    """Read the split `train` or `test`, and make of it what the settings say.
+    """Read the split `train` or `test`, preprocessed as the settings say.
 
     Raises:
-        CommandError: fewer data are there than asked for, or what is asked for has no meaning for them.
-        FileNotFoundError: a file is missing.
+        CommandError: a file is missing, there are fewer data than asked for, or a setting has no meaning for them.
         DataFileError: a file is damaged.
     """
-    dataset = _shape(config, load_dataset(_source(config), split, progress_bar=progress_bar), split)
+    try:
+        loaded = load_dataset(_source(config), split, progress_bar=progress_bar)
+    except FileNotFoundError as error:
+        path = str(error).split(" is missing")[0]
+        raise CommandError(
+            f"{path} is missing: download it by `kaem data {config.dataset}`, put the official file there, or set "
+            "KAEM_DATA_DIR to the folder that holds the data sets' folders."
+        ) from error
+    dataset = _preprocess(config, loaded, split)
     if config.data.stream and split == "train" and not isinstance(dataset.values, np.memmap):
-        return dataclasses.replace(dataset, values=_map(dataset.values, data_dir() / "streamed"))
+        return dataclasses.replace(dataset, values=_write_and_map(dataset.values, data_dir() / "streamed"))
     return dataset
 
 
-def _shape(config, dataset, split):
+def _preprocess(config: Config, dataset: Dataset, split: str) -> Dataset:
     settings = config.data
     if dataset.vocabulary is None and not is_field(config):
-        dataset = _shape_images(dataset, settings)
+        dataset = _preprocess_images(dataset, settings)
     elif settings.grey or (dataset.vocabulary is not None and settings.size is not None):
         raise CommandError(f"size and grey concern images, and {config.dataset} has none: leave them out.")
     wanted = {"train": settings.num_train, "test": settings.num_test}[split]
     if wanted is None:
         return dataset
     if wanted > len(dataset):
-        raise CommandError(f"--num-{split} is {wanted}, but {config.dataset} has {len(dataset)} data to {split} on.")
+        raise CommandError(f"--num-{split} is {wanted}, but {config.dataset} has {len(dataset)} {split} data.")
     return subset(dataset, wanted, config.seed)
 
 
 def is_field(config: Config) -> bool:
-    """Whether data are fields, whose values have a unit and no bounds."""
+    """Whether data are physical fields, whose values have a unit and no bounds."""
     return isinstance(DATASETS[config.dataset], DarcyFlow)
 
 
-def _source(config):
+def _source(config: Config) -> DatasetSource:
     settings, source = config.data, DATASETS[config.dataset]
     if isinstance(source, SMSSpam | PennTreebank):
         return dataclasses.replace(source, length=settings.length, vocabulary_size=settings.vocabulary_size)
@@ -73,7 +82,7 @@ def _source(config):
     return source
 
 
-def _shape_images(dataset, settings):
+def _preprocess_images(dataset: Dataset, settings: DataSettings) -> Dataset:
     images = dataset.values
     if settings.size is not None:
         images = resize_images(images, (settings.size, settings.size))
@@ -82,8 +91,8 @@ def _shape_images(dataset, settings):
     return dataclasses.replace(dataset, values=images)
 
 
-def _map(values: np.ndarray, folder: Path) -> np.ndarray:
-    """The same values, in a file that is named by what is in it and mapped into memory."""
+def _write_and_map(values: np.ndarray, folder: Path) -> np.ndarray:
+    """The same values as a memory map of a file that is named by the hash of its content."""
     digest = hashlib.sha256(repr((values.shape, values.dtype.str)).encode())
     digest.update(np.ascontiguousarray(values).data)
     path = folder / f"{digest.hexdigest()}.npy"

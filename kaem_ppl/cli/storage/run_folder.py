@@ -1,12 +1,14 @@
-"""The folder of a run: all there is to know of it, with no path in it, so that it can be moved."""
+"""The folder of a run and its files; none of them holds a path, so that the folder can be moved."""
 
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -15,12 +17,12 @@ from typing import TYPE_CHECKING
 import jax
 import numpy as np
 
+from ..errors import CommandError
+from ..settings.config import Config, read_config
 from .checkpoints import Checkpoints
-from .config import Config, read_config
-from .errors import CommandError
 
 if TYPE_CHECKING:
-    from ..inference.model.parameters import Params
+    from ...inference.model.parameters import Params
 
 _PACKAGES = ("kaem-ppl", "jax", "jaxlib", "numpyro", "optax", "flax", "orbax-checkpoint", "grain", "blackjax", "numpy")
 
@@ -37,12 +39,12 @@ class RunFolder:
 
     @property
     def plots(self) -> Path:
-        """Where figures go; made where it is missing."""
+        """Folder of the figures; created if it is missing."""
         return self._folder("plots")
 
     @property
     def samples(self) -> Path:
-        """Where generated data go; made where it is missing."""
+        """Folder of generated data; created if it is missing."""
         return self._folder("samples")
 
     def checkpoints(self, num_kept: int = 3) -> Checkpoints:
@@ -60,14 +62,17 @@ class RunFolder:
         return read_config(self.path / "config.toml")
 
     def create(self, config: Config) -> None:
-        """Make the folder, with settings and versions in it.
+        """Create the folder, with settings and versions in it.
 
         Raises:
-            CommandError: there is something already.
+            CommandError: it exists and is not empty, or can't be written.
         """
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise CommandError(f"{self.path} is not empty: give another --run-dir, or continue it by --resume.")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CommandError(f"{self.path} can't be created: {error.strerror}.") from error
         versions = {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -77,14 +82,14 @@ class RunFolder:
             **{name: _version(name) for name in _PACKAGES},
         }
         self.write("versions.json", json.dumps(versions, indent=2) + "\n")
-        # Last: what has settings is a run.
+        # Last: a folder with settings is a run.
         self.write("config.toml", config.to_toml())
 
     def remove(self) -> None:
-        """Take back what `create` made, where no run came of it."""
-        for name in ("config.toml", "versions.json"):
+        """Undo `create`, where training could not start."""
+        for name in ("config.toml", "versions.json", ".lock"):
             (self.path / name).unlink(missing_ok=True)
-        # What somebody else put there stays.
+        # Other files stay, and the folder with them.
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
@@ -97,7 +102,7 @@ class RunFolder:
         self.write("history.csv", text.getvalue())
 
     def write(self, name: str, text: str) -> None:
-        """Write a file of text, which is never there in part."""
+        """Write a file of text, atomically."""
         part = self.path / f".{name}.{os.getpid()}.part"
         try:
             part.write_text(text, encoding="utf-8")
@@ -106,31 +111,43 @@ class RunFolder:
             part.unlink(missing_ok=True)
             raise CommandError(f"{self.path / name} can't be written: {error.strerror}.", status=1) from error
 
-    def _folder(self, name):
+    def check_writable(self) -> None:
+        """Raise before long work whose results could not be written.
+
+        Raises:
+            CommandError: files can't be created in the folder.
+        """
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise CommandError(f"{self.path} is read-only: results are written there. Copy the run to another folder.")
+
+    def _folder(self, name: str) -> Path:
         folder = self.path / name
         folder.mkdir(exist_ok=True)
         return folder
 
 
 def save_parameters(path: Path, params: "Params") -> None:
-    """Write parameters as NumPy arrays, named by their site and their path inside it, such as `prior$params/coef`."""
+    """Write parameters as NumPy arrays, named by site and path, such as `prior$params/coef`."""
     leaves = jax.tree.leaves_with_path(params)
     np.savez(path, **{jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(x) for keys, x in leaves})
 
 
-def new_run_folder(config: Config, root: Path = Path("runs")) -> RunFolder:
-    """A folder that does not exist yet, named by data set and mode."""
+def run_folders(config: Config, root: Path = Path("runs")) -> Iterator[RunFolder]:
+    """Folders for runs of these settings, named by data set and mode, the second ending in -2, and so on."""
     name = f"{config.dataset.lower()}-{config.mode}"
     if config.model.kind != "kaem":
         name = f"{config.dataset.lower()}-{config.model.kind}"
-    path, number = root / name, 1
-    while path.exists():
-        number += 1
-        path = root / f"{name}-{number}"
-    return RunFolder(path)
+    yield RunFolder(root / name)
+    for number in itertools.count(2):
+        yield RunFolder(root / f"{name}-{number}")
 
 
-def _version(package):
+def new_run_folder(config: Config, root: Path = Path("runs")) -> RunFolder:
+    """The first of `run_folders` that does not exist yet."""
+    return next(folder for folder in run_folders(config, root) if not folder.path.exists())
+
+
+def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

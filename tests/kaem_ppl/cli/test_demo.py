@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
-from kaem_ppl import demo
+from kaem_ppl.cli import demo
 
 
 @pytest.mark.slow

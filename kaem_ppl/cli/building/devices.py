@@ -1,4 +1,4 @@
-"""One program on one device or many: the batch is split, parameters are everywhere."""
+"""Data-parallel training: batches are split over devices, parameters are replicated."""
 
 import os
 from collections.abc import Callable
@@ -10,26 +10,26 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .errors import CommandError
+from ..errors import CommandError
 
 # Inference makes arrays when it is imported, and processes have to join before the first one.
 if TYPE_CHECKING:
-    from ..inference import Strategy
-    from ..inference.model.parameters import Params
-    from ..inference.model.training_model import TrainingModel
+    from ...inference import Strategy
+    from ...inference.model.parameters import Params
+    from ...inference.model.training_model import TrainingModel
 
 _AXIS = "data"
 
 
 @dataclass(frozen=True)
 class DataParallel:
-    """A strategy whose batches, and what it remembers of their data, lie in equal parts on all devices.
+    """A strategy whose batches, and their state, are split equally over all devices.
 
-    The compiler follows: what is computed of a datum is computed where it lies, and means over the batch, gradients
-    among them, are summed over the devices.
+    The compiler propagates the split: each datum is computed on its device, and means over the batch, gradients included,
+    are summed over the devices.
 
     Attributes:
-        strategy: what is done with a batch.
+        strategy: the loss of a batch.
         sharding: of arrays whose leading axis runs over the batch.
     """
 
@@ -42,7 +42,7 @@ class DataParallel:
         return getattr(self.strategy, "guide", None)
 
     def init(self, key: jax.Array, plate_model: "TrainingModel", params: "Params", data: Any) -> Any:
-        """What the strategy remembers at first."""
+        """The strategy's initial state."""
         return self.strategy.init(key, plate_model, params, data)
 
     def loss(
@@ -51,9 +51,9 @@ class DataParallel:
         """The strategy's loss of a batch that is split; see `Strategy.loss`."""
         state, batch = jax.lax.with_sharding_constraint((state, batch), self.sharding)
         loss, (metrics, state) = self.strategy.loss(key, plate_model, params, state, batch)
-        everywhere = NamedSharding(self.sharding.mesh, PartitionSpec())
-        # What is remembered of all data stays on every device, whole, so that each can save it.
-        return loss, (metrics, jax.lax.with_sharding_constraint(state, everywhere))
+        replicated = NamedSharding(self.sharding.mesh, PartitionSpec())
+        # The state of all data is replicated, so that each process can save it.
+        return loss, (metrics, jax.lax.with_sharding_constraint(state, replicated))
 
     def draw(
         self, key: jax.Array, plate_model: "TrainingModel", params: "Params", state: Any, batch: Any
@@ -66,10 +66,10 @@ def start_processes() -> None:
     """Join the other processes of a distributed run.
 
     The address of the first process, their number and the number of this one are read from `JAX_COORDINATOR_ADDRESS`,
-    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or found out from the cluster (Slurm, Open MPI, ...) where these are not set.
+    `JAX_NUM_PROCESSES` and `JAX_PROCESS_ID`, or detected from the cluster (Slurm, Open MPI, ...) where these are not set.
 
     Raises:
-        CommandError: they can't be found out, or the first process can't be reached.
+        CommandError: they can't be detected, or the first process can't be reached.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = {name: os.environ[name] for name in names if name in os.environ}
@@ -87,7 +87,7 @@ def start_processes() -> None:
 
 
 def all_devices(batch_size: int) -> NamedSharding | None:
-    """How rows of a batch are split over all devices; None where there is only one.
+    """The sharding of the rows of a batch over all devices; None where there is only one.
 
     Raises:
         CommandError: the batch can't be split evenly.
@@ -103,11 +103,11 @@ def all_devices(batch_size: int) -> NamedSharding | None:
 
 
 def place(values: np.ndarray, sharding: NamedSharding | None) -> jax.Array | np.ndarray:
-    """Put data on the devices: split by rows where their number divides them, whole on each otherwise.
+    """Put data on the devices: split by rows where the number of devices divides theirs, replicated otherwise.
 
     Args:
         values: all data, in every process.
-        sharding: of their rows; None leaves them as they are. Memory maps stay too: batches are read from them.
+        sharding: of their rows; None returns them unchanged, as memory maps always are: batches are read from them.
     """
     if sharding is None or isinstance(values, np.memmap):
         return values
@@ -117,9 +117,9 @@ def place(values: np.ndarray, sharding: NamedSharding | None) -> jax.Array | np.
 
 
 def gather(tree: Any) -> Any:
-    """Bring arrays to the host, those in parts on several processes too; every process has to call this."""
+    """Copy arrays to the host, also those split over processes; every process has to call this."""
 
-    def to_host(leaf):
+    def to_host(leaf: jax.Array) -> np.ndarray:
         if leaf.is_fully_addressable or leaf.is_fully_replicated:
             return np.asarray(leaf)
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))

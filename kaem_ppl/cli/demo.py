@@ -1,4 +1,4 @@
-"""Train a KAEM on handwritten digits and leave what it learnt in a folder: `python -m kaem_ppl.demo`."""
+"""The demo: train a KAEM on handwritten digits and save results: `python -m kaem_ppl.cli.demo`."""
 
 import argparse
 import csv
@@ -13,15 +13,15 @@ import optax
 from numpyro import handlers
 from numpyro.infer import Predictive
 
-from . import RBF, kan_prior
-from .cli.run_folder import save_parameters
-from .inference import ImportanceLogEvidence, ImportanceMLE, fit, importance_log_evidence
-from .models import Digits, MLPGenerator, ProductKAEM, split_digits
-from .models.data.digits import IMAGE_SHAPE
-from .plots import plot_images, plot_prior
+from .. import RBF, kan_prior
+from ..inference import ImportanceLogEvidence, ImportanceMLE, fit, importance_log_evidence
+from ..models import Digits, MLPGenerator, ProductKAEM, split_digits
+from ..models.data.digits import IMAGE_SHAPE
+from ..plots import plot_images, plot_prior
+from .storage.run_folder import save_parameters
 
 NUM_LATENTS = 8
-# Draws that weigh each held-out image.
+# Prior draws for the log-evidence of each held-out image.
 NUM_EVIDENCE_DRAWS = 200_000
 NUM_SAMPLES = 1000
 BATCH_SIZE = 100
@@ -35,13 +35,13 @@ def digits_model() -> ProductKAEM:
 
 
 def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
-    """Train, check and draw; write the results into `out`.
+    """Train, evaluate and sample; write the results into `out`.
 
     Args:
-        out: folder, made where it is missing.
+        out: folder, created if it is missing.
         num_epochs: passes through the 1,500 training images.
         num_particles: prior draws of each step.
-        seed: of all that is random; the split of the data is always the same.
+        seed: random seed; the split of the data is always the same.
     """
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
@@ -77,10 +77,10 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
         prior = kan_prior("prior", (NUM_LATENTS, 1), **PRIOR)
     plot_prior(prior).savefig(out / "prior.png", dpi=150)
 
-    # Over images, whose evidence differs far more than each estimate errs.
+    # Over images: their evidences differ far more than each estimate errs.
     standard_error = evidence.value.std(ddof=1) / np.sqrt(len(evidence.value))
     effective = np.median(evidence.effective_sample_size)
-    confident, rarest = judge_samples(train, samples)
+    confident, rarest = score_samples(train, samples)
     print(f"held-out log-evidence: {evidence.value.mean():.2f} +- {standard_error:.2f} nats per image")
     print(f"effective sample size, median over images: {effective:.0f} of {NUM_EVIDENCE_DRAWS:,} draws")
     print(f"samples an SVM is over 90 % sure of: {confident:.1%}; share of the rarest digit: {rarest:.1%}")
@@ -95,11 +95,11 @@ def write_posterior_check(path: Path, held_out: Digits, evidence: ImportanceLogE
         writer.writerows(zip(range(len(held_out.labels)), held_out.labels, *map(np.asarray, evidence), strict=True))
 
 
-def judge_samples(train: Digits, samples: np.ndarray) -> tuple[float, float]:
+def score_samples(train: Digits, samples: np.ndarray) -> tuple[float, float]:
     """How recognisable and how varied generated digits are, by a support vector machine.
 
     Args:
-        train: what the classifier learns from.
+        train: training data of the classifier.
         samples: generated images, shape (num_samples, 64).
 
     Returns:
@@ -117,16 +117,16 @@ def judge_samples(train: Digits, samples: np.ndarray) -> tuple[float, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line and run."""
-    parser = argparse.ArgumentParser(prog="python -m kaem_ppl.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m kaem_ppl.cli.demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/digits"), help="folder for the results")
     parser.add_argument("--epochs", type=int, default=200, help="passes through the training images")
     parser.add_argument("--particles", type=int, default=2000, help="prior draws of each step")
-    parser.add_argument("--seed", type=int, default=0, help="of all that is random; the split of the data stays")
+    parser.add_argument("--seed", type=int, default=0, help="random seed; the split of the data stays")
     options = parser.parse_args(arguments)
     run(options.out, options.epochs, options.particles, options.seed)
 
 
 if __name__ == "__main__":
-    # Tracing makes millions of objects that live: looking through them for garbage takes a sixth of what is not training.
+    # Tracing allocates millions of live objects: garbage collection takes a sixth of the time outside training.
     gc.disable()
     main()

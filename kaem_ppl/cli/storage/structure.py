@@ -1,11 +1,11 @@
-"""A pytree as a list of arrays and a description of their places, in values that JSON holds."""
+"""Serialise the structure of a pytree as JSON values, so that its arrays can be saved as a list."""
 
 import importlib
 from typing import Any
 
 import jax
 
-# Where the named tuples of a training state come from.
+# Packages whose named tuples occur in training states.
 _PACKAGES = ("kaem_ppl", "optax")
 
 
@@ -13,7 +13,7 @@ def describe(tree: Any) -> Any:
     """Describe the structure of a pytree of dictionaries with string keys, tuples, named tuples, lists and arrays.
 
     Returns:
-        What `rebuild` takes beside the leaves, in the order of `jax.tree.leaves`.
+        The description that `rebuild` takes, with leaves in the order of `jax.tree.leaves`.
 
     Raises:
         TypeError: the tree has a node of another kind.
@@ -23,7 +23,7 @@ def describe(tree: Any) -> Any:
 
 
 def rebuild(description: Any, leaves: list[Any]) -> Any:
-    """Put leaves in their places.
+    """Build a pytree from its description and its leaves.
 
     Raises:
         ValueError: the description is not one of `describe`.
@@ -44,7 +44,7 @@ def rebuild(description: Any, leaves: list[Any]) -> Any:
     raise ValueError(f"unknown structure {description!r}")
 
 
-def _describe(tree):
+def _describe(tree: Any) -> Any:
     kind = type(tree)
     if kind is int or tree is None:
         return tree

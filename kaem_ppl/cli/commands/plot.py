@@ -1,10 +1,10 @@
-"""`kaem plot`: how training went, and what the prior became."""
+"""`kaem plot`: figures of the training history and of the learnt prior."""
 
-from ..plots import plot_prior
-from .build import build_prior
+from ...plots import plot_prior
+from ..building.model import build_prior
+from ..messages import print_result, print_warning
+from ..storage.saved_run import SavedRun
 from .figures import plot_history
-from .messages import say, warn
-from .saved_run import SavedRun
 
 
 def plot(run: SavedRun) -> None:
@@ -13,8 +13,8 @@ def plot(run: SavedRun) -> None:
     if run.rows:
         plot_history(run.rows).savefig(plots / "history.png", dpi=150)
     else:
-        warn("no epoch is finished yet, so there is no history to draw.")
+        print_warning("no epoch is finished yet, so there is no history to plot.")
     prior = build_prior(run.config, run.params)
     if prior is not None:
         plot_prior(prior).savefig(plots / "prior.png", dpi=150)
-    say(f"figures in {plots}")
+    print_result(f"figures in {plots}")

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: each is complete or not there, and a damaged one is passed over."""
+"""Checkpoints of a run: written atomically, verified by checksums, and damaged ones skipped."""
 
 import hashlib
 import json
@@ -8,27 +8,29 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from .errors import CommandError
+from ..errors import CommandError
 from .structure import describe, rebuild
 
 if TYPE_CHECKING:
-    from ..inference import TrainingState
+    import orbax.checkpoint as ocp
+
+    from ...inference import TrainingState
 
 _NOTES, _ARRAYS = "notes.json", "arrays"
 _NAME = re.compile(r"(\d{6,})(?:\+(\d{6,}))?")
 
 
 class Place(NamedTuple):
-    """How far training has come.
+    """A point of training.
 
     Attributes:
         epoch: finished epochs.
-        step: finished steps of the epoch under way.
+        step: finished steps of the current epoch.
     """
 
     epoch: int
@@ -42,7 +44,7 @@ class Checkpoint(NamedTuple):
     """What is saved of a run.
 
     Attributes:
-        place: where it was.
+        place: of the state.
         state: of training, arrays of NumPy.
         rows: of the history, one for each finished epoch.
         config: settings of the run, as TOML.
@@ -58,12 +60,12 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
     """The checkpoints in a folder, one subfolder for each, named by finished epochs and steps: `000003` or `000003+000120`.
 
-    Each is written into a folder of another name, which is renamed when all is there: `notes.json`, with the history, the
+    Each is written into a folder of another name, which is renamed when it is complete: `notes.json`, with the history, the
     settings and a checksum of each array, and `arrays`, by Orbax.
 
     Attributes:
-        folder: where they are.
-        num_kept: the last ones that are kept, beside the one after the epoch with the lowest loss.
+        folder: of the checkpoints.
+        num_kept: number of last ones that are kept, in addition to the one after the epoch with the lowest loss.
     """
 
     folder: Path
@@ -80,7 +82,7 @@ class Checkpoints:
         """Write one, and delete those that are no longer kept.
 
         Raises:
-            CommandError: it can't be written; those before it are as they were.
+            CommandError: it can't be written; earlier ones are unchanged.
         """
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(checkpoint.state)]
         notes = {
@@ -97,7 +99,7 @@ class Checkpoints:
             (part / _NOTES).write_text(json.dumps(notes), encoding="utf-8")
             with _checkpointer() as checkpointer:
                 checkpointer.save(part.absolute() / _ARRAYS, _named(leaves))
-            # One of the same place is there only where it could not be read.
+            # One of the same place exists only if it is damaged.
             shutil.rmtree(path, ignore_errors=True)
             part.rename(path)
         # Orbax and TensorStore report a full disk by many kinds of errors.
@@ -138,7 +140,7 @@ class Checkpoints:
         """Read the last good one; None where there is none at all.
 
         Args:
-            warn: is told of each damaged one that is passed over.
+            warn: is called with a message for each damaged one that is skipped.
 
         Raises:
             CommandError: all are damaged.
@@ -173,39 +175,39 @@ class Checkpoints:
             warn(f"{error}. The last good one is used.")
             return last
 
-    def _delete_old(self, rows):
+    def _delete_old(self, rows: list[dict[str, float]]) -> None:
         places = self.places()
         kept = {*places[-self.num_kept :], _best(rows, places)}
         for place in places:
             if place not in kept:
                 shutil.rmtree(self._path(place), ignore_errors=True)
 
-    def _path(self, place):
+    def _path(self, place: Place) -> Path:
         return self.folder / (f"{place.epoch:06}" if place.step == 0 else f"{place.epoch:06}+{place.step:06}")
 
 
-def _checkpointer():
+def _checkpointer() -> "ocp.Checkpointer":
     import orbax.checkpoint as ocp
     from orbax.checkpoint.options import MultiprocessingOptions
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    # A process of a distributed run reads and writes alone: arrays are whole in each.
+    # Each process of a distributed run reads and writes alone: it holds all arrays completely.
     me = jax.process_index()
     alone = MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me))
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _named(leaves):
-    # Orbax saves no array without elements.
+def _named(leaves: list[np.ndarray]) -> dict[str, np.ndarray]:
+    # Orbax does not save arrays without elements.
     return {_name(index): leaf for index, leaf in enumerate(leaves) if leaf.size}
 
 
-def _name(index):
+def _name(index: int) -> str:
     return f"{index:05}"
 
 
-def _checksum(leaves):
+def _checksum(leaves: list[np.ndarray]) -> list[list[Any]]:
     """Shape, dtype and SHA-256 of each array."""
     return [
         [list(leaf.shape), str(leaf.dtype), hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()]
@@ -213,12 +215,12 @@ def _checksum(leaves):
     ]
 
 
-def _best(rows, places):
+def _best(rows: list[dict[str, float]], places: list[Place]) -> Place:
     losses = {Place(int(row["epoch"])): row["loss"] for row in rows}
-    return min((place for place in places if place in losses), key=losses.get, default=places[-1])
+    return min((place for place in places if place in losses), key=lambda place: losses[place], default=places[-1])
 
 
-def _reason(error, folder):
+def _reason(error: Exception, folder: Path) -> str:
     free = shutil.disk_usage(folder).free if folder.exists() else None
     if free is not None and free < 2**20:
         return "the disk is full. Free space."

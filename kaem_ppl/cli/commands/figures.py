@@ -1,4 +1,4 @@
-"""Figures of a run: how training went, and fields with their spectra."""
+"""Figures of a run: the training history, and generated fields with their spectra."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,10 +9,10 @@ _GENERATED, _REAL, _LINE = "#c8553d", "#2a6f97", "#2a6f97"
 
 
 def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figure:
-    """Every number of the history against the epoch, one panel each.
+    """Loss and metrics against the epoch, one panel each.
 
     Args:
-        rows: one for each epoch, with `epoch` among the numbers.
+        rows: one for each epoch; `epoch` is one of the names.
         num_columns: panels in a row.
     """
     names = [name for name in rows[0] if name != "epoch"]
@@ -36,28 +36,29 @@ def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figur
 
 
 def plot_fields(generated: np.ndarray, real: np.ndarray, *, num_rows: int = 4, num_columns: int = 4) -> Figure:
-    """Generated fields beside real ones, on one scale.
+    """Generated and real fields side by side, on one scale.
 
     Args:
-        generated: shape (num_fields, n, n), in the data's own unit.
+        generated: shape (num_fields, n, n), in physical units.
         real: the same.
         num_rows: fields in a column on each side.
         num_columns: fields in a row.
     """
-    limits = {"vmin": min(0.0, float(real.min())), "vmax": float(real.max()), "cmap": "viridis"}
+    low, high = min(0.0, float(real.min())), float(real.max())
     figure = Figure(figsize=(2 * num_columns + 1.2, num_rows + 0.5), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1)
+    figure.set_layout_engine("constrained", w_pad=0.1)
     panels = figure.subplots(1, 2)
     for panel, (name, fields) in zip(panels, {"generated": generated, "real": real}.items(), strict=True):
-        image = panel.imshow(_tile(fields[: num_rows * num_columns], num_rows, num_columns), **limits)
+        tiles = _tile(fields[: num_rows * num_columns], num_rows, num_columns)
+        image = panel.imshow(tiles, vmin=low, vmax=high, cmap="viridis")
         panel.set_title(name, fontsize=11)
         panel.set_axis_off()
     figure.colorbar(image, ax=panels, label="pressure", shrink=0.8)
     return figure
 
 
-def _tile(fields, num_rows, num_columns):
-    """One field of all, with nothing between neighbours."""
+def _tile(fields: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
+    """One array of all fields, NaN between neighbours."""
     n = fields.shape[-1]
     canvas = np.full((num_rows * (n + 1) - 1, num_columns * (n + 1) - 1), np.nan)
     for index, field in enumerate(fields):
@@ -67,7 +68,7 @@ def _tile(fields, num_rows, num_columns):
 
 
 def plot_spectra(generated: np.ndarray, real: np.ndarray) -> Figure:
-    """Mean power of sine modes against their wave number, of generated fields and of real ones.
+    """Mean power of sine modes against their wave number, of generated and of real fields.
 
     Args:
         generated: shape (num_fields, n, n).
@@ -87,7 +88,7 @@ def plot_spectra(generated: np.ndarray, real: np.ndarray) -> Figure:
 
 
 def sine_spectrum(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean square of the orthonormal sine transform of fields that are 0 on the boundary, over modes of like length.
+    """Mean square of the orthonormal sine transform of fields that are 0 on the boundary, over modes of similar length.
 
     Args:
         fields: values at cells' centres, shape (num_fields, n, n).

@@ -1,0 +1,73 @@
+"""Stopping a command by Ctrl-C or SIGTERM: at once, but never while a checkpoint is written; and ending with the parent."""
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from .errors import Stopped
+
+# The process that a command started by another one ends with.
+PARENT_VARIABLE = "KAEM_PARENT_PROCESS"
+_PR_SET_PDEATHSIG = 1
+
+
+class StopSignals:
+    """Turns SIGINT and SIGTERM into `Stopped` while it is entered."""
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._is_deferred = False
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Handle both signals inside, as nothing else did before."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._handle) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Let what is inside finish; a signal that came meanwhile stops the command afterwards."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+        self.check()
+
+    def check(self) -> None:
+        """Stop now if a signal came whose exception was deferred, or swallowed by a callback of the garbage collector.
+
+        Raises:
+            Stopped: a signal came.
+        """
+        if self._received is not None:
+            raise Stopped(self._received)
+
+    def acknowledge(self) -> None:
+        """Forget the signal that came: the command is stopping."""
+        self._received = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        if not self._is_deferred:
+            raise Stopped(number)
+
+
+def end_with_parent() -> None:
+    """Receive SIGTERM when the parent process ends, where it asked for that and the system (Linux) can do it."""
+    parent = os.environ.pop(PARENT_VARIABLE, "")
+    if not parent or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    # It may have ended already.
+    if os.getppid() != int(parent):
+        os.kill(os.getpid(), signal.SIGTERM)
