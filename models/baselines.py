@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from numpyro import handlers
 
 from .generators import Generator
-from .kaem import observe_normal
+from .kaem import observe_normal, plate_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class LatentEBM:
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...). Without data latents are drawn from Normal(0, I), not from p(z)."""
         energy, generate = self.energy("energy"), self.generator("generator")
-        with numpyro.plate("data", size if x is None else len(x)):
-            z = numpyro.sample("z", _standard_normal(self.num_latents))
+        with numpyro.plate("data", plate_size(x, size)):
+            z = cast(Array, numpyro.sample("z", _standard_normal(self.num_latents)))
             numpyro.factor("tilt", energy(z)[..., 0])
             return observe_normal(generate(z), self.scale, x)
 
@@ -124,8 +124,8 @@ class GaussianModel:
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""
         generate = self.generator("generator")
-        with numpyro.plate("data", size if x is None else len(x)):
-            z = numpyro.sample("z", _standard_normal(self.num_latents))
+        with numpyro.plate("data", plate_size(x, size)):
+            z = cast(Array, numpyro.sample("z", _standard_normal(self.num_latents)))
             return observe_normal(generate(z), self.scale, x)
 
 

@@ -79,7 +79,10 @@ def _differentiate(
         height, width = y.shape[1:3]
         x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
         parts += [x[:, d : d + height, e : e + width] @ dkernel[d, e] for d in (0, 1) for e in (0, 1)]
-    return y, sum(parts) if parts else jnp.zeros_like(y)
+    tangent = jnp.zeros_like(y)
+    for index, part in enumerate(parts):
+        tangent = tangent + part if index else part
+    return y, tangent
 
 
 _convolve.defjvp(_differentiate, symbolic_zeros=True)

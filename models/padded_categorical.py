@@ -46,7 +46,7 @@ class PaddedCategorical(dist.Distribution):
         self.padding = padding
         super().__init__(jnp.shape(logits)[:-1], (), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    @constraints.dependent_property(is_discrete=True, event_dim=0)  # pyright: ignore[reportArgumentType]
     def support(self) -> constraints.Constraint:
         return constraints.integer_interval(0, self.log_probs.shape[-1] - 1)
 

@@ -109,9 +109,10 @@ def adaptive_priors(
     found: dict[str, tuple[str, TiltedDistribution]] = {}
     for latent, prior in plate_model.priors(params, batch, plate_model.latent).items():
         for site, value in params.items():
-            # The bank holds the very arrays that were substituted.
-            is_match = site.endswith(GRID_SUFFIX) and isinstance(prior, TiltedDistribution)
-            if is_match and prior.energy.domain is value["domain"]:
+            if not site.endswith(GRID_SUFFIX) or not isinstance(prior, TiltedDistribution):
+                continue
+            # The bank holds the same arrays that were substituted.
+            if prior.energy.domain is value["domain"]:
                 found[site.removesuffix(GRID_SUFFIX)] = latent, prior
     unused = sorted(
         site for site in params if site.endswith(GRID_SUFFIX) and site.removesuffix(GRID_SUFFIX) not in found

@@ -144,40 +144,40 @@ def fit(
     )
     totals, is_slow = trace_step(config, new_state, head)
     new_state, config = new_state._replace(totals=totals), replace(config, one_dispatch_per_step=is_slow)
-    state = copy_for_donation(new_state if state is None else check_state(state, new_state))
+    current = copy_for_donation(new_state if state is None else check_state(state, new_state))
 
     rows: list[dict[str, Any]] = []
-    first = int(state.epoch) + 1
-    with ProgressBar(config, state, num_epochs, progress_bar) as progress:
+    first = int(current.epoch) + 1
+    with ProgressBar(config, current, num_epochs, progress_bar) as progress:
         for epoch in range(first, num_epochs + 1):
-            for state in train_epoch(config, state, data, callback_every):  # noqa: B020 - the same one, later
-                if not state.is_finite:
-                    raise non_finite_error(config, state, data, num_epochs, _history(rows))
-                progress.show(state)
-                if callback is not None and state.step < config.num_batches:
-                    callback(copy_for_donation(state), None)
-            state, means = finish_epoch(config, state)
+            for current in train_epoch(config, current, data, callback_every):  # noqa: B020 - the same one, later
+                if not current.is_finite:
+                    raise non_finite_error(config, current, data, num_epochs, _history(rows))
+                progress.show(current)
+                if callback is not None and current.step < config.num_batches:
+                    callback(copy_for_donation(current), None)
+            current, means = finish_epoch(config, current)
             if epoch == num_epochs and patience is None:
-                check_last_loss(config, state, data, num_epochs, _history(rows))
+                check_last_loss(config, current, data, num_epochs, _history(rows))
             row: dict[str, Any] = {"epoch": epoch, **jax.device_get(means)}
             if grids is not None and grids.is_due(epoch):
-                state = refit_grids(config, state, data)
+                current = refit_grids(config, current, data)
             if evaluate is not None:
                 row["evaluation"] = np.nan
                 if epoch % evaluate_every == 0:
-                    current = config.model_params(state.params, state.grids)
-                    row["evaluation"] = value = float(evaluate(key_for(state, "evaluation"), current))
+                    learnt = config.model_params(current.params, current.grids)
+                    row["evaluation"] = value = float(evaluate(key_for(current, "evaluation"), learnt))
                     if patience is not None:
-                        state = update_best(state, value)
+                        current = update_best(current, value)
             rows.append(row)
             if callback is not None:
-                callback(copy_for_donation(state), row)
-            if isinstance(state.best, BestEvaluation) and state.best.num_since >= patience:
+                callback(copy_for_donation(current), row)
+            if patience is not None and isinstance(current.best, BestEvaluation) and current.best.num_since >= patience:
                 break
-    chosen = state.best if isinstance(state.best, BestEvaluation) else state
+    chosen = current.best if isinstance(current.best, BestEvaluation) else current
     everything = config.constrain(chosen.params, chosen.grids)
     guide_params = {name: value for name, value in everything.items() if name not in model_sites}
-    return FitResult(config.model_params(chosen.params, chosen.grids), _history(rows), guide_params, state)
+    return FitResult(config.model_params(chosen.params, chosen.grids), _history(rows), guide_params, current)
 
 
 def _check_counts(

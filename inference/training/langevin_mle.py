@@ -95,7 +95,7 @@ class LangevinMLE:
         ) -> tuple[jax.Array, Position, jax.Array]:
             target = posterior.target(datum)
             start_key, steps_key = jax.random.split(key)
-            position = chain.position if self.persistent else target.draw(start_key)
+            position = target.draw(start_key) if isinstance(chain.position, tuple) else chain.position
             state = kernel.evaluate(target, position)
             temperature = jnp.ones((), state.log_likelihood.dtype)
             tuning = kernel.default_tuning(position)

@@ -78,7 +78,7 @@ def adapt_step_size(
         acceptance_rate: of the step just taken, same shape.
         num_updates: of the datum before this one.
     """
-    if not kernel.adapts:
+    if not kernel.adapts or kernel.target_acceptance is None:
         return log_step_size
     gain = jax.lax.rsqrt(1.0 + num_updates)
     # Treat a NaN acceptance rate as 0, so that the step size shrinks.
@@ -99,9 +99,7 @@ def is_slow_kernel(kernel: Kernel, posterior: PowerPosterior, position: Position
 
 
 @lru_cache(maxsize=64)
-def _is_slow_kernel(
-    kernel: Kernel, structure: jax.tree_util.PyTreeDef, shapes: tuple[jax.ShapeDtypeStruct, ...]
-) -> bool:
+def _is_slow_kernel(kernel: Kernel, structure: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> bool:
     def evaluate(posterior: PowerPosterior, position: Position) -> ChainState:
         return kernel.evaluate(posterior.target(tuple(row[0] for row in posterior.rows)), position)
 

@@ -111,17 +111,18 @@ def _read(leaf: np.memmap, rows: np.ndarray) -> np.ndarray:
     row = leaf[:1]
     content = np.empty((len(rows), row.nbytes), np.uint8)
     first = _position(leaf)
-    with open(leaf.filename, "rb", buffering=0) as file:
+    filename = str(leaf.filename)
+    with open(filename, "rb", buffering=0) as file:
         for part, number in zip(content, rows, strict=True):
             file.seek(first + int(number) * leaf.strides[0])
             if file.readinto(part) < row.nbytes:
-                raise OSError(f"{leaf.filename} ends before row {number}: it was truncated after it was mapped.")
+                raise OSError(f"{filename} ends before row {number}: it was truncated after it was mapped.")
     return content.view(leaf.dtype).reshape(len(rows), *leaf.shape[1:])
 
 
 def _position(leaf: np.memmap) -> int:
     """Where in its file a mapped array starts, which may be a slice of what was mapped."""
-    mapped = leaf
+    mapped: Any = leaf
     while isinstance(mapped.base, np.ndarray):
         mapped = mapped.base
     return mapped.offset + leaf.ctypes.data - mapped.ctypes.data

@@ -237,8 +237,9 @@ class ThermodynamicMLE:
                 # The first replica is drawn, not moved.
                 moved = adapt_step_size(kernel, log_step_size[1:], acceptance_rate, num_updates)
                 record = _Record(
-                    state.replicas.position, state.replicas.log_likelihood, info.swap_acceptance, acceptance_rate
-                )
+                    state.replicas.position, state.replicas.log_likelihood, info.swap_acceptance, acceptance_rate,
+                    temperatures,
+                )  # fmt: skip
                 return (state, log_step_size.at[1:].set(moved)), record
 
             state = replica_exchange.init(replicas, temperatures)
@@ -264,13 +265,13 @@ class ThermodynamicMLE:
 
 
 class _Record(NamedTuple):
-    """Sweeps of an update, arrays (M, R, ...)."""
+    """Sweeps of an update, arrays (M, R, ...), and the ladder, (R,)."""
 
     position: Any
     log_likelihood: jax.Array
     swap_acceptance: jax.Array
     acceptance_rate: jax.Array
-    temperatures: jax.Array | tuple[()] = ()
+    temperatures: jax.Array
 
 
 # Of one datum: an estimate of the log-evidence from log-likelihoods (M, R), and the weights (M, R) with which each draw's

@@ -111,7 +111,8 @@ class VariationalMLE:
         """Latents of a batch from the guide, and their log-densities there."""
         sites = _run(self.guide, key, params, batch)
         latents = {name: sites[name]["value"] for name in plate_model.latent}
-        return latents, sum(plate_model.site_log_prob(sites[name]) for name in plate_model.latent)
+        log_densities = [plate_model.site_log_prob(sites[name]) for name in plate_model.latent]
+        return latents, jnp.stack(log_densities).sum(0)
 
 
 def _run(guide: Callable, key: jax.Array, params: Params, batch: Any) -> dict[str, Any]:

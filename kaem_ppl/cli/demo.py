@@ -5,6 +5,7 @@ import csv
 import gc
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -109,7 +110,9 @@ def score_samples(train: Digits, samples: np.ndarray) -> tuple[float, float]:
     from sklearn.svm import SVC
 
     # Probabilities by Platt scaling on cross-validated decision values.
-    classifier = CalibratedClassifierCV(SVC(C=10, gamma=0.2), ensemble=False).fit(train.images, train.labels)
+    settings: dict[str, Any] = {"C": 10, "gamma": 0.2}
+    platt: dict[str, Any] = {"ensemble": False}
+    classifier = CalibratedClassifierCV(SVC(**settings), **platt).fit(train.images, train.labels)
     probabilities = classifier.predict_proba(samples)
     shares = np.bincount(probabilities.argmax(axis=1), minlength=10) / len(samples)
     return float((probabilities.max(axis=1) > 0.9).mean()), float(shares.min())

@@ -9,6 +9,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,7 +140,7 @@ def gaussian_fields(rng: np.random.Generator, num_fields: int, resolution: int) 
 
     coefficients = rng.standard_normal((num_fields, resolution, resolution)) * _standard_deviations(resolution)
     # The orthonormal inverse transform of type 2 sums cosines of norm 1 over the cells; ours have norm 1 over the square.
-    return resolution * idctn(coefficients, axes=(1, 2), norm="ortho")
+    return resolution * np.asarray(idctn(coefficients, axes=(1, 2), norm="ortho"))
 
 
 def _standard_deviations(resolution: int) -> np.ndarray:
@@ -185,11 +186,11 @@ def solve_darcy(permeability: np.ndarray, source: float | np.ndarray = 1.0) -> n
     # Rows of the square one after another: a cell's right neighbour is the next unknown, except at the row's end.
     right = np.pad(horizontal, ((0, 0), (0, 1))).ravel()[:-1]
     below = vertical.ravel()
-    matrix = diags_array(
-        [total.ravel(), -right, -right, -below, -below], offsets=[0, 1, -1, n, -n], shape=(n * n, n * n), format="csc"
-    )
+    offsets: Any = [0, 1, -1, n, -n]
+    diagonals = [total.ravel(), -right, -right, -below, -below]
+    matrix = diags_array(diagonals, offsets=offsets, shape=(n * n, n * n), format="csc")
     # Flows through a cell's faces, times h and over h, balance the source on its area h^2.
-    return spsolve(matrix, np.broadcast_to(source, k.shape).ravel() / n**2).reshape(n, n)
+    return np.asarray(spsolve(matrix, np.broadcast_to(source, k.shape).ravel() / n**2)).reshape(n, n)
 
 
 def _write_pressures(path: Path, pressures: np.ndarray) -> None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from .vocabulary import Vocabulary
 
@@ -29,6 +28,6 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.values)
 
-    def take(self, rows: ArrayLike) -> "Dataset":
+    def take(self, rows: np.ndarray | slice) -> "Dataset":
         """The data of these rows, integers or a slice, in their order."""
         return replace(self, values=self.values[rows], labels=None if self.labels is None else self.labels[rows])

@@ -4,6 +4,7 @@ A downloaded file is checked against its checksum when it arrives and whenever i
 folder, in `downloaded.md5`, which `md5sum --check` reads too. Of a file that a user put there, the format is checked.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -11,9 +12,10 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 _logger = logging.getLogger(__name__)
 _CHECKSUMS = "downloaded.md5"
@@ -96,7 +98,7 @@ def _fetch_one(folder: Path, download: Download, missing: list[DataFile], progre
             None if md5 is None else f"md5:{md5}",
             part.name,
             folder,
-            downloader=pooch.HTTPDownloader(progressbar=progress_bar),
+            downloader=pooch.HTTPDownloader(progressbar=progress_bar),  # pyright: ignore[reportArgumentType]
         )
     except OSError as error:
         raise ConnectionError(
@@ -116,11 +118,9 @@ def _fetch_one(folder: Path, download: Download, missing: list[DataFile], progre
 def _unpack(archive: Path, folder: Path, download: Download, missing: list[DataFile]) -> dict[DataFile, Path]:
     """Extract the missing files of an archive under temporary names."""
     paths = dict(zip(download.files, download.members, strict=True))
-    parts = {}
+    parts: dict[DataFile, Path] = {}
     try:
-        is_zip = zipfile.is_zipfile(archive)
-        with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as source:
-            read = source.open if is_zip else source.extractfile
+        with _open_archive(archive) as read:
             for file in missing:
                 parts[file] = folder / f"{file.name}.{os.getpid()}.part"
                 with read(paths[file]) as member, parts[file].open("wb") as copy:
@@ -132,6 +132,24 @@ def _unpack(archive: Path, folder: Path, download: Download, missing: list[DataF
         _remove(parts.values())
         raise
     return parts
+
+
+@contextlib.contextmanager
+def _open_archive(archive: Path) -> Iterator[Callable[[str], IO[bytes]]]:
+    """A function that opens a member of a zip or tar archive."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as source:
+            yield source.open
+        return
+    with tarfile.open(archive) as source:
+
+        def read(name: str) -> IO[bytes]:
+            member = source.extractfile(name)
+            if member is None:
+                raise KeyError(f"{name} is not a file")
+            return member
+
+        yield read
 
 
 def _keep(parts: dict[DataFile, Path], folder: Path) -> None:

@@ -58,7 +58,8 @@ def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     _check_images(images)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"`size` is {size}: expected (height, width), both at least 1.")
-    size = tuple(size)
+    height, width = size
+    size = height, width
     if images.shape[1:3] == size:
         return images
     resized = np.empty((len(images), *size, images.shape[3]), images.dtype)

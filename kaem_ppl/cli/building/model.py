@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +99,7 @@ def build_strategy(config: Config, model: Callable, dataset: Dataset) -> Strateg
         case ThermoSettings():
             kernel, initial_step_size = _build_kernel(settings)
             return ThermodynamicMLE(
-                kernel, _build_ladder(settings), settings.num_steps, settings.objective, settings.persistent,
+                kernel, _build_ladder(settings), settings.num_steps, cast(Any, settings.objective), settings.persistent,
                 initial_step_size,
             )  # fmt: skip
     kernel, initial_step_size = _build_kernel(settings)
@@ -145,7 +146,7 @@ def build_prior(config: Config, params: Params) -> TiltedDistribution | None:
             "prior",
             (settings.num_latents,) if is_mixture else (settings.num_latents, settings.num_components),
             basis=build_basis(settings),
-            domain=settings.domain,
+            domain=_domain(settings),
             reference=build_reference(settings),
             num_components=settings.num_components if is_mixture else None,
         )
@@ -203,14 +204,15 @@ def _build_model(settings: ModelSettings, generator: Generator) -> Callable:
         (settings.num_latents, settings.num_components),
         generator,
         build_basis(settings),
-        settings.domain,
+        _domain(settings),
         build_reference(settings),
         settings.scale,
     )
 
 
 def _build_sequence_model(config: Config, dataset: Dataset) -> SequenceKAEM:
-    settings = config.model
+    settings, vocabulary = config.model, dataset.vocabulary
+    assert vocabulary is not None
     if settings.kind != "kaem" or settings.layout != "product" or settings.generator != "sequence":
         raise CommandError(
             f"{config.dataset} has texts: expected model kaem, layout product and generator sequence, got "
@@ -223,19 +225,19 @@ def _build_sequence_model(config: Config, dataset: Dataset) -> SequenceKAEM:
     if settings.width % settings.num_heads:
         raise CommandError(f"width is {settings.width}: expected a multiple of num_heads, {settings.num_heads}.")
     decoder = SequenceGenerator(
-        settings.num_latents, dataset.values.shape[1], len(dataset.vocabulary), settings.width, settings.num_heads,
+        settings.num_latents, dataset.values.shape[1], len(vocabulary), settings.width, settings.num_heads,
         settings.num_layers,
     )  # fmt: skip
     shape = (settings.num_latents, settings.num_components)
     generator = _standardized(settings, decoder)
-    return SequenceKAEM(shape, generator, build_basis(settings), settings.domain, build_reference(settings))
+    return SequenceKAEM(shape, generator, build_basis(settings), _domain(settings), build_reference(settings))
 
 
 def _build_generator(
     settings: ModelSettings, event_shape: tuple[int, ...], output: Callable[[Array], Array] | None
 ) -> Generator:
     if settings.generator == "conv":
-        network = ConvGenerator(settings.num_latents, event_shape, settings.hidden, output=output)
+        network = ConvGenerator(settings.num_latents, _image_shape(event_shape), settings.hidden, output=output)
     else:
         network = (KANGenerator if settings.generator == "kan" else MLPGenerator)(
             (settings.num_latents, *settings.hidden, math.prod(event_shape)), output=output
@@ -266,12 +268,22 @@ def build_basis(settings: ModelSettings) -> Basis:
 
 def build_reference(settings: ModelSettings) -> dist.Distribution:
     """The distribution that the prior tilts."""
-    low, high = settings.domain
+    low, high = _domain(settings)
     return {
         "uniform": lambda: dist.Uniform(low, high),
         "normal": lambda: dist.Normal(0.0, 1.0),
         "lognormal": lambda: dist.LogNormal(0.0, 1.0),
     }[settings.reference]()
+
+
+def _image_shape(event_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    height, width, num_channels = event_shape
+    return height, width, num_channels
+
+
+def _domain(settings: ModelSettings) -> tuple[float, float]:
+    low, high = settings.domain
+    return low, high
 
 
 def _build_guide(config: Config, dataset: Dataset) -> AmortizedGuide:
@@ -280,8 +292,8 @@ def _build_guide(config: Config, dataset: Dataset) -> AmortizedGuide:
     is_product = settings.kind == "kaem" and settings.layout == "product"
     shape = (settings.num_latents, settings.num_components) if is_product else (settings.num_latents,)
     if settings.generator == "conv":
-        encoder = ConvEncoder(event_shape, math.prod(shape), settings.encoder_hidden)
+        encoder = ConvEncoder(_image_shape(event_shape), math.prod(shape), settings.encoder_hidden)
     else:
         encoder = MLPEncoder((math.prod(event_shape), *settings.encoder_hidden, math.prod(shape)))
-    support = build_reference(settings).support if settings.kind == "kaem" else dist.constraints.real
+    support = cast(Any, build_reference(settings)).support if settings.kind == "kaem" else dist.constraints.real
     return AmortizedGuide(encoder, shape, support)

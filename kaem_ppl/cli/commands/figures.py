@@ -97,7 +97,7 @@ def sine_spectrum(fields: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Wave numbers 1 to n, and for each the mean power of the modes (i, j) with sqrt(i^2 + j^2) / sqrt(2) rounding to it.
     """
     n = fields.shape[-1]
-    power = np.square(dstn(np.asarray(fields, float), type=2, axes=(1, 2), norm="ortho")).mean(0)
+    power = np.square(np.asarray(dstn(np.asarray(fields, float), type=2, axes=(1, 2), norm="ortho"))).mean(0)
     mode = np.arange(1, n + 1)
     length = np.rint(np.sqrt((mode[:, None] ** 2 + mode**2) / 2)).astype(int).ravel()
     total, count = (np.bincount(length, weights, n + 1)[1:] for weights in (power.ravel(), None))

@@ -90,29 +90,30 @@ def resolve(
         CommandError: something is missing, unknown, or of another type or value than expected.
     """
     from_file = {} if file is None else parse_tables(read_text(file), str(file))
-    dataset, mode = dataset or from_file.get("dataset"), mode or from_file.get("mode")
+    dataset = from_file.get("dataset") if dataset is None else dataset
+    mode = from_file.get("mode") if mode is None else mode
     if mode is None:
         raise CommandError(f"The mode of training is missing: expected one of {', '.join(STRATEGIES)}.")
-    mode = MODE_ALIASES.get(mode, mode)
-    check_choice("mode", mode, tuple(STRATEGIES))
+    name: str = MODE_ALIASES.get(mode, mode)
+    check_choice("mode", name, tuple(STRATEGIES))
     if dataset is None:
         raise CommandError(f"--dataset is missing: expected one of {', '.join(DATASETS)}.")
     check_choice("--dataset", dataset, tuple(DATASETS))
     preset_file = PRESETS / f"{dataset.lower()}.toml"
     preset = parse_tables(read_text(preset_file), str(preset_file))
-    used = ("data", "model", mode, "training")
-    tables = {name: {**preset.get(name, {}), **from_file.get(name, {})} for name in used}
+    used = ("data", "model", name, "training")
+    tables = {table: {**preset.get(table, {}), **from_file.get(table, {})} for table in used}
     known = flags()
     for flag, text in given.items():
         places = [(table, setting) for table, setting in known[flag] if table in used]
         if not places:
             owners = " and ".join(table for table, _ in known[flag])
-            own = ", ".join(f"--{name}" for name, places in known.items() if mode in [table for table, _ in places])
-            raise CommandError(f"--{flag} belongs to {owners}, not to {mode}, which has {own}.")
+            own = ", ".join(f"--{x}" for x, places in known.items() if name in [table for table, _ in places])
+            raise CommandError(f"--{flag} belongs to {owners}, not to {name}, which has {own}.")
         for table, setting in places:
             tables[table][setting.name] = parse_flag(f"--{flag}", text, setting)
     number = from_file.get("seed", 0) if seed is None else check_seed("--seed", parse_as("--seed", seed, int))
-    return _make(dataset, mode, number, tables)
+    return _make(dataset, name, number, tables)
 
 
 def read_config(file: Path) -> Config:
@@ -130,7 +131,8 @@ def parse_config(text: str, source: str) -> Config:
     missing = [name for name in ("dataset", "mode") if name not in tables]
     if missing:
         raise CommandError(f"{source} lacks {missing[0]}.")
-    mode = MODE_ALIASES.get(tables["mode"], tables["mode"])
+    mode: str = tables["mode"]
+    mode = MODE_ALIASES.get(mode, mode)
     check_choice(f"mode in {source}", mode, tuple(STRATEGIES))
     return _make(tables["dataset"], mode, tables.get("seed", 0), tables)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -129,7 +129,10 @@ class RunFolder:
 def save_parameters(path: Path, params: "Params") -> None:
     """Write parameters as NumPy arrays, named by site and path, such as `prior$params/coef`."""
     leaves = jax.tree.leaves_with_path(params)
-    np.savez(path, **{jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(x) for keys, x in leaves})
+    arrays: dict[str, Any] = {
+        jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(x) for keys, x in leaves
+    }
+    np.savez(path, **arrays)
 
 
 def run_folders(config: Config, root: Path = Path("runs")) -> Iterator[RunFolder]:
