@@ -16,7 +16,7 @@ from ..model.parameters import Parameters, Params
 from ..model.training_model import TrainingModel
 from .adaptive_grid import AdaptiveGrid
 from .state import TrainingState, all_finite, copy_for_donation, select
-from .strategy import Strategy
+from .strategies.strategy import Strategy
 from .streaming import is_streamed, num_batches_together, parts, read_ahead, read_rows
 
 

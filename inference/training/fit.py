@@ -20,7 +20,6 @@ from .adaptive_grid import AdaptiveGrid, adaptive_priors
 from .epochs import StaticConfig, finish_epoch, init_strategy_state, trace_step, train_epoch
 from .grid_refits import refit_grids
 from .history import History
-from .importance_mle import ImportanceMLE
 from .non_finite import check_last_loss, non_finite_error
 from .optimizers import combine_optimizers
 from .progress import ProgressBar
@@ -33,7 +32,8 @@ from .state import (
     key_for,
     update_best,
 )
-from .strategy import Strategy, guide_of
+from .strategies.importance_mle import ImportanceMLE
+from .strategies.strategy import Strategy, guide_of
 from .streaming import check_streamed, is_streamed, read_rows
 
 

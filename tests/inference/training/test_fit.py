@@ -28,9 +28,9 @@ def test_reaches_the_maximum_likelihood():
         jax.random.key(1),
         ppca,
         x,
-        strategy=ImportanceMLE(500),
-        optimizer=optax.adam(optax.cosine_decay_schedule(0.05, 200 * 3)),
-        num_epochs=200,
+        strategy=ImportanceMLE(200, ess_threshold=0),
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.1, 80 * 3)),
+        num_epochs=80,
         batch_size=100,
         progress_bar=False,
     )
@@ -41,8 +41,8 @@ def test_reaches_the_maximum_likelihood():
     covariance = jnp.outer(weight, weight) + noise**2 * jnp.eye(4)
     reached = dist.MultivariateNormal(offset, covariance).log_prob(x).mean()
     assert maximum - 0.01 < reached < maximum + 1e-4
-    # The history's own estimate, over 50 epochs of 300 data and 500 draws, lies low by the logarithm's bias at most.
-    assert abs(result.history["log_evidence"][-50:].mean() - maximum) < 0.05
+    # The history's own estimate, over 30 epochs of 300 data and 200 draws, lies low by the logarithm's bias at most.
+    assert abs(result.history["log_evidence"][-30:].mean() - maximum) < 0.05
 
 
 def test_own_draws_reach_the_maximum_likelihood():
@@ -59,9 +59,9 @@ def test_own_draws_reach_the_maximum_likelihood():
         jax.random.key(4),
         model,
         {"c": c, "x": x},
-        strategy=ImportanceMLE(300),
-        optimizer=optax.adam(optax.cosine_decay_schedule(0.05, 150)),
-        num_epochs=150,
+        strategy=ImportanceMLE(300, ess_threshold=0),
+        optimizer=optax.adam(optax.cosine_decay_schedule(0.05, 100)),
+        num_epochs=100,
         progress_bar=False,
     )
 

@@ -10,7 +10,7 @@ from kaem_ppl.cli.errors import CommandError
 from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
 from kaem_ppl.cli.storage.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
-from kaem_ppl.inference.training.persistent_chains import PersistentChains
+from kaem_ppl.inference.training.strategies.persistent_chains import PersistentChains
 
 pytest.importorskip("orbax.checkpoint")
 

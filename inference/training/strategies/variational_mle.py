@@ -10,9 +10,9 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from numpyro import handlers
 
-from ..model.data import call_model
-from ..model.parameters import Params
-from ..model.training_model import TrainingModel
+from ...model.data import call_model
+from ...model.parameters import Params
+from ...model.training_model import TrainingModel
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
-from ..kernels.kernel import ChainState, Kernel
-from ..kernels.langevin import MALA
-from ..model.parameters import Params
-from ..model.power_posterior import Position, PowerPosterior
-from ..model.training_model import TrainingModel
-from ..tempering import replica_exchange
-from ..tempering.ladders import AdaptedLadder, Ladder, check_ladder, check_num_temperatures
+from ...kernels.kernel import ChainState, Kernel
+from ...kernels.langevin import MALA
+from ...model.parameters import Params
+from ...model.power_posterior import Position, PowerPosterior
+from ...model.training_model import TrainingModel
+from ...tempering import replica_exchange
+from ...tempering.ladders import AdaptedLadder, Ladder, check_ladder, check_num_temperatures
 from .langevin_mle import check_chain
 from .persistent_chains import PersistentChains, adapt_step_size, draw_starts, init_persistent_chains, is_slow_kernel
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..kernels.kernel import ChainState, Kernel
-from ..kernels.langevin import MALA
-from ..model.parameters import Params
-from ..model.power_posterior import Position, PowerPosterior
-from ..model.training_model import TrainingModel
+from ...kernels.kernel import ChainState, Kernel
+from ...kernels.langevin import MALA
+from ...model.parameters import Params
+from ...model.power_posterior import Position, PowerPosterior
+from ...model.training_model import TrainingModel
 from .persistent_chains import PersistentChains, adapt_step_size, draw_starts, init_persistent_chains, is_slow_kernel
 
 

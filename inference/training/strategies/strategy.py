@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 import jax
 
-from ..model.parameters import Params
-from ..model.training_model import TrainingModel
+from ...model.parameters import Params
+from ...model.training_model import TrainingModel
 
 
 class Strategy(Protocol):

@@ -15,7 +15,7 @@ from kaem_ppl.inference import (
     ThermodynamicMLE,
 )
 from kaem_ppl.inference.model.training_model import read_training_model
-from kaem_ppl.inference.training.thermodynamic_mle import _OBJECTIVES
+from kaem_ppl.inference.training.strategies.thermodynamic_mle import _OBJECTIVES
 
 
 def training_model_of(linear_gaussian, data):

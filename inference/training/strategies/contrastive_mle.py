@@ -7,8 +7,8 @@ from typing import Any
 import jax
 from jax import lax
 
-from ..model.parameters import Params
-from ..model.training_model import TrainingModel
+from ...model.parameters import Params
+from ...model.training_model import TrainingModel
 from .langevin_mle import LangevinMLE
 
 

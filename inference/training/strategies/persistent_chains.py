@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from kaem_ppl.compilation import is_slow_in_loops
 
-from ..kernels.kernel import ChainState, Kernel
-from ..model.power_posterior import Position, PowerPosterior
-from ..model.training_model import TrainingModel
+from ...kernels.kernel import ChainState, Kernel
+from ...model.power_posterior import Position, PowerPosterior
+from ...model.training_model import TrainingModel
 
 
 class PersistentChains(NamedTuple):

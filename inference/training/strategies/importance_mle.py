@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
-from ..model.parameters import Params
-from ..model.plate_model import PlateModel
-from ..model.training_model import TrainingModel
+from ...model.parameters import Params
+from ...model.plate_model import PlateModel
+from ...model.training_model import TrainingModel
 from .resampling import residual_resampling
 
 
