@@ -71,7 +71,7 @@ class Decoder:
     encoder: Encoder
 
     def make_data(self, batch):
-        """Noise: nothing here depends on what images show."""
+        """Noise: times do not depend on the images."""
         return jax.random.uniform(jax.random.key(0), (batch, *self.shape))
 
     @cached_property
@@ -110,7 +110,7 @@ class JointMLE:
     num_latents: int
 
     def init(self, key, plate_model, params, data):
-        """Remember nothing."""
+        """Return no state."""
         return ()
 
     def loss(self, key, plate_model, params, state, batch):
@@ -289,7 +289,7 @@ def draw(lines):
     steps = [line for line in lines if line["question"] == STEP]
     names = list(dict.fromkeys(line["setting"]["rival"] for line in steps))
     settings = list(dict.fromkeys(_place(line) for line in steps))
-    # Settings of one rival lie side by side rather than on one another.
+    # Settings of one rival are shifted, so that they do not overlap.
     shifts = np.linspace(-0.3, 0.3, len(settings)) if len(settings) > 1 else np.zeros(1)
     for colour, place, shift in zip(PALETTE, settings, shifts, strict=False):
         chosen = {

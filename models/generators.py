@@ -286,8 +286,8 @@ def _round(leaf: Any) -> Array:
 def register_layers(name: str, make: Callable[[Array], dict[str, Any]]) -> dict[str, Any]:
     """Layers of Flax NNX whose parameters are the site `{name}$params`, a dictionary by layer.
 
-    NumPyro's `nnx_module` registers a module that was made before; here nothing is initialised where parameters are
-    substituted, so that a model costs nothing to run again.
+    NumPyro's `nnx_module` registers a module that was made before; here parameters that are substituted are not
+    initialised, so that running a model again is cheap.
 
     Args:
         name: prefix of the parameter's name.

@@ -21,7 +21,7 @@ class AdaptiveGrid:
     Applies to every prior made by `kan_prior(..., adaptive_grid=True)`; their grids and domains are arrays of the training
     state. A refit sets the domain to the draws' range with a margin on either side, the grid to a mix of the draws'
     quantiles and an equal spacing, and the coefficients such that the function stays what it was (`UnivariateKAN.refit`).
-    Shapes are kept, so nothing is compiled again, and the optimiser's state is left as it is.
+    Shapes are kept, so nothing is compiled again, and the optimiser's state is not changed.
 
     Attributes:
         first: the epoch after which grids are refitted first.

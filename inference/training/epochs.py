@@ -118,8 +118,8 @@ def _batch_sources(
     return ((part, rows, start) for part, (start, _) in zip(read_ahead(data, wanted), runs, strict=True))
 
 
-# The bounds are arguments: one program serves all numbers of steps, and a state between two of them is the same whatever
-# they are. So are the data: constants are copied into a program, and folded at compile time.
+# The bounds are arguments, so that one program runs any number of steps, and states between them do not depend on it. So
+# are the data: constants are copied into a program, and folded at compile time.
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _run_steps(
     config: StaticConfig,

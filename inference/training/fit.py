@@ -64,7 +64,7 @@ def fit(
     its mean gradient is unbiased for the mean over all data.
 
     Args:
-        key: PRNG key; the result depends on nothing else that is random. With `state`, the state's own key counts.
+        key: PRNG key, the only source of randomness. With `state`, the state's own key counts.
         model: NumPyro model with the plate `plate`, whose size is the number of rows it is given.
         data: pytree of arrays (num_data, ...). They are put on the device, all but memory maps: an `np.memmap`, as
             `np.load(path, mmap_mode="r")` gives it, stays in its file, and batches are read from there ahead of the device
@@ -117,7 +117,7 @@ def fit(
     grid_values = {name: value for name, value in parameters.values.items() if name.endswith(GRID_SUFFIX)}
     values = {name: value for name, value in parameters.values.items() if name not in grid_values}
     if not values:
-        raise ValueError("The model has no `numpyro.param` site: there is nothing to learn.")
+        raise ValueError("The model has no `numpyro.param` site: there is no parameter to learn.")
     _check_floating(values)
     optimizer = combine_optimizers(optimizer, tuple(values))
     model_values = {name: value for name, value in parameters.values.items() if name in model_sites}
@@ -146,15 +146,17 @@ def fit(
     new_state, config = new_state._replace(totals=totals), replace(config, one_dispatch_per_step=is_slow)
     current = copy_for_donation(new_state if state is None else check_state(state, new_state))
 
+    # Whole epochs in one call, unless a bar is to move inside them; the result does not depend on it.
+    every = max(1, config.num_batches // 10) if progress_bar and callback_every is None else callback_every
     rows: list[dict[str, Any]] = []
     first = int(current.epoch) + 1
     with ProgressBar(config, current, num_epochs, progress_bar) as progress:
         for epoch in range(first, num_epochs + 1):
-            for current in train_epoch(config, current, data, callback_every):  # noqa: B020 - the same one, later
+            for current in train_epoch(config, current, data, every):  # noqa: B020 - the same one, later
                 if not current.is_finite:
                     raise non_finite_error(config, current, data, num_epochs, _history(rows))
                 progress.show(current)
-                if callback is not None and current.step < config.num_batches:
+                if callback is not None and callback_every is not None and current.step < config.num_batches:
                     callback(copy_for_donation(current), None)
             current, means = finish_epoch(config, current)
             if epoch == num_epochs and patience is None:

@@ -24,7 +24,7 @@ class StopSignals:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Handle both signals inside, as nothing else did before."""
+        """Install the handlers, and restore the former ones at the end."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._handle) for number in numbers}
         try:

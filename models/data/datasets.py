@@ -72,7 +72,7 @@ DATASETS: dict[str, DatasetSource] = {
 def load_dataset(source: str | DatasetSource, split: str = "train", *, progress_bar: bool = True) -> Dataset:
     """Read one part of a data set from the files in `data_dir()`. Nothing is downloaded: see `fetch_dataset`.
 
-    Images come as bytes where their files hold bytes; models want `to_unit_interval(dataset.values)`.
+    Images come as bytes where their files hold bytes; models take `to_unit_interval(dataset.values)`.
 
     Args:
         source: a name in `DATASETS`, or a value with other settings, such as `CelebA(size=32)`.

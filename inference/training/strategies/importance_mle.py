@@ -24,8 +24,8 @@ class ImportanceMLE:
 
         grad log p(x_b) = E_{p(z | x_b)}[grad log p(x_b, z)]  ~  sum_s w_bs grad (log p(x_b | z_s) + log p(z_s)),
 
-    draws and weights held fixed. The gradient of log p(z_s) includes the prior's normaliser exactly, so nothing is
-    sampled for it. The estimate is consistent in S, with a bias of order 1 / effective sample size.
+    draws and weights held fixed. The gradient of log p(z_s) includes the prior's normaliser exactly, without
+    sampling. The estimate is consistent in S, with a bias of order 1 / effective sample size.
 
     Attributes:
         num_particles: S, the prior draws of each step.

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.fft import dstn
 
-_GENERATED, _REAL, _LINE = "#c8553d", "#2a6f97", "#2a6f97"
+from ...plot_style import CONTRAST, MAIN
 
 
 def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figure:
@@ -22,9 +22,7 @@ def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figur
     figure = Figure(figsize=(3.2 * num_columns, 2.3 * num_rows + 0.2), layout="constrained")
     panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for name, panel in zip(names, panels, strict=False):
-        panel.plot(
-            epochs, [row[name] for row in rows], color=_LINE, linewidth=1.4, marker="o" if len(rows) < 15 else ""
-        )
+        panel.plot(epochs, [row[name] for row in rows], color=MAIN, linewidth=1.4, marker="o" if len(rows) < 15 else "")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.set_title(name.replace("_", " "), fontsize=10)
         panel.tick_params(labelsize=8)
@@ -76,7 +74,7 @@ def plot_spectra(generated: np.ndarray, real: np.ndarray) -> Figure:
     """
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     panel = figure.subplots()
-    for name, fields, color in (("real", real, _REAL), ("generated", generated, _GENERATED)):
+    for name, fields, color in (("real", real, MAIN), ("generated", generated, CONTRAST)):
         wave_number, power = sine_spectrum(fields)
         panel.semilogy(wave_number, power, color=color, label=name, linewidth=1.4)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -25,7 +25,7 @@ from ..storage.run_folder import RunFolder, save_parameters
 
 # Settings that may differ between two parts of a run: they do not change what an epoch does.
 _MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
-# Steps between two callbacks, which look at the clock and at signals: few enough for slow steps, and cheap for fast ones.
+# Steps between two callbacks, which check the clock and signals: few enough for slow steps, and cheap for fast ones.
 _STEPS_BETWEEN_CALLBACKS = 10
 
 
@@ -136,7 +136,7 @@ def _fit(
     settings, sharding, strategy = config.training, job.sharding, job.strategy
     recorder = _Recorder(config, folder, checkpoint, -(-len(job.dataset) // settings.batch_size), log, signals)
     started = time.perf_counter()
-    log.update("compiling the first step")
+    log.update("compiling and running the first steps")
     try:
         fit(
             jax.random.key(config.seed),
