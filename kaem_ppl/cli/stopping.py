@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -13,6 +14,7 @@ from .errors import Stopped
 # The process that a command started by another one ends with.
 PARENT_VARIABLE = "KAEM_PARENT_PROCESS"
 _PR_SET_PDEATHSIG = 1
+_SECONDS_TO_RETRY = 0.05
 
 
 class StopSignals:
@@ -58,8 +60,22 @@ class StopSignals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self._received = number
-        if not self._is_deferred:
-            raise Stopped(number)
+        if self._is_deferred:
+            return
+        if _swallows_exceptions(frame):
+            # Once more, in a moment.
+            threading.Timer(_SECONDS_TO_RETRY, os.kill, (os.getpid(), number)).start()
+            return
+        raise Stopped(number)
+
+
+def _swallows_exceptions(frame: FrameType | None) -> bool:
+    """Whether a frame is inside JAX's callback of the garbage collector, where exceptions are printed and ignored."""
+    while frame is not None:
+        if frame.f_code.co_name == "_xla_gc_callback":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def end_with_parent() -> None:

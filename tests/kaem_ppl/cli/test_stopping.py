@@ -1,5 +1,6 @@
 """Locks, signals and progress: one process for each run, stops that finish a checkpoint, and lines in a log."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -52,6 +53,28 @@ def test_signals_stop_at_once_but_not_what_is_deferred(number):
             save()
         assert done == [True]
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_inside_the_garbage_collector_is_delivered_after_it(capfd):
+    signals, calls = StopSignals(), []
+
+    def _xla_gc_callback(phase, info):
+        if not calls:
+            calls.append(phase)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def collect_and_wait():
+        gc.collect()
+        time.sleep(5)
+
+    gc.callbacks.append(_xla_gc_callback)
+    try:
+        with signals.handled(), pytest.raises(Stopped):
+            collect_and_wait()
+    finally:
+        gc.callbacks.remove(_xla_gc_callback)
+    assert capfd.readouterr().err == ""
 
 
 def test_a_log_has_a_line_soon_and_then_every_few_seconds(capfd, monkeypatch):
