@@ -33,24 +33,24 @@ class Vocabulary:
     merges: tuple[tuple[str, str], ...]
 
     @classmethod
-    def learn(cls, texts: Iterable[str], size: int) -> "Vocabulary":
+    def learn(cls, texts: Iterable[str], vocabulary_size: int) -> "Vocabulary":
         """Start from characters and merge the most frequent pair of neighbours inside words, again and again.
 
         Args:
             texts: what to learn from.
-            size: number of tokens at most; fewer where no pair occurs twice.
+            vocabulary_size: number of tokens at most; fewer where no pair occurs twice.
 
         Raises:
-            ValueError: `size` has no room for the characters. Every character must be a token.
+            ValueError: `vocabulary_size` is less than the number of characters. Every character must be a token.
         """
         words = Counter(word for text in texts for word in _WORD.findall(text))
         characters = sorted({character for word in words for character in word})
-        if size < len(_SPECIAL) + len(characters):
+        if vocabulary_size < len(_SPECIAL) + len(characters):
             raise ValueError(
-                f"`size` is {size}, but {len(characters)} characters occur in the texts: expected at least "
-                f"{len(_SPECIAL) + len(characters)}, with padding, end and unknown."
+                f"`vocabulary_size` is {vocabulary_size}, but {len(characters)} characters occur in the texts: expected at "
+                f"least {len(_SPECIAL) + len(characters)}, with padding, end and unknown."
             )
-        merges = tuple(_learn_merges(words, size - len(_SPECIAL) - len(characters)))
+        merges = tuple(_learn_merges(words, vocabulary_size - len(_SPECIAL) - len(characters)))
         return cls((*_SPECIAL, *characters, *(left + right for left, right in merges)), merges)
 
     def __len__(self) -> int:

@@ -6,7 +6,9 @@ import numpy as np
 import optax
 import pytest
 
+from kaem_ppl.cli import main
 from kaem_ppl.cli.errors import CommandError
+from kaem_ppl.cli.settings.config import resolve
 from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
 from kaem_ppl.cli.storage.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
@@ -105,3 +107,11 @@ def test_structures_of_other_packages_are_refused():
             rebuild(description, [1])
     with pytest.raises(TypeError, match=r"holds a builtins\.dict"):
         describe({1: 2})
+
+
+def test_a_read_only_run_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.toml").write_text(resolve("DIGITS", "importance", None, {}).to_toml())
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for command in ("sample", "evaluate", "diagnose", "evidence", "plot"):
+        assert main([command, str(tmp_path)]) == 2
+        assert f"{tmp_path} is read-only: results are written there" in capsys.readouterr().err
