@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.12 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help train-vanilla train-langevin train-thermo train-variational train-sequential demo test test-slow test-all notebooks bench bench-quick lint format clean
+.PHONY: help train-vanilla train-importance train-langevin train-thermo train-variational train-sequential demo test test-slow test-all notebooks bench bench-quick lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z -]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 20
@@ -18,9 +18,9 @@ $(VENV)/.installed: pyproject.toml
 # Compiles a quarter faster than the default, and runs as fast.
 demo: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 demo: $(VENV)/.installed  ## train a KAEM on real digits and leave the results in runs/digits
-	$(RUN) -m kaem_ppl.demo
+	$(RUN) -m kaem_ppl.cli.demo
 
-train-vanilla train-langevin train-thermo train-variational: train-%: $(VENV)/.installed  ## train on a data set: make train-vanilla DATASET=MNIST
+train-vanilla train-importance train-langevin train-thermo train-variational: train-%: $(VENV)/.installed  ## train on a data set: make train-importance DATASET=MNIST
 	$(RUN) -m kaem_ppl.cli train $* --dataset $(or $(DATASET),$(error DATASET is missing: make $@ DATASET=MNIST)) $(FLAGS)
 
 train-sequential: $(VENV)/.installed  ## train one run after another: make train-sequential CONFIG=jobs.txt

@@ -80,7 +80,7 @@ def measure_dimension(dimension, factors, names, kernel):
 def measure(quick):
     """Every dimension."""
     if quick:
-        # A step size that nobody has to find.
+        # No step size to adapt.
         return measure_dimension(10, (1, 4), (RIVAL, "annealed"), HMC(step_size=0.3, num_integration_steps=5))
     return [line for dimension in (1, 10, 50) for line in measure_dimension(dimension, (1, 4, 16), None, KERNEL)]
 

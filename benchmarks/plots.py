@@ -1,4 +1,4 @@
-"""What the benchmarks' plots share: colours that colour-blind readers tell apart, and axes of ratios."""
+"""Shared style of the benchmarks' plots: a colour-blind-safe palette, and axes of ratios."""
 
 # Okabe and Ito's, without the yellow, which is hard to see on white.
 PALETTE = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#7f7f7f", "#8c510a", "#5e3c99")

@@ -1,9 +1,9 @@
 """Effective samples per second of each sampler: KAEM posteriors with one mode and with two, and of trained digits.
 
-The first two are one model with one latent, of which x knows the square well, and the sign well or a little. The third,
+The first two are one model with one latent, whose square x determines well, and whose sign well or weakly. The third,
 left out by `--quick`, has eight latents and was trained on digits. All samplers get as many draws, half as many steps
 of warm-up, eight chains and eight data at once; what they do with them is counted from the second run on, warm-up
-included, so that nothing is compiled in it. Effective sizes are of the worst latent, summed over the data: by
+included, and without compilation. Effective sizes are of the worst latent, summed over the data: by
 rank-normalised bulk for chains, by the spread between populations for `TemperedSMC`, by the weights for
 `ImportanceSampling`. A sampler whose chains disagree has an effective size that means nothing, and an open marker.
 """

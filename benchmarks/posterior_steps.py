@@ -112,7 +112,7 @@ def measure_steps(repetitions):
 
 
 def measure_compilation():
-    """Seconds that XLA compiles before a sampler's first draw, nothing being compiled before, and the whole first call."""
+    """Seconds of compilation before a sampler's first draw, from empty caches, and of the whole first call."""
     model, params, x = make_model()
     seconds = []
     jax.monitoring.register_event_duration_secs_listener(

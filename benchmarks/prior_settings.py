@@ -14,8 +14,8 @@ import numpyro.distributions as dist
 from measure import interleave, main, ratio, report
 
 import kaem_ppl as kp
-from kaem_ppl.cli.build import _basis, _reference
-from kaem_ppl.cli.config import resolve
+from kaem_ppl.cli.building.model import build_basis, build_reference
+from kaem_ppl.cli.settings.config import resolve
 from kaem_ppl.models import DATASETS
 
 BATCH_SHAPE, NUM_DRAWS = (81, 40), 100
@@ -40,7 +40,7 @@ def settings(quick):
     if not quick:
         for name in DATASETS:
             model = resolve(name, "vanilla", None, {}).model
-            found[f"preset {name}"] = _basis(model), model.domain, _reference(model)
+            found[f"preset {name}"] = build_basis(model), model.domain, build_reference(model)
     return found
 
 

@@ -118,7 +118,7 @@ def make_runs(problem, quick):
     importance = ImportanceMLE(problem.num_particles, ess_threshold=0)
     langevin = LangevinMLE(MALA(), 20)
     runs = {
-        VAE: (gaussian, VariationalMLE(make_guide(problem.encoder, None))),
+        VAE: (gaussian, VariationalMLE(make_guide(problem.encoder, (problem.num_latents,)))),
         "Gaussian prior, importance": (gaussian, importance),
         "KAEM, importance": (tilted, importance),
     }
@@ -126,7 +126,7 @@ def make_runs(problem, quick):
         return runs
     return runs | {
         "KAEM, Langevin": (tilted, langevin),
-        "KAEM, variational": (tilted, VariationalMLE(make_guide(problem.encoder, 1))),
+        "KAEM, variational": (tilted, VariationalMLE(make_guide(problem.encoder, (problem.num_latents, 1)))),
         "Gaussian prior, Langevin": (gaussian, langevin),
         "KAEM, thermodynamic": (tilted, ThermodynamicMLE(MALA(), AdaptedLadder(4), 10)),
         "KAEM, pathwise importance": (tilted, PathwiseImportanceMLE(problem.num_particles)),
@@ -200,7 +200,7 @@ def measure_problem(problem, quick):
     features, accuracy = learn_features(train, labels, held_out, held_out_labels)
     real = features(held_out)
     x, x_held_out = (images.reshape(-1, *problem.image_shape) for images in (train, held_out))
-    # A step size that nobody has to find, and one gradient a step, compile sooner.
+    # No step size to adapt, and one gradient a step: both compile sooner.
     kernel = MALA(step_size=0.05) if quick else HMC(num_integration_steps=5)
     method = AnnealedImportanceSampling(8, kernel, PowerLadder(257 if quick else 129))
     weigh = partial(log_evidence, jax.random.key(1), method=method, plate="data", num_chains=4, progress_bar=False)

@@ -60,7 +60,7 @@ def read_lines(out):
 def summarise(found, before, seconds, failed, quick):
     """The summary, as Markdown."""
     parts = ["# Benchmarks", _origin(found, quick)]
-    parts += [f"**{name} failed; what stands of it is from a run before.**" for name in failed]
+    parts += [f"**{name} failed; its results are from an earlier run.**" for name in failed]
     parts.append(_headlines(found, before))
     for name, lines in found.items():
         took = f" ({seconds[name]:.0f} s)" if name in seconds else ""

@@ -21,6 +21,7 @@ from measure import main, report
 
 from kaem_ppl.inference import ImportanceMLE, fit
 from kaem_ppl.models import MLPGenerator, to_unit_interval
+from kaem_ppl.plot_style import MAIN
 
 SHAPE, BATCH, NUM_LATENTS, NUM_PARTICLES, NUM_FEW = (64, 64, 3), 100, 8, 100, 1000
 STEPS_TIMED, NUM_TIMES, ROUNDS = 25, 6, 3
@@ -55,7 +56,7 @@ def train(images, num_times=None):
     """Seconds of every `STEPS_TIMED` steps of an epoch, or of the first so many, without those that compile."""
     times = []
 
-    def look(state, row):
+    def record(state, row):
         times.append(time.perf_counter())
         if len(times) == num_times:
             raise Enough
@@ -63,7 +64,7 @@ def train(images, num_times=None):
     with contextlib.suppress(Enough):
         fit(
             jax.random.key(0), model, images, strategy=ImportanceMLE(NUM_PARTICLES, ess_threshold=0), num_epochs=1,
-            batch_size=BATCH, callback=look, callback_every=STEPS_TIMED, progress_bar=False,
+            batch_size=BATCH, callback=record, callback_every=STEPS_TIMED, progress_bar=False,
         )  # fmt: skip
     return np.diff(times)
 
@@ -87,7 +88,7 @@ def seconds_in_turn(path):
 
 
 def in_new_process(function, argument):
-    """The function's result, from a process that did nothing before."""
+    """The function's result, from a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, (argument,))
 
@@ -124,14 +125,14 @@ def draw(lines):
     left, right = figure.subplots(1, 2)
     memory, speed = found[MEMORY], found[SPEED]
     names = [f"{NUM_FEW:,}", f"{memory['setting']['images']:,}"]
-    left.bar(names, [memory["peak_mb_of_few"], memory["peak_mb"]], width=0.5, color="#2a6f97")
+    left.bar(names, [memory["peak_mb_of_few"], memory["peak_mb"]], width=0.5, color=MAIN)
     left.set_xlabel("images in the file")
     left.set_ylabel("highest memory (MB)")
     right.bar(
         ["in memory", "from the file"],
         [speed["images_per_second_in_memory"], speed["images_per_second"]],
         width=0.5,
-        color="#2a6f97",
+        color=MAIN,
     )
     right.set_ylabel("images per second")
     for panel in (left, right):

@@ -18,7 +18,6 @@ from functools import cache, cached_property, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import numpyro.distributions as dist
 import optax
 from measure import compare, initial_params, main, ratio, report
@@ -28,6 +27,7 @@ from sampling import CHANNELS, HEADLINE_BATCH, HEADLINE_LATENTS, MIXTURE, PRODUC
 from kaem_ppl.inference import (
     ULA,
     AdaptedLadder,
+    ContrastiveMLE,
     ImportanceMLE,
     LangevinMLE,
     Strategy,
@@ -36,12 +36,12 @@ from kaem_ppl.inference import (
 )
 from kaem_ppl.inference.model.training_model import read_training_model
 from kaem_ppl.models import (
+    AmortizedGuide,
     ConvEncoder,
     ConvGenerator,
     Encoder,
     Generator,
     KANGenerator,
-    LatentEBM,
     MLPEncoder,
     MLPGenerator,
     sample_langevin_prior,
@@ -71,7 +71,7 @@ class Decoder:
     encoder: Encoder
 
     def make_data(self, batch):
-        """Noise: nothing here depends on what images show."""
+        """Noise: times do not depend on the images."""
         return jax.random.uniform(jax.random.key(0), (batch, *self.shape))
 
     @cached_property
@@ -104,35 +104,13 @@ def first_params(decoder, name):
 
 
 @dataclass(frozen=True)
-class ContrastiveMLE:
-    """Chains on the posterior and as long ones on the prior (Pang et al. 2020, arXiv 2006.08205, eq. 6 and 7)."""
-
-    model: LatentEBM
-    posterior: LangevinMLE
-
-    def init(self, key, plate_model, params, data):
-        """Put a chain on each datum's posterior."""
-        return self.posterior.init(key, plate_model, params, data)
-
-    def loss(self, key, plate_model, params, state, batch):
-        """The contrast of posterior and prior; see `Strategy.loss`."""
-        posterior_key, prior_key = jax.random.split(key)
-        loss, (metrics, state) = self.posterior.loss(posterior_key, plate_model, params, state, batch)
-        z = sample_langevin_prior(
-            prior_key, self.model, jax.lax.stop_gradient(params), num_draws=len(batch),
-            num_steps=self.posterior.num_steps,
-        )  # fmt: skip
-        return loss + self.model.log_prior(params, jax.lax.stop_gradient(z)).mean(), (metrics, state)
-
-
-@dataclass(frozen=True)
 class JointMLE:
     """An update at given latents of a product KAEM: what is left of a Langevin step without its chain."""
 
     num_latents: int
 
     def init(self, key, plate_model, params, data):
-        """Remember nothing."""
+        """Return no state."""
         return ()
 
     def loss(self, key, plate_model, params, state, batch):
@@ -142,17 +120,18 @@ class JointMLE:
         return -(log_likelihood + log_prior).mean(), ({}, state)
 
 
-def make_guide(encoder, num_summands):
-    """A guide by an encoder, for latents of shape (Q, P) where `num_summands` is P, of (Q,) where it is None."""
+def make_guide(encoder, shape):
+    """A normal guide by an encoder, for latents of this shape."""
+    return AmortizedGuide(encoder, shape, dist.constraints.real)
 
-    def guide(x):
-        loc, scale = encoder("encoder")(x)
-        if num_summands is not None:
-            loc, scale = (jnp.broadcast_to(v[..., None], (*v.shape, num_summands)) for v in (loc, scale))
-        with numpyro.plate("data", len(x)):
-            numpyro.sample("z", dist.Normal(loc, scale).to_event(loc.ndim - 1))
 
-    return guide
+def make_contrastive(model, posterior):
+    """Training of the latent EBM, with as many steps on the prior as on the posterior."""
+
+    def sample_prior(key, params, num_draws):
+        return sample_langevin_prior(key, model, params, num_draws=num_draws, num_steps=posterior.num_steps)
+
+    return ContrastiveMLE(model.log_prior, sample_prior, posterior)
 
 
 def make_step(decoder, name, strategy, x):
@@ -197,16 +176,18 @@ def generator_gradients(decoder, x, num_steps):
 def make_rivals(decoder, batch, num_steps, layouts, with_update):
     """Calls by name, KAEMs in these layouts of their latents; chains where `num_steps` is not 0."""
     x, encoder = decoder.make_data(batch), decoder.encoder
-    strategies: dict[str, tuple[str, Strategy]] = {"VAE": ("VAE", VariationalMLE(make_guide(encoder, None)))}
+    strategies: dict[str, tuple[str, Strategy]] = {
+        "VAE": ("VAE", VariationalMLE(make_guide(encoder, (decoder.num_latents,))))
+    }
     strategies |= {f"{layout}, importance": (layout, ImportanceMLE(batch)) for layout in layouts}
     if num_steps:
         langevin, chains, ebm = LangevinMLE(KERNEL, num_steps), f"{num_steps} Langevin steps", "latent EBM"
-        strategies[f"{ebm}, {chains}"] = ebm, ContrastiveMLE(decoder.models[ebm], langevin)
+        strategies[f"{ebm}, {chains}"] = ebm, make_contrastive(decoder.models[ebm], langevin)
         strategies |= {f"{layout}, {chains}": (layout, langevin) for layout in layouts}
     if with_update:
         strategies[UPDATE] = PRODUCT, JointMLE(decoder.num_latents)
     if layouts == LAYOUTS:
-        strategies[f"{PRODUCT}, variational"] = (PRODUCT, VariationalMLE(make_guide(encoder, 1)))
+        strategies[f"{PRODUCT}, variational"] = (PRODUCT, VariationalMLE(make_guide(encoder, (decoder.num_latents, 1))))
     rivals = {name: make_step(decoder, model, strategy, x) for name, (model, strategy) in strategies.items()}
     return rivals | ({f"{num_steps} {FLOOR}": generator_gradients(decoder, x, num_steps)} if num_steps else {})
 
@@ -308,7 +289,7 @@ def draw(lines):
     steps = [line for line in lines if line["question"] == STEP]
     names = list(dict.fromkeys(line["setting"]["rival"] for line in steps))
     settings = list(dict.fromkeys(_place(line) for line in steps))
-    # Settings of one rival lie side by side rather than on one another.
+    # Settings of one rival are shifted, so that they do not overlap.
     shifts = np.linspace(-0.3, 0.3, len(settings)) if len(settings) > 1 else np.zeros(1)
     for colour, place, shift in zip(PALETTE, settings, shifts, strict=False):
         chosen = {

@@ -20,14 +20,16 @@ from .tempering.ladders import AdaptedLadder, GeometricLadder, GivenLadder, Ladd
 from .tempering.parallel_tempering import ParallelTempering
 from .tempering.tempered_smc import TemperedSMC
 from .training.adaptive_grid import AdaptiveGrid
-from .training.fit import FitResult, NonFiniteLossError, TrainingState, fit
+from .training.fit import fit
 from .training.history import History
-from .training.importance_mle import ImportanceMLE, PathwiseImportanceMLE
-from .training.langevin_mle import LangevinMLE
-from .training.resampling import residual_resampling, stratified_resampling, systematic_resampling
-from .training.strategy import Strategy
-from .training.thermodynamic_mle import CyclicPower, ThermodynamicMLE
-from .training.variational_mle import VariationalMLE
+from .training.state import FitResult, NonFiniteLossError, TrainingState
+from .training.strategies.contrastive_mle import ContrastiveMLE
+from .training.strategies.importance_mle import ImportanceMLE, PathwiseImportanceMLE
+from .training.strategies.langevin_mle import LangevinMLE
+from .training.strategies.resampling import residual_resampling, stratified_resampling, systematic_resampling
+from .training.strategies.strategy import Strategy
+from .training.strategies.thermodynamic_mle import CyclicPower, ThermodynamicMLE
+from .training.strategies.variational_mle import VariationalMLE
 
 __all__ = [
     "HMC",
@@ -38,6 +40,7 @@ __all__ = [
     "AdaptedLadder",
     "AdaptiveGrid",
     "AnnealedImportanceSampling",
+    "ContrastiveMLE",
     "Curve",
     "CyclicPower",
     "Diagnosis",

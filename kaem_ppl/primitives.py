@@ -17,6 +17,9 @@ from .network import KANetwork, check_sizes
 from .shapes import as_count, as_shape
 from .univariate import UnivariateKAN, uniform_grid
 
+# What the name of a prior's grid site adds to the prior's own: training looks these sites up by it.
+GRID_SUFFIX = "$grid"
+
 
 def kan_prior(
     name: str,
@@ -161,7 +164,7 @@ def _register_grid(name, bank_shape, basis, domain):
     with jax.ensure_compile_time_eval():
         shared = uniform_grid(basis, domain)
         initial = {name: jnp.broadcast_to(shared[name], bank_shape + shared[name].shape) for name in ("grid", "domain")}
-    site = f"{name}$grid"
+    site = name + GRID_SUFFIX
     values = numpyro.param(site, initial)
     _check_like(site, values, initial)
     return dict(values)

@@ -1,6 +1,6 @@
-"""KAEM models written with the plugin, their generators, and the data they are made for."""
+"""KAEM models, generators, encoders, baselines, and data sets."""
 
-from .baselines import ConvEncoder, Encoder, GaussianModel, LatentEBM, MLPEncoder, sample_langevin_prior
+from .baselines import GaussianModel, LatentEBM, sample_langevin_prior
 from .data.celeba import CelebA
 from .data.cifar10 import CIFAR10
 from .data.darcy_flow import DarcyFlow, LogNormalPermeability, ThresholdPermeability, gaussian_fields, solve_darcy
@@ -8,14 +8,23 @@ from .data.dataset import Dataset
 from .data.datasets import DATASETS, DatasetSource, fetch_dataset, load_dataset
 from .data.digits import Digits, DigitsImages, load_digits, split_digits
 from .data.fetch import DataFileError, data_dir
-from .data.images import grey_images, resize_images, to_unit_interval
+from .data.images import ImageModel, grey_images, resize_images, to_unit_interval
 from .data.mnist import IDXImages
 from .data.penn_treebank import PennTreebank
 from .data.sms_spam import SMSSpam
 from .data.splits import split_dataset, subset
 from .data.svhn import SVHN
 from .data.vocabulary import Vocabulary
-from .generators import Bfloat16Generator, ConvGenerator, Generator, KANGenerator, MLPGenerator, SequenceGenerator
+from .encoders import AmortizedGuide, ConvEncoder, Encoder, MLPEncoder
+from .generators import (
+    Bfloat16Generator,
+    ConvGenerator,
+    Generator,
+    KANGenerator,
+    MLPGenerator,
+    SequenceGenerator,
+    Standardized,
+)
 from .kaem import MixtureKAEM, ProductKAEM, SequenceKAEM
 from .padded_categorical import PaddedCategorical
 
@@ -23,6 +32,7 @@ __all__ = [
     "CIFAR10",
     "DATASETS",
     "SVHN",
+    "AmortizedGuide",
     "Bfloat16Generator",
     "CelebA",
     "ConvEncoder",
@@ -37,6 +47,7 @@ __all__ = [
     "GaussianModel",
     "Generator",
     "IDXImages",
+    "ImageModel",
     "KANGenerator",
     "LatentEBM",
     "LogNormalPermeability",
@@ -49,6 +60,7 @@ __all__ = [
     "SMSSpam",
     "SequenceGenerator",
     "SequenceKAEM",
+    "Standardized",
     "ThresholdPermeability",
     "Vocabulary",
     "data_dir",

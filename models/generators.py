@@ -1,4 +1,4 @@
-"""Generators: settings that, called with a name inside a model, become functions from latents to outputs."""
+"""Generators: networks from latents to outputs, as settings that register their parameters inside a model."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ from .convolutions import upsample
 
 
 class Generator(Protocol):
-    """What a KAEM asks of a generator. A user's own is any function of a name, such as one that calls `flax_module`."""
+    """Any function of a name that registers parameters and returns a network, such as one that calls `flax_module`."""
 
     def __call__(self, name: str) -> Callable[[Array], Array]:
         """Register parameters under the name and return a function from latents (..., in) to outputs."""
@@ -67,7 +67,7 @@ class MLPGenerator:
         """Register `{name}$params`, a dictionary of `layer_0`, ... with `weight` and `bias`, and return the network."""
         sizes = check_sizes(self.sizes)
 
-        def init(key):
+        def init(key: Array) -> dict[str, dict[str, Array]]:
             keys = jax.random.split(key, len(sizes) - 1)
             return {
                 f"layer_{index}": {
@@ -94,8 +94,8 @@ class ConvGenerator:
     """Deconvolutions (Flax NNX) from a small map to an image: every layer doubles height and width.
 
     A linear layer makes a map of `channels[0]` channels, 2^L times smaller than the image, L = len(channels); L transposed
-    convolutions of kernel 4 and stride 2 lead through the other channels to the image. Sizes that 2^L does not divide are
-    cropped from the next larger map.
+    convolutions of kernel 4 and stride 2 follow, through the other channels to the image. Sizes that 2^L does not divide
+    are cropped from the next larger map.
 
     Attributes:
         num_inputs: latents.
@@ -111,7 +111,7 @@ class ConvGenerator:
     activation: Callable[[Array], Array] = jax.nn.leaky_relu
     output: Callable[[Array], Array] | None = jax.nn.sigmoid
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
             raise ValueError(f"shape={self.shape}: expected (height, width, channels), positive.")
         if not self.channels or min(self.channels) < 1:
@@ -126,7 +126,7 @@ class ConvGenerator:
         start = (-(-height // shrink), -(-width // shrink), self.channels[0])
         widths = (*self.channels, num_colours)
 
-        def make(key):
+        def make(key: Array) -> dict[str, Any]:
             rngs = nnx.Rngs(key)
             deconvolutions = {
                 f"layer_{index}": nnx.ConvTranspose(*pair, kernel_size=(4, 4), strides=(2, 2), rngs=rngs)
@@ -152,15 +152,15 @@ class SequenceGenerator:
     """An attention decoder (Flax NNX) from a latent to the tokens of a whole sequence at once.
 
     Every position starts from a linear map of the latent plus an embedding of the position; blocks of self-attention and
-    a perceptron, each behind a layer normalisation and added to what was there, let positions agree with each other; a
-    last normalisation and a linear layer give logits. Tokens are independent given the latent, so that all dependence
-    between them is the latent's: nothing is fed back, and no position is hidden from another.
+    a perceptron, each after a layer normalisation and with a residual connection, let positions depend on each other; a
+    last normalisation and a linear layer give logits. Tokens are independent given the latent: the
+    decoder is not autoregressive, and attention is not masked.
 
     Attributes:
         num_inputs: latents.
         length: positions.
         vocabulary_size: tokens.
-        width: numbers that describe a position; a multiple of `num_heads`.
+        width: features of a position; a multiple of `num_heads`.
         num_heads: attention heads.
         num_layers: blocks.
 
@@ -178,7 +178,7 @@ class SequenceGenerator:
     num_heads: int = 8
     num_layers: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             if getattr(self, field.name) < 1:
                 raise ValueError(f"{field.name}={getattr(self, field.name)}: expected at least 1.")
@@ -194,7 +194,7 @@ class SequenceGenerator:
 
         width = self.width
 
-        def make(key):
+        def make(key: Array) -> dict[str, Any]:
             rngs = nnx.Rngs(key)
             layers = {
                 "start": nnx.Linear(self.num_inputs, width, rngs=rngs),
@@ -229,11 +229,31 @@ class SequenceGenerator:
 
 
 @dataclass(frozen=True)
+class Standardized:
+    """A generator whose inputs are standardised to mean 0 and standard deviation 1.
+
+    Attributes:
+        generator: takes the standardised inputs.
+        mean: of the inputs.
+        std: their standard deviation.
+    """
+
+    generator: Generator
+    mean: float
+    std: float
+
+    def __call__(self, name: str) -> Callable[[Array], Array]:
+        """Register the generator's parameters and return a function of inputs (..., in)."""
+        generate = self.generator(name)
+        return lambda x: generate((x - self.mean) / self.std)
+
+
+@dataclass(frozen=True)
 class Bfloat16Generator:
     """Any generator, its arithmetic in bfloat16: eight bits of precision, half the memory, faster where hardware has it.
 
     Parameters are registered, learnt and kept as the generator makes them, float32 as a rule, and rounded where it
-    computes. Outputs come back in the precision of the latents, so prior and likelihood are computed as before. The
+    computes. Outputs are cast back to the precision of the latents, so prior and likelihood are computed as before. The
     functions of a Kolmogorov-Arnold network are evaluated on a float32 grid all the same: there the gain is small.
 
     Attributes:
@@ -251,14 +271,14 @@ class Bfloat16Generator:
 
 
 class _RoundParameters(Messenger):
-    """Hands parameters on in bfloat16; handlers outside, a trace or a substitution, see them as they are."""
+    """Casts parameters to bfloat16; outer handlers, a trace or a substitution, see them in their own precision."""
 
-    def postprocess_message(self, msg):
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
         if msg["type"] == "param":
             msg["value"] = jax.tree.map(_round, msg["value"])
 
 
-def _round(leaf):
+def _round(leaf: Any) -> Array:
     leaf = jnp.asarray(leaf)
     return leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
@@ -266,8 +286,8 @@ def _round(leaf):
 def register_layers(name: str, make: Callable[[Array], dict[str, Any]]) -> dict[str, Any]:
     """Layers of Flax NNX whose parameters are the site `{name}$params`, a dictionary by layer.
 
-    NumPyro's `nnx_module` registers a module that was made before; here nothing is initialised where parameters are
-    substituted, so that a model costs nothing to run again.
+    NumPyro's `nnx_module` registers a module that was made before; here parameters that are substituted are not
+    initialised, so that running a model again is cheap.
 
     Args:
         name: prefix of the parameter's name.

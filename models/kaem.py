@@ -4,7 +4,9 @@ Sites are those named in each model; with `adaptive_grid` also the parameter `pr
 """
 
 from dataclasses import dataclass
+from typing import cast
 
+import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
@@ -48,8 +50,8 @@ class ProductKAEM:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""
         prior = _prior(self, self.shape)
         generate = self.generator("generator")
-        with numpyro.plate("data", size if x is None else len(x)):
-            z = numpyro.sample("z", prior.to_event(2))
+        with numpyro.plate("data", plate_size(x, size)):
+            z = cast(Array, numpyro.sample("z", prior.to_event(2)))
             return observe_normal(generate(z.sum(-1)), self.scale, x)
 
 
@@ -85,8 +87,8 @@ class MixtureKAEM:
         num_latents, num_components = self.shape
         prior = _prior(self, (num_latents,), num_components)
         generate = self.generator("generator")
-        with numpyro.plate("data", size if x is None else len(x)):
-            z = numpyro.sample("z", prior.to_event(1))
+        with numpyro.plate("data", plate_size(x, size)):
+            z = cast(Array, numpyro.sample("z", prior.to_event(1)))
             return observe_normal(generate(z), self.scale, x)
 
 
@@ -96,8 +98,8 @@ class SequenceKAEM:
 
         z_qp ~ exp(f_qp) pi_0 / Z_qp,    s_q = sum_p z_qp,    x_i ~ Categorical(logits = generator(s)_i)
 
-    Padding is masked: it says nothing about the latent, and is never generated. The mask is read from the tokens, inside
-    the likelihood, so that prior draws can still be shared by all data; a mask among the arguments would forbid that.
+    Padding is masked: it carries no information about the latent, and is never generated. The mask is computed from the
+    tokens, inside the likelihood, so that all data can share prior draws; a mask among the arguments would prevent that.
 
     Called as a NumPyro model. Sites: `z` of shape (data, Q, P), `x` of shape (data, length), plate `data`, parameters
     `prior$params` and `generator$params`.
@@ -124,12 +126,15 @@ class SequenceKAEM:
         """Condition on tokens x, integers of shape (num_data, length), or generate `size` sequences."""
         prior = _prior(self, self.shape)
         generate = self.generator("generator")
-        with numpyro.plate("data", size if x is None else len(x)):
-            z = numpyro.sample("z", prior.to_event(2))
-            return numpyro.sample("x", PaddedCategorical(generate(z.sum(-1)), self.padding).to_event(1), obs=x)
+        with numpyro.plate("data", plate_size(x, size)):
+            z = cast(Array, numpyro.sample("z", prior.to_event(2)))
+            tokens = PaddedCategorical(generate(z.sum(-1)), self.padding).to_event(1)
+            return cast(Array, numpyro.sample("x", tokens, obs=x))
 
 
-def _prior(model, shape, num_components=None):
+def _prior(
+    model: "ProductKAEM | MixtureKAEM | SequenceKAEM", shape: tuple[int, ...], num_components: int | None = None
+) -> dist.Distribution:
     settings = {name: getattr(model, name) for name in ("basis", "domain", "reference", "adaptive_grid")}
     return kan_prior("prior", shape, num_components=num_components, **settings)
 
@@ -137,4 +142,19 @@ def _prior(model, shape, num_components=None):
 def observe_normal(mean: Array, scale: float, x: ArrayLike | None) -> Array:
     """The sites `mean` and `x` ~ Normal(mean, scale) of data along the present plate, everything else their event."""
     numpyro.deterministic("mean", mean)
-    return numpyro.sample("x", dist.Normal(mean, scale).to_event(mean.ndim - 1), obs=x)
+    return cast(Array, numpyro.sample("x", dist.Normal(mean, scale).to_event(mean.ndim - 1), obs=x))
+
+
+def plate_size(x: ArrayLike | None, size: int | None) -> int:
+    """Number of data: the rows of `x`, or `size` without data.
+
+    Raises:
+        ValueError: neither is given.
+    """
+    if x is not None:
+        return jnp.shape(x)[0]
+    if size is None:
+        raise ValueError(
+            "Neither `x` nor `size` is given: call the model with data, or with a number of them to generate."
+        )
+    return size

@@ -1,4 +1,4 @@
-"""A categorical distribution that does not look at padding."""
+"""A categorical distribution over tokens that ignores padding."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from numpyro.util import is_prng_key
 class PaddedCategorical(dist.Distribution):
     """Tokens by their logits; the padding token is never drawn, and observing it has log-probability 0.
 
-    The mask of a padded sequence is part of the likelihood, because it is known from the value alone:
+    The mask of a padded sequence is part of the likelihood, because it is a function of the value alone:
 
         log p(x) = 0 for padding,    log softmax(logits without padding)_x otherwise
 
@@ -32,7 +32,7 @@ class PaddedCategorical(dist.Distribution):
     pytree_data_fields = ("log_probs",)
     pytree_aux_fields = ("padding",)
 
-    def __init__(self, logits: ArrayLike, padding: int = 0, *, validate_args: bool | None = None):
+    def __init__(self, logits: ArrayLike, padding: int = 0, *, validate_args: bool | None = None) -> None:
         if jnp.ndim(logits) < 1 or jnp.shape(logits)[-1] < 2:
             raise ValueError(
                 f"`logits` has shape {jnp.shape(logits)}: expected at least two tokens along the last axis."
@@ -46,7 +46,7 @@ class PaddedCategorical(dist.Distribution):
         self.padding = padding
         super().__init__(jnp.shape(logits)[:-1], (), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=True, event_dim=0)
+    @constraints.dependent_property(is_discrete=True, event_dim=0)  # pyright: ignore[reportArgumentType]
     def support(self) -> constraints.Constraint:
         return constraints.integer_interval(0, self.log_probs.shape[-1] - 1)
 

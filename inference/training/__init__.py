@@ -1,1 +1,1 @@
-"""Maximum likelihood: `fit`, its strategies, its state and its data."""
+"""Maximum-likelihood training: `fit`, its strategies, state and data."""

@@ -1,30 +1,27 @@
-"""Grids that follow the posterior: tilted priors refitted during training to where the latents are."""
+"""Adaptive grids: when and how training refits the grids of tilted priors to posterior draws."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from numpyro.distributions import Distribution
 
 from kaem_ppl import reference as ref
 from kaem_ppl.distributions.base import TiltedDistribution
+from kaem_ppl.primitives import GRID_SUFFIX
 
 from ..model.parameters import Params
 from ..model.training_model import TrainingModel
-
-# What `kan_prior(..., adaptive_grid=True)` calls the site of its grid and domain.
-GRID_SUFFIX = "$grid"
 
 
 @dataclass(frozen=True)
 class AdaptiveGrid:
     """Refit the grids of tilted priors to posterior draws, at an interval that grows with training.
 
-    Serves every prior made by `kan_prior(..., adaptive_grid=True)`, whose grid and domain are arrays of the training state
-    beside the parameters. A refit moves the domain to the draws' range with a margin on either side, the grid to a mix of
-    the draws' quantiles and an equal spacing, and the coefficients to where the function stays what it was
-    (`UnivariateKAN.refit`). Shapes stay, so nothing is compiled again, and the optimiser's state is left as it is.
+    Applies to every prior made by `kan_prior(..., adaptive_grid=True)`; their grids and domains are arrays of the training
+    state. A refit sets the domain to the draws' range with a margin on either side, the grid to a mix of the draws'
+    quantiles and an equal spacing, and the coefficients such that the function stays what it was (`UnivariateKAN.refit`).
+    Shapes are kept, so nothing is compiled again, and the optimiser's state is not changed.
 
     Attributes:
         first: the epoch after which grids are refitted first.
@@ -43,7 +40,7 @@ class AdaptiveGrid:
     num_data: int = 1000
     margin: float = 0.2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.first < 1:
             raise ValueError(f"`first` must be at least 1, got {self.first}.")
         if not self.growth > 1:
@@ -87,7 +84,7 @@ class AdaptiveGrid:
             new_grids[name + GRID_SUFFIX] = {"grid": refitted.grid, "domain": refitted.domain}
         return new_params, new_grids
 
-    def _domain(self, prior, samples):
+    def _domain(self, prior: TiltedDistribution, samples: jax.Array) -> jax.Array:
         low, high = samples.min(0), samples.max(0)
         margin = self.margin * (high - low)
         support_low, support_high = (
@@ -97,27 +94,32 @@ class AdaptiveGrid:
             for bound in ref.support_bounds(prior.reference)
         )
         domain = jnp.maximum(low - margin, support_low), jnp.minimum(high + margin, support_high)
-        # Where all draws agree, there is nothing to follow.
+        # Where all draws are equal, keep the domain.
         return jnp.where((domain[1] > domain[0])[..., None], jnp.stack(domain, axis=-1), prior.energy.domain)
 
 
-def adaptive_priors(plate_model: TrainingModel, params: Params, batch: Any) -> dict[str, tuple[str, Distribution]]:
-    """By name of the prior, the latent site that follows it and its distribution.
+def adaptive_priors(
+    plate_model: TrainingModel, params: Params, batch: Any
+) -> dict[str, tuple[str, TiltedDistribution]]:
+    """By name of the prior, the latent site that has it and its distribution.
 
     Raises:
         ValueError: a grid belongs to no latent site's own distribution.
     """
-    found = {}
+    found: dict[str, tuple[str, TiltedDistribution]] = {}
     for latent, prior in plate_model.priors(params, batch, plate_model.latent).items():
         for site, value in params.items():
-            # The bank holds the very arrays that were substituted.
-            is_its = site.endswith(GRID_SUFFIX) and isinstance(prior, TiltedDistribution)
-            if is_its and prior.energy.domain is value["domain"]:
+            if not site.endswith(GRID_SUFFIX) or not isinstance(prior, TiltedDistribution):
+                continue
+            # The bank holds the same arrays that were substituted.
+            if prior.energy.domain is value["domain"]:
                 found[site.removesuffix(GRID_SUFFIX)] = latent, prior
-    lost = sorted(site for site in params if site.endswith(GRID_SUFFIX) and site.removesuffix(GRID_SUFFIX) not in found)
-    if lost:
+    unused = sorted(
+        site for site in params if site.endswith(GRID_SUFFIX) and site.removesuffix(GRID_SUFFIX) not in found
+    )
+    if unused:
         raise ValueError(
-            f"The grids {lost} belong to no latent site's own distribution, so no draws say where they should be. Sample "
-            "a site from the prior itself, without a reparameterisation, or leave `adaptive_grid` out."
+            f"The grids {unused} belong to no latent site's own distribution, so there are no draws to refit them to. "
+            "Sample a site from the prior itself, without a reparameterisation, or leave `adaptive_grid` out."
         )
     return found

@@ -1,4 +1,4 @@
-"""What training reports: one row per epoch."""
+"""The history of training: loss and metrics, one row per epoch."""
 
 import csv
 from collections.abc import Iterator, Mapping

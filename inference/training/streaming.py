@@ -1,4 +1,4 @@
-"""Data that stay in files: batches are read from memory maps ahead of the device, and no more of the files is kept."""
+"""Read batches of memory-mapped data ahead of the device, without keeping more of the files in memory."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from ..model.data import check_data
 
-# Numbers that are read together where all data are looked at.
+# Numbers that are read together where all data are checked.
 _NUMBERS_AT_ONCE = 2**24
 # Numbers of batches that are read together, threads that read, and how often that much is kept ready.
 _NUMBERS_AHEAD = 2**23
@@ -23,7 +23,7 @@ def is_streamed(data: Any) -> bool:
 
 
 def check_streamed(data: Any) -> tuple[Any, int]:
-    """Check data as `check_data` does, a part at a time, and leave them where they are.
+    """Check data as `check_data` does, a part at a time, and leave them in their files.
 
     Args:
         data: pytree of arrays (num_data, ...), some of them memory maps.
@@ -54,7 +54,7 @@ def check_streamed(data: Any) -> tuple[Any, int]:
             )
         if not leaf[:1].flags.c_contiguous:
             raise ValueError(
-                f"The rows of `data{jax.tree_util.keystr(path)}` do not lie in one piece in the file. Write it in C order."
+                f"The rows of `data{jax.tree_util.keystr(path)}` are not contiguous in the file. Write it in C order."
             )
     if any(np.issubdtype(leaf.dtype, np.inexact) for leaf in jax.tree.leaves(data)):
         for part in parts(data):
@@ -75,12 +75,12 @@ def read_rows(data: Any, rows: np.ndarray) -> Any:
 
 
 def num_batches_together(data: Any, batch_size: int) -> int:
-    """How many batches are read in one go: a small program is dearer to start than to run."""
+    """How many batches are read in one go: starting a small program costs more than running it."""
     return max(1, _NUMBERS_AHEAD // (batch_size * _row_size(data)))
 
 
 def read_ahead(data: Any, wanted: Sequence[np.ndarray]) -> Iterator[Any]:
-    """Read rows in threads that run ahead of what asks for them, and put them on the device.
+    """Read rows in threads that run ahead of the consumer, and put them on the device.
 
     Args:
         data: pytree of arrays (num_data, ...).
@@ -94,34 +94,35 @@ def read_ahead(data: Any, wanted: Sequence[np.ndarray]) -> Iterator[Any]:
     except ImportError as error:
         raise ImportError("Data in memory maps are read by Grain: `pip install kaem-ppl[train]` brings it.") from error
     read = grain.MapDataset.range(len(wanted)).map(lambda number: read_rows(data, wanted[number]))
-    # Put on the device here, not in the threads: they do not know of JAX's settings for this one.
+    # Put on the device here, not in the threads: JAX's thread-local settings do not apply there.
     return map(
         jax.device_put,
         read.to_iter_dataset(grain.ReadOptions(num_threads=_NUM_THREADS, prefetch_buffer_size=_PARTS_AHEAD)),
     )
 
 
-def _row_size(data):
+def _row_size(data: Any) -> int:
     """Numbers in a row, at least 1."""
     return max(1, sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(data)))
 
 
-def _read(leaf, rows):
-    """Rows by plain reads: touching a mapping would leave its pages, and many beside them, in this process's memory."""
+def _read(leaf: np.memmap, rows: np.ndarray) -> np.ndarray:
+    """Rows by plain reads: reading through the mapping would keep its pages, and their neighbours, in memory."""
     row = leaf[:1]
     content = np.empty((len(rows), row.nbytes), np.uint8)
     first = _position(leaf)
-    with open(leaf.filename, "rb", buffering=0) as file:
+    filename = str(leaf.filename)
+    with open(filename, "rb", buffering=0) as file:
         for part, number in zip(content, rows, strict=True):
             file.seek(first + int(number) * leaf.strides[0])
             if file.readinto(part) < row.nbytes:
-                raise OSError(f"{leaf.filename} ends before row {number}: it has become shorter since it was mapped.")
+                raise OSError(f"{filename} ends before row {number}: it was truncated after it was mapped.")
     return content.view(leaf.dtype).reshape(len(rows), *leaf.shape[1:])
 
 
-def _position(leaf):
+def _position(leaf: np.memmap) -> int:
     """Where in its file a mapped array starts, which may be a slice of what was mapped."""
-    mapped = leaf
+    mapped: Any = leaf
     while isinstance(mapped.base, np.ndarray):
         mapped = mapped.base
     return mapped.offset + leaf.ctypes.data - mapped.ctypes.data

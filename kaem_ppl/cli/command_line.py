@@ -1,22 +1,24 @@
-"""The command `kaem`: words to settings, errors to one line."""
+"""Run the command `kaem`: dispatch to its commands, and report errors in one line with an exit status."""
 
 import argparse
 import linecache
-import signal
 import sys
 import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 
-from ..models import DATASETS, fetch_dataset
-from .config import STRATEGIES, flags, resolve
-from .errors import CommandError
-from .run_folder import RunFolder, new_run_folder
+from ..models import fetch_dataset
+from .errors import CommandError, Stopped
+from .parser import given_flags, parse_arguments
+from .progress import ProgressLog
+from .settings.config import resolve
+from .stopping import StopSignals, end_with_parent
+from .storage.run_folder import RunFolder, new_run_folder
 
-_SAMPLERS, _METHODS = ("mala", "nuts", "tempering"), ("tempering", "smc", "ais", "importance")
-_DESCRIPTION = "Kolmogorov-Arnold Energy Models: train them, and look at what they learnt."
+if TYPE_CHECKING:
+    from .storage.saved_run import SavedRun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,119 +28,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after `kaem`; None takes those of this process.
 
     Returns:
-        The exit status: 0, 1 where something went wrong on the way, or 2 where something was asked for wrongly.
+        The exit status, as `kaem --help` lists them.
     """
     try:
-        options = _parser().parse_args(arguments)
-        return options.run(options) or 0
+        end_with_parent()
+        options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        return _COMMANDS[options.command](options) or 0
     except CommandError as error:
-        return _fail(error, error.status)
+        return _report(error, error.status)
+    except Stopped as stopped:
+        return _report(f"stopped. {stopped.advice}", 128 + stopped.signal)
     except KeyboardInterrupt:
-        return _fail("stopped. Go on with `kaem train --resume RUN`.", 130)
+        return _report("stopped.", 130)
     except (ValueError, ImportError, OSError) as error:
-        if not _is_told(error):
+        if not _is_user_error(error):
             raise
-        return _fail(error, 2)
+        return _report(error, 2)
 
 
-def _is_told(error):
-    """Whether the message says what to do: a file that can't be used, a package to install, or a value refused here.
+def _is_user_error(error: Exception) -> bool:
+    """Whether the message says what to do: an unusable file, a package to install, or a value refused by this package.
 
     Any other error of these kinds is a bug, whose traceback is worth more than one line.
     """
     if isinstance(error, OSError):
         return True
     if isinstance(error, ModuleNotFoundError):
-        return not error.name.startswith("kaem_ppl")
+        return not (error.name or "").startswith("kaem_ppl")
     frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
     statement = linecache.getline(frame.f_code.co_filename, line).strip()
     return frame.f_globals["__name__"].startswith("kaem_ppl.") and statement.startswith("raise ")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise CommandError(f"{message}. See `{self.prog} --help`.")
+def _report(error: Exception | str, status: int) -> int:
+    print(f"kaem: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    return status
 
 
-def _parser():
-    parser = _Parser(prog="kaem", description=_DESCRIPTION, allow_abbrev=False)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    _add_train(commands)
-    sequential = _add(commands, "train-sequential", _train_sequential, "train one run after another")
-    sequential.add_argument("jobs", type=Path, metavar="FILE", help="lines of DATASET MODE; # starts a comment")
-    data = _add(commands, "data", _data, "download the files of a data set")
-    data.add_argument("dataset", choices=tuple(DATASETS), metavar="DATASET", help=", ".join(DATASETS))
-    sample = _add_look(commands, "sample", _sample, "draw data from a trained model")
-    sample.add_argument("--num-samples", type=_positive, default=64, help="how many (%(default)s)")
-    evaluate = _add_look(commands, "evaluate", _evaluate, "weigh held-out data by draws from the prior")
-    evaluate.add_argument("--num-data", type=_positive, help="of the held-out data (all)")
-    evaluate.add_argument("--num-draws", type=_positive, default=10_000, help="of the prior (%(default)s)")
-    diagnose = _add_look(commands, "diagnose", _diagnose, "draw from the posterior, and judge the draws")
-    diagnose.add_argument("--sampler", choices=_SAMPLERS, default="mala", help="how to draw (%(default)s)")
-    evidence = _add_look(commands, "evidence", _evidence, "estimate the log-evidence of held-out data")
-    evidence.add_argument("--method", choices=_METHODS, default="tempering", help="how to estimate (%(default)s)")
-    for command in (diagnose, evidence):
-        command.add_argument("--num-data", type=_positive, default=4, help="of the held-out data (%(default)s)")
-        command.add_argument("--num-chains", type=_positive, default=4, help="for each datum (%(default)s)")
-        command.add_argument("--num-samples", type=_positive, default=500, help="of each chain (%(default)s)")
-    _add_look(commands, "plot", _plot, "draw figures of the training and of the prior")
-    return parser
-
-
-def _add(commands, name, run, text):
-    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-    command.set_defaults(run=run)
-    return command
-
-
-def _add_look(commands, name, run, text):
-    command = _add(commands, name, run, text)
-    command.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
-    command.add_argument(
-        "--checkpoint",
-        choices=("last", "best"),
-        default="last",
-        help="whose parameters: the last, or those of least loss",
-    )
-    command.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
-    return command
-
-
-def _add_train(commands):
-    command = _add(commands, "train", _train, "train a model, or go on with a run")
-    command.add_argument("mode", nargs="?", metavar="MODE", help=f"how to train: {', '.join(STRATEGIES)}")
-    command.add_argument("--dataset", metavar="NAME", help=", ".join(DATASETS))
-    command.add_argument("--config", type=Path, metavar="FILE", help="settings over those of the data set's preset")
-    command.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (runs/DATASET-MODE)")
-    command.add_argument("--resume", type=Path, metavar="RUN", help="go on with this run")
-    command.add_argument("--seed", metavar="INT", help="of all that is random (0)")
-    command.add_argument("--distributed", action="store_true", help="be one of several processes")
-    groups = {}
-    for name, places in flags().items():
-        tables = " and ".join(table for table, _ in places)
-        if tables not in groups:
-            groups[tables] = command.add_argument_group(f"settings of {tables}")
-        setting = places[0][1]
-        text = setting.metadata["help"]
-        if setting.metadata["choices"]:
-            text += f": {', '.join(setting.metadata['choices'])}"
-        groups[tables].add_argument(
-            f"--{name}", dest=f"flag_{name}", metavar="VALUE", default=argparse.SUPPRESS, help=text
-        )
-
-
-def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too small: expected at least 1")
-    return value
-
-
-_positive.__name__ = "whole number"
-
-
-def _train(options):
-    given = {name[5:]: value for name, value in vars(options).items() if name.startswith("flag_")}
+def _train(options: argparse.Namespace) -> None:
+    given = given_flags(options)
     if options.resume is not None:
         _check_resume(options)
         folder = RunFolder(options.resume)
@@ -149,74 +77,100 @@ def _train(options):
         folder = new_run_folder(config) if options.run_dir is None else RunFolder(options.run_dir)
     if options.distributed:
         if options.resume is None and options.run_dir is None:
-            raise CommandError("--distributed wants --run-dir: the same folder for all processes.")
-        from .devices import start_processes
+            raise CommandError("--distributed needs --run-dir: the same folder for all processes.")
+        from .building.devices import start_processes
 
         start_processes()
     # Only now: inference makes arrays when it is imported, and processes have to join before the first one.
-    from .train import resume, train
+    from .commands.train import resume, train
 
-    # What ends a job on a cluster leaves a checkpoint behind, as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    (train if options.resume is None else resume)(folder=folder, config=config, progress_bar=sys.stderr.isatty())
+    signals, is_terminal = StopSignals(), sys.stderr.isatty()
+    with signals.handled(), ProgressLog(f"reading {config.dataset}", not is_terminal) as log:
+        run = train if options.resume is None else resume
+        run(folder=folder, config=config, progress_bar=is_terminal, log=log, signals=signals)
 
 
-def _check_resume(options):
+def _check_resume(options: argparse.Namespace) -> None:
     for name in ("config", "run_dir"):
         if getattr(options, name) is not None:
             raise CommandError(f"--{name.replace('_', '-')} and --resume exclude each other: a run keeps its own.")
 
 
-def _train_sequential(options):
-    from .sequential import train_sequential
+def _train_sequential(options: argparse.Namespace) -> int:
+    from .commands.sequential import train_sequential
 
-    return 1 if train_sequential(options.jobs) else 0
-
-
-def _data(options):
-    print(f"{options.dataset} is in {fetch_dataset(options.dataset)}")
+    signals = StopSignals()
+    with signals.handled():
+        return 1 if train_sequential(options.jobs) else 0
 
 
-def _open(options):
-    from .saved_run import open_run
-
-    return open_run(RunFolder(options.folder), options.checkpoint, sys.stderr.isatty()), jax.random.key(options.seed)
-
-
-def _sample(options):
-    from .sample import sample
-
-    sample(*_open(options), options.num_samples)
+def _data(options: argparse.Namespace) -> None:
+    is_terminal = sys.stderr.isatty()
+    with ProgressLog(f"downloading {options.dataset}", not is_terminal):
+        folder = fetch_dataset(options.dataset, progress_bar=is_terminal)
+    print(f"{options.dataset} is in {folder}")
 
 
-def _evaluate(options):
-    from .evaluate import evaluate
+def _on_run(activity: str, command: Callable[["SavedRun", jax.Array, argparse.Namespace], None]) -> Callable:
+    """A command on a trained run: open it, and run the command with a log of its activity."""
 
-    evaluate(*_open(options), options.num_data, options.num_draws)
+    def run(options: argparse.Namespace) -> None:
+        folder = RunFolder(options.folder)
+        folder.read_config()
+        folder.check_writable()
+        with ProgressLog(f"reading {folder.path}", not sys.stderr.isatty()) as log:
+            from .storage.saved_run import open_run
+
+            saved = open_run(folder, options.checkpoint, sys.stderr.isatty())
+            log.update(activity)
+            command(saved, jax.random.key(options.seed), options)
+
+    return run
 
 
-def _diagnose(options):
-    from .diagnose import diagnose
+def _sample(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+    from .commands.sample import sample
+
+    sample(run, key, options.num_samples)
+
+
+def _evaluate(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+    from .commands.evaluate import evaluate
+
+    evaluate(run, key, options.num_data, options.num_draws)
+
+
+def _diagnose(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+    from .commands.diagnose import diagnose
 
     diagnose(
-        *_open(options), options.sampler, options.num_data, options.num_chains, options.num_samples, sys.stderr.isatty()
-    )
+        run, key, options.sampler, options.num_data, options.num_chains, options.num_samples, options.num_temperatures,
+        sys.stderr.isatty(),
+    )  # fmt: skip
 
 
-def _evidence(options):
-    from .evidence import evidence
+def _evidence(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+    from .commands.evidence import evidence
 
     evidence(
-        *_open(options), options.method, options.num_data, options.num_chains, options.num_samples, sys.stderr.isatty()
-    )
+        run, key, options.method, options.num_data, options.num_chains, options.num_samples, options.num_temperatures,
+        sys.stderr.isatty(),
+    )  # fmt: skip
 
 
-def _plot(options):
-    from .plot import plot
+def _plot(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+    from .commands.plot import plot
 
-    plot(_open(options)[0])
+    plot(run)
 
 
-def _fail(error, status):
-    print(f"kaem: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-    return status
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+    "train": _train,
+    "train-sequential": _train_sequential,
+    "data": _data,
+    "sample": _on_run("compiling and drawing samples", _sample),
+    "evaluate": _on_run("compiling and evaluating held-out data", _evaluate),
+    "diagnose": _on_run("compiling and drawing from posteriors", _diagnose),
+    "evidence": _on_run("compiling and estimating the log-evidence", _evidence),
+    "plot": _on_run("plotting", _plot),
+}

@@ -1,17 +1,17 @@
-"""What commands say: results to standard output, warnings to standard error, once for all processes."""
+"""Output of commands: results to standard output, warnings to standard error, from the first process only."""
 
 import sys
 
 import jax
 
 
-def say(text: str) -> None:
-    """Print a result."""
+def print_result(text: str) -> None:
+    """Print a result to standard output."""
     if jax.process_index() == 0:
         print(text, flush=True)
 
 
-def warn(text: str) -> None:
-    """Print a warning."""
+def print_warning(text: str) -> None:
+    """Print a warning to standard error."""
     if jax.process_index() == 0:
         print(f"kaem: {text}", file=sys.stderr, flush=True)

@@ -1,1 +1,1 @@
-"""Data sets: where their files lie, how they are read, and how they are fetched."""
+"""Data sets: download, reading and preprocessing."""

@@ -6,11 +6,15 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .dataset import Dataset
 from .fetch import DataFile, DataFileError, Download, find_files
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _IMAGES = DataFile("img_align_celeba.zip", "00d2c5bc6d35e252742224ab0c1e8fcb")
 _PARTITION = DataFile("list_eval_partition.txt", "d32c9cbf5e040fd4025c592c306e6668")
@@ -39,7 +43,7 @@ class CelebA:
     folder = "celeba"
     splits = ("train", "valid", "test")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"`size` is {self.size}: expected at least 1 pixel.")
 
@@ -56,7 +60,7 @@ class CelebA:
         names = read_partition(partition)[split]
         if not names:
             raise DataFileError(f"{partition} names no image of the split {split!r}.")
-        # Another archive or another list is another file: the name holds what tells them apart.
+        # Another archive or another list is another file: the name depends on both.
         version = f"{archive.stat().st_size:x}-{archive.stat().st_mtime_ns:x}-{partition.stat().st_mtime_ns:x}"
         reduced = root / self.folder / f"{split}-{self.size}-{version}.npy"
         if not reduced.exists():
@@ -76,7 +80,7 @@ def read_partition(path: Path) -> dict[str, list[str]]:
     Raises:
         DataFileError: a line is something else, or the last one is cut off.
     """
-    names = {split: [] for split in CelebA.splits}
+    names: dict[str, list[str]] = {split: [] for split in CelebA.splits}
     text = path.read_text(encoding="utf-8", errors="replace")
     if not text.endswith("\n"):
         raise DataFileError(f"{path} does not end with a line end: it is truncated.")
@@ -88,12 +92,12 @@ def read_partition(path: Path) -> dict[str, list[str]]:
     return names
 
 
-def _reduce(archive, names, size, path, progress_bar):
+def _reduce(archive: Path, names: list[str], size: int, path: Path, progress_bar: bool) -> None:
     """Write the images, reduced, as one array; the file has its name only once it is complete."""
     from PIL import Image, UnidentifiedImageError
     from tqdm import tqdm
 
-    # A name of its own: several processes may start on the same data.
+    # A unique name: several processes may start on the same data.
     part = path.with_suffix(f".{os.getpid()}.part")
     shape = (len(names), size, size, 3)
     try:
@@ -114,7 +118,7 @@ def _reduce(archive, names, size, path, progress_bar):
         part.unlink(missing_ok=True)
 
 
-def _central_square(image):
+def _central_square(image: "Image.Image") -> "Image.Image":
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))

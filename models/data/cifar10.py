@@ -20,7 +20,7 @@ _FILES = {
 
 @dataclass(frozen=True)
 class CIFAR10:
-    """50,000 images to train on and 10,000 to test on. A folder with some of the five training files will do.
+    """50,000 images to train on and 10,000 to test on. Some of the five training files suffice.
 
     Source: Krizhevsky, Learning multiple layers of features from tiny images, 2009.
     """
@@ -43,10 +43,10 @@ class CIFAR10:
     def load(self, root: Path, split: str, progress_bar: bool) -> Dataset:
         """Read a split."""
         folder = root / self.folder
-        # What was downloaded has to be there still; of what a user put there, what there is.
+        # All downloaded files must still exist; of files that a user put there, some suffice.
         downloaded = read_checksums(folder)
         present = [file for file in _FILES[split] if file.name in downloaded or (folder / file.name).exists()]
-        # With none the first is missed: the error names it.
+        # If there is none, the error names the first.
         present = present or _FILES[split][:1]
         images, labels = zip(*map(read_cifar10, find_files(folder, present)), strict=True)
         return Dataset(np.concatenate(images), np.concatenate(labels))

@@ -2,13 +2,14 @@
 
     -div(k grad u) = f in the unit square,    u = 0 on its boundary
 
-k is made of a Gaussian random field (Li et al. 2021, arXiv 2010.08895, appendix A.3.2), and f = 1.
+k is a function of a Gaussian random field (Li et al. 2021, arXiv 2010.08895, appendix A.3.2), and f = 1.
 """
 
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class LogNormalPermeability:
 
     log_std: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.log_std > 0:
             raise ValueError(f"`log_std` is {self.log_std}: expected a positive number.")
 
@@ -55,15 +56,15 @@ type Permeability = ThresholdPermeability | LogNormalPermeability
 
 @dataclass(frozen=True)
 class DarcyFlow:
-    """Pressures of random media, in units of the greatest one that is trained on.
+    """Pressures of random media, in units of the largest one of the training fields.
 
-    The first time, the equation is solved, a few milliseconds for each field, and the fields are kept in a file.
+    The first time, the equation is solved, a few milliseconds for each field, and the fields are saved in a file.
 
     Attributes:
         resolution: cells along each side.
         num_train: fields to train on.
         num_test: fields to test on.
-        permeability: how k is made of a Gaussian field.
+        permeability: k as a function of a Gaussian field.
         seed: of the Gaussian fields. Each has its own stream: the first hundred are the same in a set of thousands.
 
     Raises:
@@ -79,7 +80,7 @@ class DarcyFlow:
     folder = "darcy_flow"
     splits = ("train", "test")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if min(self.resolution, self.num_train, self.num_test) < 1:
             raise ValueError(
                 f"`resolution` is {self.resolution}, `num_train` {self.num_train}, `num_test` {self.num_test}: expected at "
@@ -98,7 +99,7 @@ class DarcyFlow:
         pressures = self._pressures(root, split, progress_bar)
         return Dataset((pressures / unit).astype(np.float32)[..., None], unit=unit)
 
-    def _pressures(self, root, split, progress_bar):
+    def _pressures(self, root: Path, split: str, progress_bar: bool) -> np.ndarray:
         num_fields = {"train": self.num_train, "test": self.num_test}[split]
         kind = {
             ThresholdPermeability: "threshold",
@@ -111,7 +112,7 @@ class DarcyFlow:
         _write_pressures(path, pressures)
         return pressures
 
-    def _solve(self, split, num_fields, progress_bar):
+    def _solve(self, split: str, num_fields: int, progress_bar: bool) -> np.ndarray:
         from tqdm import trange
 
         pressures = np.empty((num_fields, self.resolution, self.resolution))
@@ -139,10 +140,10 @@ def gaussian_fields(rng: np.random.Generator, num_fields: int, resolution: int) 
 
     coefficients = rng.standard_normal((num_fields, resolution, resolution)) * _standard_deviations(resolution)
     # The orthonormal inverse transform of type 2 sums cosines of norm 1 over the cells; ours have norm 1 over the square.
-    return resolution * idctn(coefficients, axes=(1, 2), norm="ortho")
+    return resolution * np.asarray(idctn(coefficients, axes=(1, 2), norm="ortho"))
 
 
-def _standard_deviations(resolution):
+def _standard_deviations(resolution: int) -> np.ndarray:
     modes = np.square(np.pi * np.arange(resolution))
     return 1 / (modes[:, None] + modes + _SHIFT)
 
@@ -151,7 +152,7 @@ def solve_darcy(permeability: np.ndarray, source: float | np.ndarray = 1.0) -> n
     """Solve -div(k grad u) = f on the unit square with u = 0 on the boundary, by finite volumes of second order.
 
     The flow between two cells takes the harmonic mean of their permeabilities, which is exact across layers; the boundary
-    lies half a cell from the outermost centres.
+    is half a cell from the outermost centres.
 
     Args:
         permeability: k > 0 at the cells' centres, shape (n, n).
@@ -185,16 +186,16 @@ def solve_darcy(permeability: np.ndarray, source: float | np.ndarray = 1.0) -> n
     # Rows of the square one after another: a cell's right neighbour is the next unknown, except at the row's end.
     right = np.pad(horizontal, ((0, 0), (0, 1))).ravel()[:-1]
     below = vertical.ravel()
-    matrix = diags_array(
-        [total.ravel(), -right, -right, -below, -below], offsets=[0, 1, -1, n, -n], shape=(n * n, n * n), format="csc"
-    )
-    # Flows through a cell's faces, times h and over h, balance what arises on its area h^2.
-    return spsolve(matrix, np.broadcast_to(source, k.shape).ravel() / n**2).reshape(n, n)
+    offsets: Any = [0, 1, -1, n, -n]
+    diagonals = [total.ravel(), -right, -right, -below, -below]
+    matrix = diags_array(diagonals, offsets=offsets, shape=(n * n, n * n), format="csc")
+    # Flows through a cell's faces, times h and over h, balance the source on its area h^2.
+    return np.asarray(spsolve(matrix, np.broadcast_to(source, k.shape).ravel() / n**2)).reshape(n, n)
 
 
-def _write_pressures(path, pressures):
-    """Keep fields for the next time. Where the folder can't be written they serve this time all the same."""
-    # A name of its own: several processes may start on the same data.
+def _write_pressures(path: Path, pressures: np.ndarray) -> None:
+    """Save fields for the next time; a folder that can't be written is a warning, not an error."""
+    # A unique name: several processes may start on the same data.
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +206,7 @@ def _write_pressures(path, pressures):
         _logger.warning("%s can't be written, so the fields will be computed again: %s", path, error)
 
 
-def _read_pressures(path, shape):
+def _read_pressures(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         pressures = np.load(path)
     except (ValueError, OSError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""All data sets by name, and the two things done with one: fetch it, load it."""
+"""All data sets by name, and functions that download and load them."""
 
 from pathlib import Path
 from typing import Protocol
@@ -16,15 +16,17 @@ from .svhn import SVHN
 
 
 class DatasetSource(Protocol):
-    """A data set before it is loaded: a frozen value, whose fields are the settings of what is made of the files.
+    """A data set before it is loaded: a frozen value, whose fields are the settings of its preprocessing."""
 
-    Attributes:
-        folder: name of its folder in `data_dir()`.
-        splits: names of its parts.
-    """
+    @property
+    def folder(self) -> str:
+        """Name of its folder in `data_dir()`."""
+        ...
 
-    folder: str
-    splits: tuple[str, ...]
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of its parts."""
+        ...
 
     def downloads(self) -> tuple[Download, ...]:
         """Where its files come from."""
@@ -70,13 +72,13 @@ DATASETS: dict[str, DatasetSource] = {
 def load_dataset(source: str | DatasetSource, split: str = "train", *, progress_bar: bool = True) -> Dataset:
     """Read one part of a data set from the files in `data_dir()`. Nothing is downloaded: see `fetch_dataset`.
 
-    Images come as bytes where their files hold bytes; models want `to_unit_interval(dataset.values)`.
+    Images come as bytes where their files hold bytes; models take `to_unit_interval(dataset.values)`.
 
     Args:
         source: a name in `DATASETS`, or a value with other settings, such as `CelebA(size=32)`.
         split: "train", "test", or where there is one "valid".
-        progress_bar: whether to show, with tqdm, work that takes minutes and is done once: unpacking faces, solving
-            equations.
+        progress_bar: whether to show the progress, with tqdm, of work that takes minutes and is done once: unpacking
+            CelebA, solving for Darcy flow.
 
     Raises:
         ValueError: there is no such data set or split.
@@ -99,7 +101,7 @@ def fetch_dataset(source: str | DatasetSource, *, progress_bar: bool = True) -> 
 
     Args:
         source: a name in `DATASETS`, or a value.
-        progress_bar: whether to show bytes as they come, with tqdm.
+        progress_bar: whether to show the number of bytes, with tqdm.
 
     Returns:
         The data set's folder.
@@ -108,7 +110,7 @@ def fetch_dataset(source: str | DatasetSource, *, progress_bar: bool = True) -> 
         ImportError: pooch is not installed; `pip install kaem-ppl[train]` brings it.
         ValueError: there is no such data set.
         ConnectionError: an address can't be reached.
-        DataFileError: what came is not the official file. Nothing of it is kept.
+        DataFileError: the download is not the official file. It is not kept.
     """
     source = _find(source)
     folder = data_dir() / source.folder

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,10 +13,10 @@ IMAGE_SHAPE = (8, 8)
 
 
 class Digits(NamedTuple):
-    """Images and what they show.
+    """Images and their labels.
 
     Attributes:
-        images: grey levels in [0, 1], float32, shape (num_images, 64), rows of 8x8 images one after another.
+        images: grey levels in [0, 1], float32, shape (num_images, 64), flattened 8x8 images.
         labels: the digits 0 to 9, shape (num_images,).
     """
 
@@ -34,7 +34,7 @@ def load_digits() -> Digits:
     """
     from sklearn import datasets
 
-    digits = datasets.load_digits()
+    digits: Any = datasets.load_digits()
     return Digits((digits.data / 16).astype(np.float32), digits.target)
 
 

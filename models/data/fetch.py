@@ -1,9 +1,10 @@
-"""Where data files lie, how they get there, and what of them is trusted.
+"""Download and verify data files.
 
-A file that was downloaded is held to its checksum, when it comes and whenever it is read: the checksum stands beside it, in
-`downloaded.md5`, which `md5sum --check` reads too. A file that a user put there is held to its format, by its reader.
+A downloaded file is checked against its checksum when it arrives and whenever it is read: the checksum is in the same
+folder, in `downloaded.md5`, which `md5sum --check` reads too. Of a file that a user put there, the format is checked.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -11,16 +12,17 @@ import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 _logger = logging.getLogger(__name__)
 _CHECKSUMS = "downloaded.md5"
 
 
 class DataFileError(ValueError):
-    """A data file is not what it should be: truncated, damaged, empty, or of another format. The message names it."""
+    """A data file is truncated, damaged, empty, or of another format; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Download:
 
     Attributes:
         url: address.
-        files: what is got there: the one file itself, or the members of an archive that are kept.
+        files: the one file itself, or the members of an archive that are kept.
         archive_md5: checksum of a zip or tar archive at `url`; None where it is not published.
         members: paths of the files inside the archive; empty where `url` is the file itself.
     """
@@ -63,17 +65,17 @@ def data_dir() -> Path:
 
 
 def fetch(folder: Path, downloads: Iterable[Download], progress_bar: bool = True) -> None:
-    """Download what is not in the folder yet. Files already there are left alone, whatever they are.
+    """Download the files that are not in the folder yet. Existing files are not changed, whatever they are.
 
     Args:
         folder: of the data set; made where it is missing.
         downloads: where its files come from.
-        progress_bar: whether to show bytes as they come, with tqdm.
+        progress_bar: whether to show the number of bytes, with tqdm.
 
     Raises:
         ImportError: pooch is not installed; `pip install kaem-ppl[train]` brings it.
         ConnectionError: the address can't be reached.
-        DataFileError: what came is not the official file. Nothing of it is kept.
+        DataFileError: the download is not the official file. It is not kept.
     """
     for download in downloads:
         missing = [file for file in download.files if not (folder / file.name).exists()]
@@ -82,12 +84,12 @@ def fetch(folder: Path, downloads: Iterable[Download], progress_bar: bool = True
             _fetch_one(folder, download, missing, progress_bar)
 
 
-def _fetch_one(folder, download, missing, progress_bar):
+def _fetch_one(folder: Path, download: Download, missing: list[DataFile], progress_bar: bool) -> None:
     import pooch
 
     names = ", ".join(file.name for file in missing)
     md5 = download.archive_md5 if download.members else download.files[0].md5
-    # Names of its own: several processes may start on the same data.
+    # A unique name: several processes may start on the same data.
     part = folder / f"{missing[0].name}.{os.getpid()}.download"
     part.unlink(missing_ok=True)
     try:
@@ -96,7 +98,7 @@ def _fetch_one(folder, download, missing, progress_bar):
             None if md5 is None else f"md5:{md5}",
             part.name,
             folder,
-            downloader=pooch.HTTPDownloader(progressbar=progress_bar),
+            downloader=pooch.HTTPDownloader(progressbar=progress_bar),  # pyright: ignore[reportArgumentType]
         )
     except OSError as error:
         raise ConnectionError(
@@ -113,14 +115,12 @@ def _fetch_one(folder, download, missing, progress_bar):
         part.unlink(missing_ok=True)
 
 
-def _unpack(archive, folder, download, missing):
-    """Take the missing files out of an archive; they do not have their names yet."""
+def _unpack(archive: Path, folder: Path, download: Download, missing: list[DataFile]) -> dict[DataFile, Path]:
+    """Extract the missing files of an archive under temporary names."""
     paths = dict(zip(download.files, download.members, strict=True))
-    parts = {}
+    parts: dict[DataFile, Path] = {}
     try:
-        is_zip = zipfile.is_zipfile(archive)
-        with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive) as source:
-            read = source.open if is_zip else source.extractfile
+        with _open_archive(archive) as read:
             for file in missing:
                 parts[file] = folder / f"{file.name}.{os.getpid()}.part"
                 with read(paths[file]) as member, parts[file].open("wb") as copy:
@@ -134,8 +134,26 @@ def _unpack(archive, folder, download, missing):
     return parts
 
 
-def _keep(parts, folder):
-    """Give complete files their names; their checksums are written down first, so that a file lost on the way is missed."""
+@contextlib.contextmanager
+def _open_archive(archive: Path) -> Iterator[Callable[[str], IO[bytes]]]:
+    """A function that opens a member of a zip or tar archive."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as source:
+            yield source.open
+        return
+    with tarfile.open(archive) as source:
+
+        def read(name: str) -> IO[bytes]:
+            member = source.extractfile(name)
+            if member is None:
+                raise KeyError(f"{name} is not a file")
+            return member
+
+        yield read
+
+
+def _keep(parts: dict[DataFile, Path], folder: Path) -> None:
+    """Rename complete files; checksums are written first, so that a file that is lost on the way is reported as missing."""
     checksums = {file.name: _md5(part) for file, part in parts.items()}
     for file in parts:
         if file.md5 not in (None, checksums[file.name]):
@@ -151,13 +169,13 @@ def _keep(parts, folder):
         part.replace(folder / file.name)
 
 
-def _remove(paths):
+def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
 
 
 def find_files(folder: Path, files: Iterable[DataFile]) -> list[Path]:
-    """Paths of files that are there and trusted; one line of notice, in the log, if some are not the official ones.
+    """Paths of files that exist and pass their checks; one warning, in the log, if some are not the official ones.
 
     Args:
         folder: of the data set.
@@ -172,8 +190,8 @@ def find_files(folder: Path, files: Iterable[DataFile]) -> list[Path]:
         path = folder / file.name
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} is missing. Fetch it with `kaem_ppl.models.fetch_dataset`, put the official file there, or "
-                "set KAEM_DATA_DIR to the folder that holds the data sets' folders."
+                f"{path} is missing. Download it by `kaem data NAME` or `kaem_ppl.models.fetch_dataset`, put the official "
+                "file there, or set KAEM_DATA_DIR to the folder that holds the data sets' folders."
             )
         if path.stat().st_size == 0:
             raise DataFileError(f"{path} is empty. Delete it and fetch it again.")

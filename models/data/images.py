@@ -1,10 +1,13 @@
-"""What is done to images before a model sees them: grey levels in [0, 1], another size, no colours."""
+"""Preprocessing of images: grey levels in [0, 1], resizing, conversion of colours to grey."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 
 # Bytes of one image after another are resized as floats; this many numbers at once.
@@ -13,10 +16,30 @@ _CHUNK_ELEMENTS = 2**24
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def to_unit_interval(images: ArrayLike) -> jax.Array:
+def to_unit_interval(images: ArrayLike) -> Array:
     """Grey levels in [0, 1], float32, on the device: bytes divided by 255, floats as they are."""
     images = jnp.asarray(images)
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageModel:
+    """Wraps a model of grey levels so that it takes images as they are stored: bytes, a quarter of the memory.
+
+    Attributes:
+        model: of grey levels in [0, 1].
+        is_flat: whether it takes images as vectors of pixels.
+    """
+
+    model: Callable
+    is_flat: bool
+
+    def __call__(self, x: Array | None = None, size: int | None = None) -> Array:
+        """Condition on images (num_data, height, width, channels), or generate `size` of them."""
+        if x is None:
+            return self.model(size=size)
+        levels = to_unit_interval(x)
+        return self.model(levels.reshape(len(levels), -1) if self.is_flat else levels)
 
 
 def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -35,7 +58,8 @@ def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     _check_images(images)
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"`size` is {size}: expected (height, width), both at least 1.")
-    size = tuple(size)
+    height, width = size
+    size = height, width
     if images.shape[1:3] == size:
         return images
     resized = np.empty((len(images), *size, images.shape[3]), images.dtype)
@@ -47,7 +71,7 @@ def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnums=1)
-def _resize(images, size):
+def _resize(images: jax.Array | np.ndarray, size: tuple[int, int]) -> jax.Array:
     shape = (images.shape[0], *size, images.shape[3])
     resized = jax.image.resize(images.astype(jnp.float32), shape, "linear", antialias=True)
     return jnp.clip(jnp.round(resized), 0, 255).astype(jnp.uint8) if images.dtype == jnp.uint8 else resized
@@ -78,6 +102,6 @@ def grey_images(images: np.ndarray) -> np.ndarray:
     return grey
 
 
-def _check_images(images):
+def _check_images(images: np.ndarray) -> None:
     if np.ndim(images) != 4:
         raise ValueError(f"`images` has shape {np.shape(images)}: expected (num_images, height, width, channels).")

@@ -1,14 +1,20 @@
-"""MNIST and Fashion-MNIST: 28 x 28 grey images of ten classes, in IDX files of the same names."""
+"""MNIST and Fashion-MNIST: 28 x 28 grey images of ten classes, in files of the IDX format."""
 
+import gzip
+import math
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from .dataset import Dataset
 from .fetch import DataFile, DataFileError, Download, find_files
-from .idx import read_idx
 
 IMAGE_SHAPE = (28, 28)
 NUM_CLASSES = 10
+# The type code of unsigned bytes in the magic number of an IDX file.
+_UNSIGNED_BYTES = 0x08
 
 
 @dataclass(frozen=True)
@@ -56,3 +62,42 @@ class IDXImages:
         if labels.max() >= NUM_CLASSES:
             raise DataFileError(f"{label_path} holds the label {labels.max()}: expected 0 to {NUM_CLASSES - 1}.")
         return Dataset(images[..., None], labels.astype(int))
+
+
+def read_idx(path: Path, num_axes: int) -> np.ndarray:
+    """An array of bytes from a gzipped IDX file.
+
+    Args:
+        path: the file.
+        num_axes: the number of axes it should have, 3 for images and 1 for labels.
+
+    Returns:
+        An array of uint8.
+
+    Raises:
+        DataFileError: the file is not gzipped, is truncated, has another magic number, or another size than its header.
+
+    Source: LeCun, Cortes and Burges, The MNIST database of handwritten digits, 1998: file formats.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except EOFError as error:
+        raise DataFileError(f"{path} is truncated: its gzip stream has no end.") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise DataFileError(f"{path} is damaged or not gzipped: {error}.") from error
+    header = 4 + 4 * num_axes
+    magic, expected = content[:4], bytes((0, 0, _UNSIGNED_BYTES, num_axes))
+    if magic != expected:
+        raise DataFileError(
+            f"{path} has the magic number 0x{magic.hex()} where an IDX file of bytes with {num_axes} "
+            f"{'axis' if num_axes == 1 else 'axes'} has 0x{expected.hex()}."
+        )
+    if len(content) < header:
+        raise DataFileError(f"{path} is truncated: its header has {len(content)} bytes of {header}.")
+    shape = tuple(np.frombuffer(content, ">u4", num_axes, offset=4).tolist())
+    if len(content) - header != math.prod(shape):
+        raise DataFileError(
+            f"{path} holds {len(content) - header:,} bytes of data where its header {shape} promises "
+            f"{math.prod(shape):,}: it is truncated or damaged."
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

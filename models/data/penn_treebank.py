@@ -21,7 +21,7 @@ class PennTreebank:
 
     Attributes:
         length: tokens of a sentence; longer ones are cut.
-        vocabulary_size: tokens to tell apart, learnt from the sentences to train on.
+        vocabulary_size: number of tokens, learnt from the sentences to train on.
 
     Sources: Marcus, Santorini and Marcinkiewicz, Computational Linguistics 19, 1993; prepared as in Mikolov et al.,
     Recurrent neural network based language model, Interspeech 2010.
@@ -47,7 +47,7 @@ class PennTreebank:
         return Dataset(vocabulary.encode(texts[split], self.length), vocabulary=vocabulary)
 
 
-def _read_sentences(path):
+def _read_sentences(path: Path) -> list[str]:
     sentences = [line.strip() for line in read_lines(path)]
     sentences = [sentence for sentence in sentences if sentence]
     if not sentences:

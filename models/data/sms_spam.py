@@ -1,4 +1,4 @@
-"""SMS Spam Collection: text messages, and whether anybody asked for them."""
+"""SMS Spam Collection: text messages with labels, spam or not."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ class SMSSpam:
 
     Attributes:
         length: tokens of a message; longer ones are cut.
-        vocabulary_size: tokens to tell apart, learnt from the messages to train on.
+        vocabulary_size: number of tokens, learnt from the messages to train on.
         seed: of the split.
 
     Source: Almeida, Gomez Hidalgo and Yamakami, Contributions to the study of SMS spam filtering, DocEng 2011.

@@ -1,4 +1,4 @@
-"""Random parts of a data set, decided by a seed."""
+"""Random disjoint parts of a data set, by seed."""
 
 from collections.abc import Sequence
 

@@ -36,7 +36,7 @@ class SVHN:
 
 
 def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of one file: its arrays `X` (32, 32, 3, num_images) and `y`, in which 10 stands for the digit 0.
+    """Images and labels of one file: its arrays `X` (32, 32, 3, num_images) and `y`, in which 10 is the digit 0.
 
     Returns:
         Images, uint8, shape (num_images, 32, 32, 3), and labels 0 to 9.
@@ -52,7 +52,7 @@ def read_svhn(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataFileError(f"{path} starts with {header!r}: expected b'MATLAB 5.0 MAT-file'.")
     try:
         arrays = io.loadmat(path, variable_names=("X", "y"))
-    # SciPy's reader runs into whatever the bytes lead it to: zlib.error, ValueError, TypeError, OSError, ...
+    # SciPy's reader raises many kinds of errors on damaged bytes: zlib.error, ValueError, TypeError, OSError, ...
     except Exception as error:
         raise DataFileError(f"{path} is truncated or damaged: {type(error).__name__}: {error}") from error
     for name in ("X", "y"):

@@ -1,4 +1,4 @@
-"""Text files of one text a line, as they are read before anything is made of their lines."""
+"""Read UTF-8 text files line by line, and detect truncated ones."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""Texts as sequences of tokens: a vocabulary learnt by byte-pair encoding, which splits rare words and loses no letter."""
+"""Byte-pair encoding: a vocabulary learnt from texts, and texts as sequences of its tokens."""
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,9 +18,9 @@ _WORD = re.compile(r"\s?\S+|\s")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokens, and how a text is cut into them.
+    """Tokens, and how a text is split into them.
 
-    Token 0 pads, 1 ends a text, and 2 stands for a character that was not seen when the vocabulary was learnt.
+    Token 0 pads, 1 ends a text, and 2 is a character that was not seen when the vocabulary was learnt.
 
     Attributes:
         tokens: the string of each token.
@@ -33,24 +33,24 @@ class Vocabulary:
     merges: tuple[tuple[str, str], ...]
 
     @classmethod
-    def learn(cls, texts: Iterable[str], size: int) -> "Vocabulary":
+    def learn(cls, texts: Iterable[str], vocabulary_size: int) -> "Vocabulary":
         """Start from characters and merge the most frequent pair of neighbours inside words, again and again.
 
         Args:
             texts: what to learn from.
-            size: number of tokens at most; fewer where no pair occurs twice.
+            vocabulary_size: number of tokens at most; fewer where no pair occurs twice.
 
         Raises:
-            ValueError: `size` has no room for the characters. Every character must be a token.
+            ValueError: `vocabulary_size` is less than the number of characters. Every character must be a token.
         """
         words = Counter(word for text in texts for word in _WORD.findall(text))
         characters = sorted({character for word in words for character in word})
-        if size < len(_SPECIAL) + len(characters):
+        if vocabulary_size < len(_SPECIAL) + len(characters):
             raise ValueError(
-                f"`size` is {size}, but {len(characters)} characters occur in the texts: expected at least "
-                f"{len(_SPECIAL) + len(characters)}, with padding, end and unknown."
+                f"`vocabulary_size` is {vocabulary_size}, but {len(characters)} characters occur in the texts: expected at "
+                f"least {len(_SPECIAL) + len(characters)}, with padding, end and unknown."
             )
-        merges = tuple(_learn_merges(words, size - len(_SPECIAL) - len(characters)))
+        merges = tuple(_learn_merges(words, vocabulary_size - len(_SPECIAL) - len(characters)))
         return cls((*_SPECIAL, *characters, *(left + right for left, right in merges)), merges)
 
     def __len__(self) -> int:
@@ -72,9 +72,9 @@ class Vocabulary:
         if length < 1:
             raise ValueError(f"`length` is {length}: expected at least 1.")
         rows = np.full((len(texts), length), PADDING, np.int32)
-        of_word = {}
+        of_word: dict[str, list[int]] = {}
         for row, text in zip(rows, texts, strict=True):
-            tokens = []
+            tokens: list[int] = []
             for word in _WORD.findall(text):
                 if word not in of_word:
                     of_word[word] = [self._index.get(part, UNKNOWN) for part in self._split(word)]
@@ -99,14 +99,14 @@ class Vocabulary:
         return texts
 
     @cached_property
-    def _index(self):
+    def _index(self) -> dict[str, int]:
         return {token: index for index, token in enumerate(self.tokens) if index >= len(_SPECIAL)}
 
     @cached_property
-    def _rank(self):
+    def _rank(self) -> dict[tuple[str, str], int]:
         return {pair: rank for rank, pair in enumerate(self.merges)}
 
-    def _split(self, word):
+    def _split(self, word: str) -> list[str]:
         parts = list(word)
         while len(parts) > 1:
             pair = min(pairwise(parts), key=lambda pair: self._rank.get(pair, len(self._rank)))
@@ -116,10 +116,11 @@ class Vocabulary:
         return parts
 
 
-def _learn_merges(words, num_merges):
+def _learn_merges(words: Counter[str], num_merges: int) -> Iterator[tuple[str, str]]:
     """Pairs to merge, the most frequent first, of equals the first in the alphabet; counts follow each merge."""
     parts = {word: list(word) for word in words}
-    counts, words_with = Counter(), defaultdict(set)
+    counts: Counter[tuple[str, str]] = Counter()
+    words_with: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for word, number in words.items():
         for pair in pairwise(parts[word]):
             counts[pair] += number
@@ -139,8 +140,8 @@ def _learn_merges(words, num_merges):
         del counts[best]
 
 
-def _merge(parts, pair):
-    merged = []
+def _merge(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
     for part in parts:
         # A part that was just merged is longer than the pair's first half, so it is not merged twice.
         if merged and (merged[-1], part) == pair:

@@ -1,3 +1,5 @@
+"""Adaptive grids: refits follow the draws, keep the density, and are compiled once."""
+
 import itertools
 
 import jax
@@ -115,7 +117,7 @@ def test_training_compiles_each_function_once(tmp_path):
     # Oracle: JAX's own count of compilations: epochs 3, 4 and 6 refit, after the refit of epoch 2 has compiled all; every
     # epoch is evaluated and saved. A checkpoint goes on to the same evaluations by the programs that are there.
     pytest.importorskip("orbax.checkpoint")
-    from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints, Place
+    from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
 
     checkpoints, compiled = Checkpoints(tmp_path, num_kept=6), []
     jax.monitoring.register_event_duration_secs_listener(
@@ -143,7 +145,7 @@ def test_training_compiles_each_function_once(tmp_path):
     assert counts[2] == counts[5]
     saved = checkpoints.load(Place(3)).state
     resumed = fit(jax.random.key(0), model, x, state=saved, **settings)
-    of_training = [f"jit({name})" for name in ("_shuffle", "_run_steps", "_close", "_choose", "_refit")]
+    of_training = [f"jit({name})" for name in ("shuffle", "_run_steps", "_epoch_means", "_choose_rows", "_refit")]
     assert [compiled.count(name) for name in of_training] == [1] * len(of_training)
     np.testing.assert_array_equal(resumed.history["evaluation"], result.history["evaluation"][3:])
     domains = [state.grids["prior$grid"]["domain"] for state in states[:6]]

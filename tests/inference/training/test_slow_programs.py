@@ -13,7 +13,7 @@ import kaem_ppl as kp
 from kaem_ppl.compilation import is_slow_in_loops
 from kaem_ppl.inference import MALA, ULA, LangevinMLE, PowerLadder, ThermodynamicMLE, fit, sample_posterior
 from kaem_ppl.inference.model.power_posterior import read_power_posterior
-from kaem_ppl.inference.training.persistent_chains import is_slow_kernel
+from kaem_ppl.inference.training.strategies.persistent_chains import is_slow_kernel
 from kaem_ppl.models import ConvEncoder, ConvGenerator, MixtureKAEM
 from kaem_ppl.models.convolutions import downsample, upsample
 

@@ -74,7 +74,7 @@ def test_refuses(data, tmp_path):
         r"`data\['shift'\]` is None": {**data, "shift": None},
         r"`data\['shift'\]` is a scalar": {**data, "shift": 1.0},
         r"`data\['image'\]` is mapped copy-on-write": {**data, "image": changed},
-        r"The rows of `data\['image'\]` do not lie in one piece": {**data, "image": data["image"][:, ::2]},
+        r"The rows of `data\['image'\]` are not contiguous": {**data, "image": data["image"][:, ::2]},
     }
     for message, given in wrong.items():
         with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from kaem_ppl.cli import main
-from kaem_ppl.cli.checkpoints import Checkpoints
+from kaem_ppl.cli.storage.checkpoints import Checkpoints
 
 # Checkpoints are taken after 10 steps and after 15, where an epoch ends.
 NUM_EPOCHS, STEPS_PER_EPOCH = 12, 15

@@ -6,11 +6,13 @@ import numpy as np
 import optax
 import pytest
 
-from kaem_ppl.cli.checkpoints import Checkpoint, Checkpoints, Place
+from kaem_ppl.cli import main
 from kaem_ppl.cli.errors import CommandError
-from kaem_ppl.cli.structure import describe, rebuild
+from kaem_ppl.cli.settings.config import resolve
+from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
+from kaem_ppl.cli.storage.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
-from kaem_ppl.inference.training.persistent_chains import ChainMemory
+from kaem_ppl.inference.training.strategies.persistent_chains import PersistentChains
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -21,7 +23,7 @@ def state_after(epoch):
         {"prior": optax.adam(1e-3), "generator": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, 0.9))},
         {"prior$params": "prior", "generator$params": "generator"},
     )
-    memory = ChainMemory({"z": jnp.ones((4, 2))}, jnp.full(4, -jnp.inf), jnp.zeros(4, jnp.int32))
+    memory = PersistentChains({"z": jnp.ones((4, 2))}, jnp.full(4, -jnp.inf), jnp.zeros(4, jnp.int32))
     key = jax.random.key_data(jax.random.key(3))
     return TrainingState(
         params, {}, optimizer.init(params), memory, jnp.int32(epoch), jnp.int32(0), {"loss": jnp.zeros(())}, key, (),
@@ -105,3 +107,11 @@ def test_structures_of_other_packages_are_refused():
             rebuild(description, [1])
     with pytest.raises(TypeError, match=r"holds a builtins\.dict"):
         describe({1: 2})
+
+
+def test_a_read_only_run_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "config.toml").write_text(resolve("DIGITS", "importance", None, {}).to_toml())
+    monkeypatch.setattr("os.access", lambda *_: False)
+    for command in ("sample", "evaluate", "diagnose", "evidence", "plot"):
+        assert main([command, str(tmp_path)]) == 2
+        assert f"{tmp_path} is read-only: results are written there" in capsys.readouterr().err

@@ -3,7 +3,10 @@
 import pytest
 
 from kaem_ppl.cli import main
-from kaem_ppl.cli.config import STRATEGIES, differences, flags, parse_config, resolve
+from kaem_ppl.cli.building.model import build_strategy
+from kaem_ppl.cli.parser import given_flags, parse_arguments
+from kaem_ppl.cli.settings.config import differences, flags, parse_config, resolve
+from kaem_ppl.cli.settings.tables import STRATEGIES
 from kaem_ppl.models import DATASETS
 
 
@@ -33,6 +36,31 @@ def test_a_file_goes_over_the_preset_and_a_flag_over_both(tmp_path):
     assert resolve(None, None, file, {}, "4").seed == 4
 
 
+def test_negative_values_need_no_equals_sign(tmp_path):
+    options = parse_arguments(["train", "vanilla", "--dataset", "DIGITS", "--domain", "-3,3"])
+    assert resolve(options.dataset, options.mode, None, given_flags(options)).model.domain == (-3.0, 3.0)
+    # The reference implementation's name of the mode.
+    assert resolve("DIGITS", "vanilla", None, {}) == resolve("DIGITS", "importance", None, {})
+
+
+def test_the_version_and_the_exit_status_are_printed(capsys):
+    for word, expected in (("--version", "kaem-ppl 0."), ("--help", "143 by SIGTERM")):
+        with pytest.raises(SystemExit) as stop:
+            main([word])
+        assert stop.value.code == 0
+        assert expected in capsys.readouterr().out
+
+
+def test_the_metropolis_adjusted_kernel_adapts_from_the_given_step_size():
+    model, dataset = None, None
+    for mode in ("langevin", "thermo"):
+        config = resolve("DIGITS", mode, None, {"kernel": "mala", "step-size": "0.003"})
+        strategy = build_strategy(config, model, dataset)
+        assert strategy.kernel.adapts
+        assert strategy.initial_step_size == 0.003
+        assert build_strategy(resolve("DIGITS", mode, None, {}), model, dataset).kernel.step_size == 0.01
+
+
 def test_a_flag_s_name_means_one_thing():
     # Law: settings of one name have one type and one meaning, or a flag for all of them would not be clear.
     for name, places in flags().items():
@@ -47,8 +75,8 @@ def test_what_differs():
 
 
 WRONG = {
-    "train": "mode of training is missing: expected one of vanilla, langevin",
-    "train fast --dataset DIGITS": "mode is 'fast': expected one of vanilla",
+    "train": "mode of training is missing: expected one of importance, langevin",
+    "train fast --dataset DIGITS": "mode is 'fast': expected one of importance",
     "train vanilla": "--dataset is missing: expected one of DIGITS, MNIST",
     "train vanilla --dataset MNITS": "--dataset is 'MNITS': expected one of DIGITS, MNIST",
     "train vanilla --dataset DIGITS --epochs 3": "unrecognized arguments: --epochs 3. See `kaem --help`",
@@ -59,18 +87,24 @@ WRONG = {
     "train vanilla --dataset DIGITS --hidden 8,x": "--hidden is 'x': expected a whole number",
     "train vanilla --dataset DIGITS --domain 1,0": "domain is [1.0, 0.0]: expected two numbers in order",
     "train vanilla --dataset DIGITS --basis Haar": "--basis is 'Haar': expected one of RBF",
-    "train vanilla --dataset DIGITS --num-temperatures 4": "--num-temperatures belongs to thermo, not to vanilla",
+    "train vanilla --dataset DIGITS --num-temperatures 4": "--num-temperatures belongs to thermo, not to importance",
     "train thermo --dataset DIGITS --power 3,1": "power is [3.0, 1.0]: expected none, one, or two numbers",
-    "train vanilla --dataset DIGITS --model vae": "mode is 'vanilla', but a vae is trained by variational",
+    "train vanilla --dataset DIGITS --kind vae": "mode is 'importance', but a vae is trained by variational",
     "train vanilla --dataset DIGITS --seed x": "--seed is 'x': expected a whole number",
     "train vanilla --dataset DIGITS --config none.toml": "none.toml does not exist: expected a TOML file",
-    "train vanilla --dataset DIGITS --num-basis 1": "num_grid=1 for RBF: expected at least 2 grid points",
+    "train vanilla --dataset DIGITS --num-basis 1": "--num-basis is 1, but num_grid=1 for RBF: expected at least 2",
     "train vanilla --dataset DIGITS --generator sequence": "generator is 'sequence', and DIGITS has no texts",
-    "train vanilla --dataset DIGITS --num-train 5000": "--num-train is 5000, but DIGITS has 1500 data",
-    "train vanilla --dataset DIGITS --num-train 50": "batch_size is 100, but there are only 50 data",
+    "train vanilla --dataset DIGITS --num-train 5000": "--num-train is 5000, but DIGITS has 1500 train data",
+    "train vanilla --dataset DIGITS --num-train 50": "batch_size is 100, but there are only 50 training examples",
     "train --resume nowhere": "nowhere is not the folder of a run: expected one with a config.toml",
     "train --resume nowhere --config x.toml": "--config and --resume exclude each other",
-    "train vanilla --dataset MNIST": "mnist",
+    "train vanilla --dataset MNIST": "is missing: download it by `kaem data MNIST`",
+    "train vanilla --dataset DIGITS --domain -3,-4": "domain is [-3.0, -4.0]: expected two numbers in order",
+    "train vanilla --dataset DIGITS --domain -3,inf": "--domain is inf: expected a finite number",
+    "train vanilla --dataset DIGITS --scale nan": "--scale is nan: expected a finite number",
+    "train vanilla --dataset DIGITS --seed 4294967296": "--seed is 4294967296: expected 0 to 4294967295",
+    "train vanilla --dataset DIGITS --seed -1": "--seed is -1: expected 0 to 4294967295",
+    "sample nowhere --seed 9223372036854775808": "--seed is 9223372036854775808: expected 0 to 4294967295",
     "train-sequential jobs.txt": "jobs.txt can't be read: expected a text file of lines DATASET MODE",
     "sample nowhere": "nowhere is not the folder of a run",
     "sample nowhere --num-samples none": "argument --num-samples: invalid whole number value: 'none'",
@@ -104,6 +138,7 @@ WRONG_FILES = {
     "training = 3": "has training = 3: expected a table, [training]",
     "[training": "mine.toml is not TOML",
     "seed = 0.5": "seed in mine.toml is 0.5: expected a whole number",
+    "seed = 4294967296": "seed in mine.toml is 4294967296: expected 0 to 4294967295",
 }
 
 
@@ -133,6 +168,8 @@ WRONG_JOBS = {
     "DIGITS": "line 1 is 'DIGITS': expected DATASET MODE",
     "# nothing\n": "has no job",
     "DIGITS vanilla\nDIGTS vanilla": "line 2 is 'DIGTS vanilla': expected DATASET MODE",
+    "DIGITS vanilla --scale 0": "line 1: --scale is 0.0: expected more than 0",
+    "DIGITS vanilla --resume x": "line 1: --resume and --distributed have no meaning here",
 }
 
 

@@ -17,8 +17,9 @@ pytest.importorskip("grain")
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 from kaem_ppl.cli import main
-from kaem_ppl.cli.checkpoints import Checkpoints
-from kaem_ppl.cli.figures import sine_spectrum
+from kaem_ppl.cli.commands.figures import sine_spectrum
+from kaem_ppl.cli.storage.checkpoints import Checkpoints
+from kaem_ppl.cli.storage.lock import locked
 
 TINY = (
     "--num-latents 2 --num-components 1 --num-basis 5 --batch-size 8 --num-epochs 2 --schedule constant "
@@ -96,7 +97,18 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     shutil.move("part", "moved")
     assert "resume" not in capsys.readouterr().err
 
-    # A later end is no change; anything else is, and nothing is touched.
+    # A complete run stays as it is, an earlier end is refused, and settings are not rewritten.
+    settings = Path("moved/config.toml").read_text()
+    run("train --resume moved")
+    assert "is complete, with 4 epochs. Give a larger --num-epochs" in capsys.readouterr().out
+    assert main(["train", "--resume", "moved", "--num-epochs", "3"]) == 2
+    assert "has 4 finished epochs already, and num_epochs is 3" in capsys.readouterr().err
+    assert Path("moved/config.toml").read_text() == settings
+    # A process that trains it keeps others away.
+    with locked(Path("moved")):
+        assert main(["train", "--resume", "moved", "--num-epochs", "5"]) == 2
+    assert f"moved is being trained by process {os.getpid()}" in capsys.readouterr().err
+    # A later end is no change; anything else is, and nothing is changed.
     assert main(["train", "--resume", "moved", "--scale", "0.5"]) == 2
     assert "started with other settings: scale was 0.2 and is 0.5 now" in capsys.readouterr().err
     assert main([*train.split(), "--run-dir", "moved"]) == 2
@@ -114,10 +126,20 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert samples.shape == (5, 8, 8, 1)
     assert (samples >= 0).all()
     assert (samples <= 1).all()
+    capsys.readouterr()
+    for words, message in {
+        "sample moved --num-samples 100000000000": "--num-samples is 100,000,000,000, but memory is free for",
+        "evaluate moved --num-data 21": "--num-data is 21, but DIGITS has 20 held-out data",
+        "evidence moved --num-data 21": "--num-data is 21, but DIGITS has 20 held-out data",
+        "diagnose moved --num-temperatures 4": "--num-temperatures belongs to tempering, not to --sampler mala",
+    }.items():
+        assert main(words.split()) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert message in error
     run("evaluate moved --num-draws 200")
     with open("moved/evaluation.csv") as file:
         assert len(list(csv.DictReader(file))) == 20
-    run(f"diagnose moved --sampler tempering {SMALL_CHAINS}")
+    run(f"diagnose moved --sampler tempering --num-temperatures 4 {SMALL_CHAINS}")
     run(f"evidence moved {SMALL_CHAINS}")
     run("plot moved")
     names = {str(path.relative_to("moved")) for path in Path("moved").rglob("*") if path.is_file()}
@@ -150,9 +172,9 @@ def test_colours_texts_fields_and_baselines(workplace, capsys):
     run("sample fields --num-samples 3")
     assert Path("fields/samples/spectra.png").stat().st_size > 1000
 
-    run(f"train variational --model vae --dataset DIGITS --num-train 16 {TINY} --run-dir vae")
+    run(f"train variational --kind vae --dataset DIGITS --num-train 16 {TINY} --run-dir vae")
     run("sample vae --num-samples 3")
-    run(f"train langevin --model latent-ebm --num-steps 2 --dataset DIGITS --num-train 16 {TINY} --run-dir ebm")
+    run(f"train langevin --kind latent-ebm --num-steps 2 --dataset DIGITS --num-train 16 {TINY} --run-dir ebm")
     run("sample ebm --num-samples 3")
     capsys.readouterr()
     assert main(["evidence", "ebm"]) == 2
@@ -187,7 +209,7 @@ def test_data_in_a_file_and_epochs_cut_short(workplace, capsys):
     shutil.rmtree("file/checkpoints/000002")
     capsys.readouterr()
     run("train --resume file")
-    assert "going on after epoch 2, step 10" in capsys.readouterr().out
+    assert "resuming after epoch 2, step 10" in capsys.readouterr().out
     assert_equal(last("file").state, whole.state)
     assert last("file").rows == whole.rows
 
@@ -210,7 +232,11 @@ def test_a_failed_job_does_not_stop_the_rest(workplace, capfd):
     lines = capfd.readouterr().out.splitlines()
     assert "failed, status 2" in lines[-2]
     assert "done" in lines[-1]
-    assert len(rows("runs/digits-vanilla")) == 2
+    assert len(rows("runs/digits-importance")) == 2
+    # Again: nothing is trained a second time.
+    assert main(["train-sequential", "jobs.txt"]) == 1
+    assert "runs/digits-importance is complete" in capfd.readouterr().out
+    assert [path.name for path in Path("runs").iterdir()] == ["digits-importance"]
 
 
 @pytest.mark.exhaustive

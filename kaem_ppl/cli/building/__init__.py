@@ -1,0 +1,1 @@
+"""From settings to objects: data, devices, model, strategy and optimiser."""

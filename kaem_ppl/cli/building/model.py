@@ -1,0 +1,299 @@
+"""Build the model, strategy and optimiser of a run from its settings, and draw from the model."""
+
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import optax
+from jax import Array
+from numpyro import handlers
+
+import kaem_ppl
+
+from ...basis import Basis
+from ...distributions.base import TiltedDistribution
+from ...inference import (
+    MALA,
+    ULA,
+    AdaptedLadder,
+    ContrastiveMLE,
+    CyclicPower,
+    ImportanceMLE,
+    Kernel,
+    Ladder,
+    LangevinMLE,
+    PowerLadder,
+    Strategy,
+    ThermodynamicMLE,
+    TrainingState,
+    VariationalMLE,
+    residual_resampling,
+    stratified_resampling,
+    systematic_resampling,
+)
+from ...inference.model.parameters import Params, read_parameters
+from ...models import (
+    AmortizedGuide,
+    ConvEncoder,
+    ConvGenerator,
+    Dataset,
+    GaussianModel,
+    Generator,
+    ImageModel,
+    KANGenerator,
+    LatentEBM,
+    MixtureKAEM,
+    MLPEncoder,
+    MLPGenerator,
+    ProductKAEM,
+    SequenceGenerator,
+    SequenceKAEM,
+    Standardized,
+    sample_langevin_prior,
+)
+from ...primitives import kan_prior
+from ..errors import CommandError
+from ..settings.config import Config
+from ..settings.tables import ImportanceSettings, LangevinSettings, ModelSettings, ThermoSettings, VariationalSettings
+from .data import is_field
+
+_RESAMPLERS = {
+    "residual": residual_resampling,
+    "systematic": systematic_resampling,
+    "stratified": stratified_resampling,
+}
+
+
+def build_model(config: Config, dataset: Dataset) -> Callable:
+    """The model of a run.
+
+    Args:
+        config: settings.
+        dataset: any split; its shape and vocabulary are those of the model.
+
+    Raises:
+        CommandError: settings do not fit each other or the data.
+    """
+    settings = config.model
+    if dataset.vocabulary is not None:
+        return _build_sequence_model(config, dataset)
+    if settings.generator == "sequence":
+        raise CommandError(f"generator is 'sequence', and {config.dataset} has no texts: expected kan, mlp or conv.")
+    event_shape = dataset.values.shape[1:]
+    output = None if is_field(config) else jax.nn.sigmoid
+    generator = _build_generator(settings, event_shape, output)
+    return ImageModel(_build_model(settings, generator), settings.generator != "conv")
+
+
+def build_strategy(config: Config, model: Callable, dataset: Dataset) -> Strategy:
+    """The training strategy."""
+    settings = config.strategy
+    match settings:
+        case ImportanceSettings():
+            return ImportanceMLE(settings.num_particles, settings.ess_threshold, _RESAMPLERS[settings.resampler])
+        case VariationalSettings():
+            return VariationalMLE(_build_guide(config, dataset), settings.num_draws)
+        case ThermoSettings():
+            kernel, initial_step_size = _build_kernel(settings)
+            return ThermodynamicMLE(
+                kernel, _build_ladder(settings), settings.num_steps, cast(Any, settings.objective), settings.persistent,
+                initial_step_size,
+            )  # fmt: skip
+    kernel, initial_step_size = _build_kernel(settings)
+    langevin = LangevinMLE(kernel, settings.num_steps, settings.persistent, initial_step_size)
+    return _contrastive(model.model, langevin) if config.model.kind == "latent-ebm" else langevin
+
+
+def _build_kernel(settings: LangevinSettings) -> tuple[Kernel, float | None]:
+    """The kernel, and where the adaptation of its step size starts."""
+    if settings.kernel == "ula":
+        return ULA(settings.step_size), None
+    return MALA(), settings.step_size
+
+
+def _build_ladder(settings: ThermoSettings) -> Ladder | CyclicPower:
+    match settings.power:
+        case ():
+            return AdaptedLadder(settings.num_temperatures)
+        case (power,):
+            return PowerLadder(settings.num_temperatures, power)
+        case (low, high):
+            return CyclicPower(settings.num_temperatures, low, high, settings.power_period)
+    raise AssertionError(settings.power)
+
+
+def build_optimizer(config: Config, num_data: int) -> optax.GradientTransformation:
+    """Adam, with the learning-rate schedule and gradient clipping of the settings."""
+    settings = config.training
+    rate = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(rate, settings.num_epochs * -(-num_data // settings.batch_size))
+    adam = optax.adam(rate)
+    return adam if settings.clip_norm is None else optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
+
+
+def build_prior(config: Config, params: Params) -> TiltedDistribution | None:
+    """The learnt prior of a KAEM; None for a baseline."""
+    settings = config.model
+    if settings.kind != "kaem":
+        return None
+    is_mixture = settings.layout == "mixture"
+    with handlers.substitute(data=params):
+        return kan_prior(
+            "prior",
+            (settings.num_latents,) if is_mixture else (settings.num_latents, settings.num_components),
+            basis=build_basis(settings),
+            domain=_domain(settings),
+            reference=build_reference(settings),
+            num_components=settings.num_components if is_mixture else None,
+        )
+
+
+def model_params(model: Callable, dataset: Dataset, state: TrainingState) -> Params:
+    """Constrained parameters of a model from a state of its training; a guide's are left out."""
+    parameters = read_parameters(jax.random.key(0), model, {"x": jnp.asarray(dataset.values[:1])})
+    learnt = {name: value for name, value in state.params.items() if name in parameters.values}
+    return {**parameters.constrain(jax.tree.map(jnp.asarray, learnt)), **state.grids}
+
+
+def generate(key: Array, model: Callable, params: Params, num_samples: int) -> Array:
+    """Draw data from a model: the likelihood's means, or tokens where it has none.
+
+    Args:
+        key: PRNG key.
+        model: of `build_model`.
+        params: constrained parameters.
+        num_samples: how many.
+
+    Returns:
+        Shape (num_samples, ...), as the model has them.
+    """
+    prior_key, model_key = jax.random.split(key)
+    latents: dict[str, Array] = {}
+    inner = getattr(model, "model", model)
+    if isinstance(inner, LatentEBM):
+        latents["z"] = sample_langevin_prior(prior_key, inner, params, num_draws=num_samples)
+
+    @jax.jit
+    def draw(key: Array, values: Params) -> Array:
+        with handlers.trace() as sites, handlers.substitute(data=values), handlers.seed(rng_seed=key):
+            model(size=num_samples)
+        return (sites["mean"] if "mean" in sites else sites["x"])["value"]
+
+    return draw(model_key, {**params, **latents})
+
+
+def _contrastive(ebm: LatentEBM, posterior: LangevinMLE) -> ContrastiveMLE:
+    def sample_prior(key: Array, params: Params, num_draws: int) -> Array:
+        return sample_langevin_prior(key, ebm, params, num_draws=num_draws)
+
+    return ContrastiveMLE(ebm.log_prior, sample_prior, posterior)
+
+
+def _build_model(settings: ModelSettings, generator: Generator) -> Callable:
+    """A KAEM or a baseline."""
+    if settings.kind == "vae":
+        return GaussianModel(settings.num_latents, generator, settings.scale)
+    if settings.kind == "latent-ebm":
+        energy = MLPGenerator((settings.num_latents, *settings.energy_hidden, 1))
+        return LatentEBM(settings.num_latents, energy, generator, settings.scale)
+    return (ProductKAEM if settings.layout == "product" else MixtureKAEM)(
+        (settings.num_latents, settings.num_components),
+        generator,
+        build_basis(settings),
+        _domain(settings),
+        build_reference(settings),
+        settings.scale,
+    )
+
+
+def _build_sequence_model(config: Config, dataset: Dataset) -> SequenceKAEM:
+    settings, vocabulary = config.model, dataset.vocabulary
+    assert vocabulary is not None
+    if settings.kind != "kaem" or settings.layout != "product" or settings.generator != "sequence":
+        raise CommandError(
+            f"{config.dataset} has texts: expected model kaem, layout product and generator sequence, got "
+            f"{settings.kind}, {settings.layout} and {settings.generator}."
+        )
+    if config.mode == "variational":
+        raise CommandError(
+            "mode is 'variational', and encoders are for images: expected importance, langevin or thermo."
+        )
+    if settings.width % settings.num_heads:
+        raise CommandError(f"width is {settings.width}: expected a multiple of num_heads, {settings.num_heads}.")
+    decoder = SequenceGenerator(
+        settings.num_latents, dataset.values.shape[1], len(vocabulary), settings.width, settings.num_heads,
+        settings.num_layers,
+    )  # fmt: skip
+    shape = (settings.num_latents, settings.num_components)
+    generator = _standardized(settings, decoder)
+    return SequenceKAEM(shape, generator, build_basis(settings), _domain(settings), build_reference(settings))
+
+
+def _build_generator(
+    settings: ModelSettings, event_shape: tuple[int, ...], output: Callable[[Array], Array] | None
+) -> Generator:
+    if settings.generator == "conv":
+        network = ConvGenerator(settings.num_latents, _image_shape(event_shape), settings.hidden, output=output)
+    else:
+        network = (KANGenerator if settings.generator == "kan" else MLPGenerator)(
+            (settings.num_latents, *settings.hidden, math.prod(event_shape)), output=output
+        )
+    return network if settings.kind != "kaem" else _standardized(settings, network)
+
+
+def _standardized(settings: ModelSettings, network: Generator) -> Generator:
+    """Standardise inputs, sums of P latents or one of a mixture, by their moments before training."""
+    num_terms = settings.num_components if settings.layout == "product" else 1
+    reference = build_reference(settings)
+    return Standardized(network, num_terms * float(reference.mean), math.sqrt(num_terms * float(reference.variance)))
+
+
+def build_basis(settings: ModelSettings) -> Basis:
+    """The basis of the prior's energies.
+
+    Raises:
+        CommandError: it does not exist in this size.
+    """
+    kind = getattr(kaem_ppl, settings.basis)
+    first = {"Fourier": "num_frequencies", "Chebyshev": "degree"}.get(settings.basis, "num_grid")
+    try:
+        return kind(**{first: settings.num_basis})
+    except ValueError as error:
+        raise CommandError(f"--num-basis is {settings.num_basis}, but {error}") from error
+
+
+def build_reference(settings: ModelSettings) -> dist.Distribution:
+    """The distribution that the prior tilts."""
+    low, high = _domain(settings)
+    return {
+        "uniform": lambda: dist.Uniform(low, high),
+        "normal": lambda: dist.Normal(0.0, 1.0),
+        "lognormal": lambda: dist.LogNormal(0.0, 1.0),
+    }[settings.reference]()
+
+
+def _image_shape(event_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    height, width, num_channels = event_shape
+    return height, width, num_channels
+
+
+def _domain(settings: ModelSettings) -> tuple[float, float]:
+    low, high = settings.domain
+    return low, high
+
+
+def _build_guide(config: Config, dataset: Dataset) -> AmortizedGuide:
+    settings = config.model
+    event_shape = dataset.values.shape[1:]
+    is_product = settings.kind == "kaem" and settings.layout == "product"
+    shape = (settings.num_latents, settings.num_components) if is_product else (settings.num_latents,)
+    if settings.generator == "conv":
+        encoder = ConvEncoder(_image_shape(event_shape), math.prod(shape), settings.encoder_hidden)
+    else:
+        encoder = MLPEncoder((math.prod(event_shape), *settings.encoder_hidden, math.prod(shape)))
+    support = cast(Any, build_reference(settings)).support if settings.kind == "kaem" else dist.constraints.real
+    return AmortizedGuide(encoder, shape, support)

@@ -1,0 +1,68 @@
+"""`kaem diagnose`: posterior draws of a few held-out data, and their convergence diagnostics."""
+
+import jax
+
+from ...inference import MALA, NUTS, AdaptedLadder, ParallelTempering, Sampler, sample_posterior
+from ...inference import diagnose as diagnose_draws
+from ...inference.diagnostics.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
+from ..errors import CommandError
+from ..messages import print_result
+from ..storage.saved_run import SavedRun, first_held_out
+
+SAMPLERS: dict[str, Sampler] = {"mala": MALA(), "nuts": NUTS(), "tempering": ParallelTempering()}
+
+
+def diagnose(
+    run: SavedRun,
+    key: jax.Array,
+    sampler: str,
+    num_data: int,
+    num_chains: int,
+    num_samples: int,
+    num_temperatures: int | None,
+    progress_bar: bool,
+) -> None:
+    """Write `diagnosis.txt`, `draws.nc` (ArviZ) and figures.
+
+    Args:
+        run: whose posterior.
+        key: PRNG key.
+        sampler: name in `SAMPLERS`.
+        num_data: number of held-out data, the first ones.
+        num_chains: for each datum.
+        num_samples: draws of each chain, and steps of warm-up before.
+        num_temperatures: of tempering; None takes its default.
+        progress_bar: whether to show a bar of steps.
+
+    Raises:
+        CommandError: there are fewer data, or a sampler without temperatures is given a number of them.
+    """
+    chosen = with_temperatures(SAMPLERS[sampler], f"--sampler {sampler}", num_temperatures)
+    draws = sample_posterior(
+        key, run.model, x=first_held_out(run, num_data), params=run.params, sampler=chosen, plate="data",
+        num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples, progress_bar=progress_bar,
+    )  # fmt: skip
+    found = str(diagnose_draws(draws))
+    run.folder.write("diagnosis.txt", found + "\n")
+    draws.to_arviz(deterministics=False).to_netcdf(run.folder.path / "draws.nc")
+    plots = run.folder.plots
+    plot_posterior_over_prior(draws).savefig(plots / "posterior.png", dpi=150)
+    if sampler == "tempering":
+        plot_swap_rates(draws).savefig(plots / "swap_rates.png", dpi=150)
+        plot_replica_trace(draws).savefig(plots / "replica_trace.png", dpi=150)
+    print_result(found)
+
+
+def with_temperatures[T](method: T, flag: str, num_temperatures: int | None) -> T | ParallelTempering:
+    """A method with this number of temperatures, of an adapted ladder.
+
+    Raises:
+        CommandError: the method, which the flag names, has none.
+    """
+    if num_temperatures is None:
+        return method
+    if not isinstance(method, ParallelTempering):
+        raise CommandError(f"--num-temperatures belongs to tempering, not to {flag}.")
+    if num_temperatures < 2:
+        raise CommandError(f"--num-temperatures is {num_temperatures}: expected at least 2.")
+    return ParallelTempering(method.kernel, AdaptedLadder(num_temperatures))

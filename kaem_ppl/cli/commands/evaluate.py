@@ -1,0 +1,77 @@
+"""`kaem evaluate`: the held-out log-likelihood by importance sampling from the prior."""
+
+import csv
+import io
+import math
+
+import jax
+import numpy as np
+
+from ...inference import importance_log_evidence
+from ..errors import CommandError
+from ..messages import print_result, print_warning
+from ..storage.saved_run import SavedRun, first_held_out
+
+# Numbers of outputs of one call of the model.
+_NUMBERS_PER_CALL = 2**24
+_MAX_DRAWS_PER_CALL = 2000
+# An effective sample size below this makes the estimate too low on average.
+_FEW_DRAWS = 10
+
+
+def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int) -> None:
+    """Write `evaluation.csv`, one line for each datum.
+
+    Args:
+        run: to evaluate.
+        key: PRNG key.
+        num_data: number of held-out data, the first ones; None takes all.
+        num_draws: of the prior.
+
+    Raises:
+        CommandError: the model's evidence is not defined, there are fewer data, or an estimate is not a number.
+    """
+    check_evidence(run)
+    x = first_held_out(run, len(run.data) if num_data is None else num_data)
+    num_outputs = math.prod(x.shape[1:]) * (1 if run.data.vocabulary is None else len(run.data.vocabulary))
+    found = importance_log_evidence(
+        key, run.model, {"x": x}, num_draws=num_draws, params=run.params,
+        chunk_size=max(1, min(_MAX_DRAWS_PER_CALL, _NUMBERS_PER_CALL // num_outputs)),
+    )  # fmt: skip
+    columns = {name: np.asarray(column) for name, column in found._asdict().items()}
+    value = columns["value"]
+    if np.isnan(value).any():
+        raise CommandError(
+            f"The log-evidence of {np.isnan(value).sum()} data is not a number: the parameters of {run.folder.path} are "
+            "too large. Train again with a smaller --learning-rate, or --clip-norm.",
+            status=1,
+        )
+    run.folder.write("evaluation.csv", table_of_data(columns))
+    size = np.median(columns["effective_sample_size"])
+    std_error = value.std(ddof=1) / math.sqrt(len(value)) if len(value) > 1 else math.nan
+    print_result(f"held-out log-evidence: {value.mean():.2f} +- {std_error:.2f} nats per datum, over {len(value)} data")
+    print_result(f"effective sample size, median over data: {size:.1f} of {num_draws:,} draws")
+    if size < _FEW_DRAWS:
+        print_warning(
+            "few draws carry the weight, so the log-evidence is too low on average: `kaem evidence` estimates it better."
+        )
+
+
+def table_of_data(columns: dict[str, np.ndarray]) -> str:
+    """A table as CSV, one line for each datum, which is numbered from 0."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["datum", *columns])
+    num_data = len(next(iter(columns.values())))
+    writer.writerows(zip(range(num_data), *(column.tolist() for column in columns.values()), strict=True))
+    return text.getvalue()
+
+
+def check_evidence(run: SavedRun) -> None:
+    """Raise for a model whose prior has an unknown normaliser.
+
+    Raises:
+        CommandError: it has.
+    """
+    if run.config.model.kind == "latent-ebm":
+        raise CommandError("A latent-ebm's prior has an unknown normaliser, so it has no evidence: sample or plot it.")

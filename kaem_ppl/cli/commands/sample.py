@@ -1,0 +1,79 @@
+"""`kaem sample`: data drawn from a trained model."""
+
+import math
+import os
+
+import jax
+import numpy as np
+
+from ...plots import plot_images
+from ..building.data import is_field
+from ..building.model import generate
+from ..errors import CommandError
+from ..messages import print_result
+from ..storage.saved_run import SavedRun
+from .figures import plot_fields, plot_spectra
+
+# Numbers of outputs of one call of the model.
+_NUMBERS_PER_CALL = 2**22
+
+
+def sample(run: SavedRun, key: jax.Array, num_samples: int) -> None:
+    """Write `samples`: of images and fields NumPy arrays and figures, of texts lines.
+
+    Args:
+        run: to draw from.
+        key: PRNG key.
+        num_samples: how many.
+
+    Raises:
+        CommandError: they do not fit into memory, or are not finite.
+    """
+    event_shape, vocabulary = run.data.values.shape[1:], run.data.vocabulary
+    _check_memory(num_samples, 4 * math.prod(event_shape))
+    folder = run.folder.samples
+    drawn = _draw(run, key, num_samples, math.prod(event_shape) * (1 if vocabulary is None else len(vocabulary)))
+    if vocabulary is not None:
+        texts = vocabulary.decode(drawn)
+        (folder / "samples.txt").write_text("".join(f"{text!r}\n" for text in texts), encoding="utf-8")
+        print_result(f"{num_samples} texts in {folder / 'samples.txt'}, such as {texts[0][:60]!r}")
+        return
+    if not np.isfinite(drawn).all():
+        raise CommandError(
+            f"The samples are not finite: the parameters of {run.folder.path} are too large. Train again with a smaller "
+            "--learning-rate, or --clip-norm.",
+            status=1,
+        )
+    drawn = drawn.reshape(num_samples, *event_shape)
+    real = np.asarray(run.data.values[:num_samples])
+    if is_field(run.config):
+        drawn, real = (x[..., 0] * run.data.unit for x in (drawn, real))
+        plot_fields(drawn, real).savefig(folder / "samples.png", dpi=150)
+        plot_spectra(drawn, np.asarray(run.data.values[..., 0]) * run.data.unit).savefig(
+            folder / "spectra.png", dpi=150
+        )
+    else:
+        real = real / 255 if real.dtype == np.uint8 else real
+        generated, real = (x[..., 0] if x.shape[-1] == 1 else x for x in (drawn, real))
+        plot_images(generated, real).savefig(folder / "samples.png", dpi=150)
+    np.savez_compressed(folder / "samples.npz", samples=drawn)
+    print_result(f"{num_samples} samples in {folder}")
+
+
+def _draw(run: SavedRun, key: jax.Array, num_samples: int, num_outputs: int) -> np.ndarray:
+    """Draws, as many in each call as fit into little memory."""
+    num_per_call = min(num_samples, max(1, _NUMBERS_PER_CALL // num_outputs))
+    num_calls = -(-num_samples // num_per_call)
+    keys = (jax.random.fold_in(key, number) for number in range(num_calls))
+    parts = [np.asarray(generate(part_key, run.model, run.params, num_per_call)) for part_key in keys]
+    return np.concatenate(parts)[:num_samples]
+
+
+def _check_memory(num_samples: int, num_bytes: int) -> None:
+    """Raise where samples, and the copies that are made to save and draw them, exceed the memory that is free."""
+    if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    largest = free // (4 * num_bytes)
+    if num_samples > largest:
+        raise CommandError(f"--num-samples is {num_samples:,}, but memory is free for {largest:,}: draw fewer.")

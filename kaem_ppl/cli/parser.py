@@ -1,0 +1,143 @@
+"""The words of `kaem`: commands, arguments and their help texts."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import NoReturn
+
+from ..models import DATASETS
+from .errors import CommandError
+from .settings.config import flags
+from .settings.parsing import check_seed
+from .settings.tables import MODE_ALIASES, STRATEGIES
+
+SAMPLERS, METHODS = ("mala", "nuts", "tempering"), ("tempering", "smc", "ais", "importance")
+_DESCRIPTION = "Train Kolmogorov-Arnold Energy Models, and sample and evaluate them."
+_EXIT_STATUS = """exit status:
+  0    done
+  1    a failure on the way: a loss that is not finite, a full disk, a damaged checkpoint, a failed job
+  2    wrong arguments, settings or files; nothing was changed
+  130  stopped by Ctrl-C, 143 by SIGTERM; training leaves a checkpoint to resume from"""
+_FLAG, _NEGATIVE = re.compile(r"--[a-z][a-z-]*"), re.compile(r"-[\d.]")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message}. See `{self.prog} --help`.")
+
+
+type _Commands = "argparse._SubParsersAction[_Parser]"
+
+
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the words after `kaem`; the name of the command is `command`.
+
+    Raises:
+        CommandError: they are not a command.
+    """
+    return _make_parser().parse_args(_join_negative_values(words))
+
+
+def given_flags(options: argparse.Namespace) -> dict[str, str]:
+    """Settings given as flags of `train`, as they were written, by the flag's name without dashes."""
+    return {name[5:]: value for name, value in vars(options).items() if name.startswith("flag_")}
+
+
+def _join_negative_values(words: Sequence[str]) -> list[str]:
+    """Write `--domain -3,3` as `--domain=-3,3`: argparse takes the value for a flag otherwise."""
+    joined: list[str] = []
+    for word in words:
+        if joined and _NEGATIVE.match(word) and _FLAG.fullmatch(joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _make_parser() -> _Parser:
+    parser = _Parser(
+        prog="kaem", description=_DESCRIPTION, epilog=_EXIT_STATUS, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"kaem-ppl {metadata.version('kaem-ppl')}")
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_Parser
+    )
+    _add_train(commands)
+    sequential = _add(commands, "train-sequential", "train one run after another; those that are complete are skipped")
+    sequential.add_argument("jobs", type=Path, metavar="FILE", help="lines of DATASET MODE [FLAGS]; # starts a comment")
+    data = _add(commands, "data", "download the files of a data set")
+    data.add_argument("dataset", choices=tuple(DATASETS), metavar="DATASET", help=", ".join(DATASETS))
+    sample = _add_for_run(commands, "sample", "draw data from a trained model")
+    sample.add_argument("--num-samples", type=_positive, default=64, help="number of samples (%(default)s)")
+    evaluate = _add_for_run(commands, "evaluate", "estimate held-out log-likelihood by importance sampling")
+    evaluate.add_argument("--num-data", type=_positive, help="first held-out data to evaluate (all)")
+    evaluate.add_argument("--num-draws", type=_positive, default=10_000, help="draws from the prior (%(default)s)")
+    diagnose = _add_for_run(commands, "diagnose", "draw from the posterior, and report convergence diagnostics")
+    diagnose.add_argument("--sampler", choices=SAMPLERS, default="mala", help="posterior sampler (%(default)s)")
+    evidence = _add_for_run(commands, "evidence", "estimate the log-evidence of held-out data")
+    evidence.add_argument("--method", choices=METHODS, default="tempering", help="estimator (%(default)s)")
+    for command in (diagnose, evidence):
+        command.add_argument("--num-data", type=_positive, default=4, help="first held-out data to use (%(default)s)")
+        command.add_argument("--num-chains", type=_positive, default=4, help="chains for each datum (%(default)s)")
+        command.add_argument("--num-samples", type=_positive, default=500, help="draws of each chain (%(default)s)")
+        command.add_argument("--num-temperatures", type=_positive, help="of tempering (its default)")
+    _add_for_run(commands, "plot", "plot the training history and the learnt prior")
+    return parser
+
+
+def _add(commands: _Commands, name: str, text: str) -> _Parser:
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+
+
+def _add_for_run(commands: _Commands, name: str, text: str) -> _Parser:
+    """A command on a trained run."""
+    command = _add(commands, name, text)
+    command.add_argument("folder", type=Path, metavar="RUN", help="folder of a run")
+    command.add_argument(
+        "--checkpoint", choices=("last", "best"), default="last", help="parameters to use: last, or of lowest loss"
+    )
+    command.add_argument("--seed", type=_seed, default=0, help="random seed (%(default)s)")
+    return command
+
+
+def _add_train(commands: _Commands) -> None:
+    command = _add(commands, "train", "train a model, or resume a run")
+    aliases = ", ".join(f"{alias} for {name}" for alias, name in MODE_ALIASES.items())
+    command.add_argument(
+        "mode", nargs="?", metavar="MODE", help=f"training strategy: {', '.join(STRATEGIES)} ({aliases})"
+    )
+    command.add_argument("--dataset", metavar="NAME", help=", ".join(DATASETS))
+    command.add_argument("--config", type=Path, metavar="FILE", help="settings that override the data set's preset")
+    command.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (runs/DATASET-MODE)")
+    command.add_argument("--resume", type=Path, metavar="RUN", help="continue this run")
+    command.add_argument("--seed", metavar="INT", help="random seed (0)")
+    command.add_argument("--distributed", action="store_true", help="run as one of several processes")
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, places in flags().items():
+        tables = " and ".join(table for table, _ in places)
+        if tables not in groups:
+            groups[tables] = command.add_argument_group(f"settings of {tables}")
+        setting = places[0][1]
+        text = setting.metadata["help"]
+        if setting.metadata["choices"]:
+            text += f": {', '.join(setting.metadata['choices'])}"
+        groups[tables].add_argument(
+            f"--{name}", dest=f"flag_{name}", metavar="VALUE", default=argparse.SUPPRESS, help=text
+        )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is too small: expected at least 1")
+    return value
+
+
+def _seed(text: str) -> int:
+    return check_seed("--seed", int(text))
+
+
+_positive.__name__ = _seed.__name__ = "whole number"

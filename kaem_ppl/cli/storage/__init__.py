@@ -1,0 +1,1 @@
+"""Folders of runs: settings, checkpoints, history and results on disk."""

@@ -1,0 +1,80 @@
+"""Open a trained run: its settings, held-out data, model and parameters."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...inference.model.parameters import Params
+from ...models import Dataset
+from ..building.data import load_data
+from ..building.model import build_model, model_params
+from ..errors import CommandError
+from ..messages import print_warning
+from ..settings.config import Config
+from .run_folder import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class SavedRun:
+    """A trained run.
+
+    Attributes:
+        folder: of the run.
+        config: its settings.
+        data: held out.
+        model: the trained one.
+        params: learnt, constrained.
+        rows: of the history.
+    """
+
+    folder: RunFolder
+    config: Config
+    data: Dataset
+    model: Callable
+    params: Params
+    rows: list[dict[str, float]]
+
+
+def open_run(folder: RunFolder, checkpoint: str, progress_bar: bool) -> SavedRun:
+    """Read a run and its held-out data.
+
+    Args:
+        folder: of the run.
+        checkpoint: `last`, or `best` for the one of the lowest loss.
+        progress_bar: whether to show the progress of long work on data.
+
+    Raises:
+        CommandError: it is not the folder of a run, has no good checkpoint, or its parameters are not finite; or a data
+            file is missing.
+    """
+    config = folder.read_config()
+    checkpoints = folder.checkpoints()
+    saved = (checkpoints.load_best if checkpoint == "best" else checkpoints.load_last)(print_warning)
+    if saved is None:
+        raise CommandError(f"{folder.path} has no checkpoint: continue it by `kaem train --resume {folder.path}`.")
+    data = load_data(config, "test", progress_bar)
+    model = build_model(config, data)
+    params = model_params(model, data, saved.state)
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params)):
+        raise CommandError(
+            f"The parameters of {folder.path} after {saved.place} are not finite: train again with a smaller "
+            "--learning-rate, or --clip-norm.",
+            status=1,
+        )
+    return SavedRun(folder, config, data, model, params, saved.rows)
+
+
+def first_held_out(run: SavedRun, num_data: int) -> np.ndarray:
+    """The first held-out data of a run.
+
+    Raises:
+        CommandError: there are fewer.
+    """
+    if num_data > len(run.data):
+        raise CommandError(
+            f"--num-data is {num_data}, but {run.config.dataset} has {len(run.data)} held-out data here."
+        )
+    return run.data.values[:num_data]

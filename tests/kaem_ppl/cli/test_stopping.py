@@ -1,0 +1,119 @@
+"""Locks, signals and progress: one process for each run, stops that finish a checkpoint, and lines in a log."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kaem_ppl.cli.errors import CommandError, Stopped
+from kaem_ppl.cli.progress import ProgressLog
+from kaem_ppl.cli.stopping import StopSignals
+from kaem_ppl.cli.storage.lock import locked
+
+JOB = "DIGITS importance --num-train 32 --num-latents 2 --num-components 1 --num-basis 5 --hidden 8 --batch-size 8"
+
+
+def test_a_folder_has_one_owner(tmp_path):
+    with (
+        locked(tmp_path),
+        pytest.raises(CommandError, match=f"being trained by process {os.getpid()}"),
+        locked(tmp_path),
+    ):
+        pass
+    with locked(tmp_path):
+        assert int((tmp_path / ".lock").read_text()) == os.getpid()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_stop_at_once_but_not_what_is_deferred(number):
+    signals, before = StopSignals(), signal.getsignal(number)
+    with signals.handled():
+        with pytest.raises(Stopped) as stopped:
+            os.kill(os.getpid(), number)
+        assert stopped.value.signal == number
+        # As if a callback of the garbage collector had swallowed it.
+        with pytest.raises(Stopped):
+            signals.check()
+        signals.acknowledge()
+        signals.check()
+        done = []
+
+        def save():
+            with signals.deferred():
+                os.kill(os.getpid(), number)
+                time.sleep(0.01)
+                done.append(True)
+
+        with pytest.raises(Stopped):
+            save()
+        assert done == [True]
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_inside_the_garbage_collector_is_delivered_after_it(capfd):
+    signals, calls = StopSignals(), []
+
+    def _xla_gc_callback(phase, info):
+        if not calls:
+            calls.append(phase)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def collect_and_wait():
+        gc.collect()
+        time.sleep(5)
+
+    gc.callbacks.append(_xla_gc_callback)
+    try:
+        with signals.handled(), pytest.raises(Stopped):
+            collect_and_wait()
+    finally:
+        gc.callbacks.remove(_xla_gc_callback)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_log_has_a_line_soon_and_then_every_few_seconds(capfd, monkeypatch):
+    monkeypatch.setattr("kaem_ppl.cli.progress.FIRST_LINE_SECONDS", 0.05)
+    monkeypatch.setattr("kaem_ppl.cli.progress.SECONDS_BETWEEN_LINES", 0.2)
+    with ProgressLog("compiling", True) as log:
+        time.sleep(0.15)
+        log.update("epoch 1 of 2")
+        time.sleep(0.3)
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0] == "kaem: compiling; 0 s so far"
+    assert lines[1].startswith("kaem: epoch 1 of 2;")
+    with ProgressLog("compiling", False):
+        time.sleep(0.1)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)])
+def test_a_child_ends_with_its_parent(tmp_path, number, status):
+    pytest.importorskip("orbax.checkpoint")
+    (tmp_path / "jobs.txt").write_text(f"{JOB} --num-epochs 1000000\n")
+    command = [sys.executable, "-m", "kaem_ppl.cli", "train-sequential", "jobs.txt"]
+    parent = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / "runs" / "digits-importance"
+    deadline = time.monotonic() + 200
+    while not (folder / ".lock").exists() or not (folder / ".lock").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    child = int((folder / ".lock").read_text())
+    time.sleep(2)
+    parent.send_signal(number)
+    assert parent.wait(60) == status
+    while Path(f"/proc/{child}").exists() and "zombie" not in Path(f"/proc/{child}/status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    if number == signal.SIGTERM:
+        error = parent.stderr.read()
+        assert "Continue by `kaem train-sequential jobs.txt`" in error
+        assert "Traceback" not in error
+    parent.stderr.close()
