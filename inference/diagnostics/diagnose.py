@@ -46,7 +46,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         numbers = [f"{name}: {_format(value)}" for name, value in self.run.items()]
-        words = [f"! {warning}" for warning in self.warnings]
+        words = [f"! {warning}" for warning in self.warnings] or ["Nothing crossed a threshold."]
         return "\n".join(
             [self.table.to_string(float_format=lambda x: f"{x:.4g}"), "", *numbers, "", *words, say_passed(self.checks)]
         )
@@ -102,7 +102,7 @@ def diagnose(draws: Draws) -> Diagnosis:
     report.run["seconds"] = draws.seconds
     if "acceptance_rate" in stats:
         report.run["acceptance_rate"] = float(stats["acceptance_rate"].mean())
-    _check_hamiltonian(report, stats)
+    _check_hamiltonian(report, stats, getattr(draws.sampler, "max_tree_depth", None))
     if "swap_acceptance" in stats:
         _check_tempering(report, stats, summary)
     _check_weights(report, summary)
@@ -127,6 +127,10 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, A
             r_hat = np.asarray(array_stats.rhat(elements, chain_axis=0, draw_axis=1))
             bulk = np.asarray(array_stats.ess(elements, chain_axis=0, draw_axis=1, method="bulk"))
             tail = np.asarray(array_stats.ess(elements, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
+    if "effective_sample_size" in draws.summary:
+        # Draws that were resampled by weight are worth no more than the weights.
+        size = np.asarray(draws.summary["effective_sample_size"]).sum(0).min()
+        bulk, tail = np.fmin(bulk, size), np.fmin(tail, size)
     # NaN stands for an element that no chain has moved, which is the worst.
     worst = int(np.argmax(np.where(np.isnan(r_hat), np.inf, r_hat)))
     place = _place(worst, x.shape[2:])
@@ -164,7 +168,7 @@ def _place(index: int, shape: tuple[int, ...]) -> str:
     return f"[{', '.join(str(i) for i in np.unravel_index(index, shape))}]" if shape else ""
 
 
-def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray]) -> None:
+def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray], largest_depth: int | None) -> None:
     from arviz_stats.base import array_stats
 
     if "diverging" in stats:
@@ -185,8 +189,8 @@ def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray]) -> None:
             f"BFMI is {bfmi:.2g}, below {SMALLEST_BFMI}: momenta hardly change the energy, so heavy tails are "
             "explored slowly. Reparameterise the model, or draw longer.",
         )
-    if "reached_max_tree_depth" in stats:
-        number = report.run["max_tree_depth_hits"] = int(stats["reached_max_tree_depth"].sum())
+    if "tree_depth" in stats and largest_depth is not None:
+        number = report.run["max_tree_depth_hits"] = int((stats["tree_depth"] >= largest_depth).sum())
         report.check(
             "tree depth",
             number == 0,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -28,26 +28,26 @@ class LogEvidence:
         std_error: of `value`. Errors of different data are independent.
         is_trustworthy: whether nothing that the method can check about itself speaks against `value`.
         warnings: what does, in words, and what to do about it.
-        checks: by name of a check of `value`, whether it was passed.
         estimates: by name, all that the same run yields, each with its own error and trust; `value` is the first one.
         curve: mean log-likelihood against temperature, where the method measures it; else None.
         summary: numbers that describe the run, by name, such as `pareto_k` or `num_stages`.
         method: what estimated it.
         plate: name of the plate whose rows are problems of their own.
         seconds: wall time, compilation included.
+        checks: by name of a check of `value`, whether it was passed.
     """
 
     value: np.ndarray
     std_error: np.ndarray
     is_trustworthy: np.ndarray
     warnings: tuple[str, ...]
-    checks: dict[str, np.ndarray]
     estimates: dict[str, Estimate]
     curve: Curve | None
     summary: dict[str, np.ndarray]
     method: Any
     plate: str | None
     seconds: float
+    checks: dict[str, np.ndarray] = field(default_factory=dict)
 
     def total(self) -> tuple[float, float]:
         """Log-evidence of all data together, and its standard error: the sum over the plate."""
@@ -99,6 +99,8 @@ class LogEvidence:
             total, error = x.value.sum(), np.sqrt(np.square(x.std_error).sum())
             lines.append(f"beside it, {name}: {total:.4f} +- {error:.4f}, {self._trust(x.is_trustworthy)}")
         words = [f"! {warning}" for warning in self.warnings]
+        if not words and all(np.all(x.is_trustworthy) for x in self.estimates.values()):
+            words = ["Nothing crossed a threshold."]
         return "\n".join([*lines, "", *words, say_passed({name: bool(np.all(x)) for name, x in self.checks.items()})])
 
     def _trust(self, is_trustworthy: np.ndarray) -> str:

@@ -10,9 +10,9 @@ from ..diagnostics.limits import (
     LARGEST_MOVE_CORRELATION,
     LARGEST_PARETO_K,
     LARGEST_POPULATION_STD_ERROR,
-    LARGEST_R_HAT,
+    LARGEST_R_HAT_OF_MEAN,
     SMALLEST_DISAGREEMENT_P,
-    SMALLEST_ESS_PER_CHAIN,
+    SMALLEST_ESS_OF_MEAN,
     disagreement_p,
 )
 from ..model.power_posterior import PowerPosterior
@@ -98,17 +98,16 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.where(curve.std_error > 0, l.var((0, 1)) / np.square(curve.std_error), np.inf).min(-1)
     r_hat = _r_hat(l)
-    wanted = SMALLEST_ESS_PER_CHAIN * len(l)
     common = (
         Check(
             "effective draws at each temperature",
-            size < wanted,
-            f"the log-likelihood has fewer than {wanted} effective draws at some temperature. Draw longer.",
+            size < SMALLEST_ESS_OF_MEAN,
+            f"the log-likelihood has fewer than {SMALLEST_ESS_OF_MEAN} effective draws at some temperature. Draw longer.",
         ),
         Check(
             "R-hat at each temperature",
-            r_hat > LARGEST_R_HAT,
-            f"chains disagree about the log-likelihood at some temperature, R-hat above {LARGEST_R_HAT}. Draw longer.",
+            r_hat > LARGEST_R_HAT_OF_MEAN,
+            f"chains disagree about the log-likelihood at some temperature, R-hat above {LARGEST_R_HAT_OF_MEAN}. Draw longer.",
         ),
         _kernel_is_exact(method.is_exact, posterior),
     )

@@ -140,7 +140,6 @@ class NUTS(Kernel):
             "energy": info.energy,
             "n_steps": info.num_integration_steps,
             "tree_depth": info.num_trajectory_expansions,
-            "reached_max_tree_depth": info.num_trajectory_expansions >= self.max_tree_depth,
         }
 
 

@@ -36,7 +36,7 @@ def changed(draws, *, sampler=None, stats=None, summary=None, z=None):
     """The same draws with other values, independent ones unless told otherwise."""
     z = jax.random.normal(jax.random.key(1), (4, 800, 2)) if z is None else z
     return dataclasses.replace(
-        draws, samples={"z": z}, sampler=sampler or draws.sampler, sample_stats=stats or {}, summary=summary or {}
+        draws, samples={"z": z}, sampler=sampler or NUTS(), sample_stats=stats or {}, summary=summary or {}
     )
 
 
