@@ -6,8 +6,8 @@ from jax.scipy.special import gammaincc
 
 # Vehtari, Gelman, Simpson, Carpenter and Bürkner 2021: rank-normalised split R-hat, and effective draws of each chain.
 LARGEST_R_HAT, SMALLEST_ESS_PER_CHAIN = 1.01, 100
-# Where only a mean is reported, with an error that counts how far chains disagree: there R-hat over many data and temperatures
-# at some hundred effective draws scatters by hundredths.
+# Where only a mean is reported, with an error that counts how far chains disagree: there R-hat over many data and
+# temperatures at some hundred effective draws scatters by hundredths.
 LARGEST_R_HAT_OF_MEAN, SMALLEST_ESS_OF_MEAN = 1.05, 100
 # Vehtari, Simpson, Gelman, Yao and Gabry 2024: above it, neither an average of weights nor its error can be believed.
 LARGEST_PARETO_K = 0.7

@@ -201,13 +201,13 @@ def log_evidence(
         std_error,
         trust,
         warnings,
-        checks,
         estimates,
         curve,
         summary,
         method,
         plate,
         time.perf_counter() - started,
+        checks,
     )
 
 

@@ -107,7 +107,8 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
         Check(
             "R-hat at each temperature",
             r_hat > LARGEST_R_HAT_OF_MEAN,
-            f"chains disagree about the log-likelihood at some temperature, R-hat above {LARGEST_R_HAT_OF_MEAN}. Draw longer.",
+            f"chains disagree about the log-likelihood at some temperature, R-hat above {LARGEST_R_HAT_OF_MEAN}. Draw "
+            "longer.",
         ),
         _kernel_is_exact(method.is_exact, posterior),
     )
