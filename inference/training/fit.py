@@ -8,15 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import optax
-from numpyro import handlers
 
 from kaem_ppl.compilation import is_slow_in_loops
 
 from ..model.data import check_data
-from ..model.parameters import Parameters, Params, read_parameters
-from ..model.training_model import TrainingModel, read_training_model
+from ..model.parameters import Parameters, Params
+from ..model.training_model import TrainingModel, read_for_training
 from .adaptive_grid import GRID_SUFFIX, AdaptiveGrid, adaptive_priors
 from .history import History
 from .importance_mle import ImportanceMLE
@@ -196,16 +194,14 @@ def fit(
     _check_counts(num_data, batch_size, num_epochs, evaluate, evaluate_every, patience, callback_every)
     # What models are read with: three rows tell as much as all.
     head = jax.device_put(read_rows(data, np.arange(min(3, num_data)))) if is_streamed(data) else data
-    parameter_key, read_key, strategy_key, epochs_key = jax.random.split(key, 4)
-    parameters, of_model = _read_all(parameter_key, model, guide_of(strategy), head, params)
+    parameter_key, _, strategy_key, epochs_key = jax.random.split(key, 4)
+    plate_model, parameters = read_for_training(parameter_key, model, guide_of(strategy), head, plate, params or {})
+    of_model = set(plate_model.first_params)
     grid_values = {name: value for name, value in parameters.values.items() if name.endswith(GRID_SUFFIX)}
     values = {name: value for name, value in parameters.values.items() if name not in grid_values}
     if not values:
         raise ValueError("The model has no `numpyro.param` site: there is nothing to learn.")
-    _check_floating(values)
     optimizer = _combine(optimizer, tuple(values))
-    model_values = {name: value for name, value in parameters.values.items() if name in of_model}
-    plate_model = read_training_model(read_key, model, head, plate, model_values)
     if grids is not None and not adaptive_priors(plate_model, parameters.values, head):
         raise ValueError(
             "`grids` is given, but the model has no grid to refit. Make its prior by `kan_prior(..., adaptive_grid=True)`."
@@ -526,15 +522,6 @@ def _check_counts(num_data, batch_size, num_epochs, evaluate, evaluate_every, pa
         raise ValueError("`patience` waits for better evaluations, but `evaluate` is missing.")
 
 
-def _check_floating(values):
-    for name, value in values.items():
-        for leaf in jax.tree.leaves(value):
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                raise ValueError(
-                    f"Parameter {name!r} has dtype {jnp.result_type(leaf)}. Start it from floating-point numbers."
-                )
-
-
 def _combine(optimizer, sites):
     """One optimiser; where one is given for each site, they are put together."""
     if isinstance(optimizer, optax.GradientTransformation):
@@ -560,27 +547,6 @@ def _combine(optimizer, sites):
 @lru_cache(maxsize=32)
 def _multi_transform(optimizers, labels):
     return optax.multi_transform(dict(optimizers), dict(labels))
-
-
-def _read_all(key, model, guide, data, given):
-    """Parameters of model and guide, and the names of the model's own."""
-    if guide is None:
-        parameters = read_parameters(key, model, data, given)
-        return parameters, set(parameters.values)
-    names = set()
-
-    def both(*args, **kwargs):
-        # The guide's draws are nobody's here, so that the model's sites of the same names do not meet them.
-        with handlers.block(hide_fn=lambda site: site["type"] == "sample"):
-            guide_key = numpyro.prng_key()
-            with handlers.seed(rng_seed=guide_key):
-                guide(*args, **kwargs)
-        with handlers.trace() as sites:
-            model(*args, **kwargs)
-        names.update(name for name, site in sites.items() if site["type"] == "param")
-
-    parameters = read_parameters(key, both, data, given)
-    return parameters, names
 
 
 class _Progress:
