@@ -1,7 +1,7 @@
 """The self-check of a reading: its log-densities against those of NumPyro's own `log_density`, site by site."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -68,12 +68,11 @@ def find_difference(
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
         return None
     compare, difference = _compiled(comparison), None
-    with jax.ensure_compile_time_eval():
-        for number in range(_NUM_POINTS):
-            pairs = jax.device_get(compare(*inputs, jax.random.key(number)))
-            difference = next((found for name, pair in pairs.items() if (found := _differ(name, *pair))), None)
-            if difference is not None or all(np.isfinite(size).all() for _, _, size in pairs.values()):
-                break
+    for number in range(_NUM_POINTS):
+        pairs = jax.device_get(compare(*inputs, point_key(number)))
+        difference = next((found for name, pair in pairs.items() if (found := _differ(name, *pair))), None)
+        if difference is not None or all(np.isfinite(size).all() for _, _, size in pairs.values()):
+            break
     return difference
 
 
@@ -104,11 +103,10 @@ def find_whole_reads(
 
 @lru_cache(maxsize=64)
 def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array, jax.Array, jax.Array]]]:
+    """The comparison, compiled ahead: it also runs where the caller is traced, which `jax.jit` would trace it into."""
     whole, one, value_axes = comparison
     has_plate = any(axis is not None for _, axis in value_axes)
 
-    # It runs once: what it costs is its compilation.
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def compare(
         arrays: list[Any], rows: list[Any], shared: list[Any], given: dict[str, Any], key: jax.Array
     ) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
@@ -127,7 +125,20 @@ def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array
             ours = read([], values)
         return {name: (ours[name], found["log_probs"][name], found["sizes"][name]) for name in ours}
 
-    return compare
+    arrays, given, key = whole.input_shapes()
+    row, shared, *_ = one.input_shapes()
+    sizes = jax.tree.leaves(whole.output_shapes()["sizes"])
+    rows = [jax.ShapeDtypeStruct((*sizes[0].shape, *x.shape), x.dtype) for x in row]
+    # It runs once: what it costs is its compilation.
+    program = jax.jit(compare, compiler_options={"xla_backend_optimization_level": 0})
+    return program.lower(arrays, rows, shared, given, key).compile()
+
+
+@lru_cache(maxsize=_NUM_POINTS)
+def point_key(number: int) -> jax.Array:
+    """A PRNG key that is known, also where the caller is traced."""
+    with jax.ensure_compile_time_eval():
+        return jax.random.key(number)
 
 
 @lru_cache(maxsize=64)

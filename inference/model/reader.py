@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
@@ -13,7 +14,7 @@ from numpyro.infer.util import compute_log_probs
 from kaem_ppl.distributions.base import TiltedDistribution
 
 from .arguments import Layout, batch_arguments, flatten_arguments, is_array
-from .check import Comparison, Difference, find_difference, find_whole_reads
+from .check import Comparison, Difference, find_difference, find_whole_reads, point_key
 from .handlers import (
     CheckSites,
     OmitNormalizers,
@@ -89,10 +90,9 @@ class Reading:
         if not names:
             return {}
         program = self.one.select(lambda outputs: {name: outputs["tilted"][name] for name in names})
-        _, _, _, shapes, _ = jax.tree.unflatten(program.inputs, program.program.in_avals)
-        values = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        row = [row[0] for row in self.rows]
-        return compiled(program)(row, list(self.shared), self.parameters.values, values, jax.random.key(0))
+        row, _, _, values, _ = program.input_shapes()
+        row, values = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (row, values))
+        return compiled(program)(row, list(self.shared), self.parameters.values, values, point_key(0))
 
 
 def read_model(
@@ -116,7 +116,7 @@ def read_model(
         ValueError: the model can't be read, or what was read is not the model; the message says why.
     """
     leaves, structure = flatten_arguments(args, kwargs)
-    reader = _Reader(model, plate, params, jax.random.key(0))
+    reader = _Reader(model, plate, params, point_key(0))
     whole = _read_whole(reader, leaves, structure)
     check_params(whole.trace, params)
     parameters = Parameters(params, transforms_of(whole.trace))
@@ -133,16 +133,19 @@ def read_model(
 
     try:
         return read(rows)
-    except Exception:
+    except Exception as error:
         # Perhaps an array that all data share has as many rows as there are data.
-        numbers = [number for number, place in enumerate(whole.layout.places) if place in rows]
+        places = whole.layout.places
+        numbers = [number for number, place in enumerate(places) if place in rows]
         if len(numbers) < 2:
             raise
-        shared = find_whole_reads(whole.program, whole.layout.arrays(leaves), numbers, params)
-        if not 0 < len(shared) < len(numbers):
+        read_whole = find_whole_reads(whole.program, whole.layout.arrays(leaves), numbers, params)
+        if not 0 < len(read_whole) < len(numbers):
             raise
-        places = {whole.layout.places[number] for number in shared}
-    return read([place for place in rows if place not in places])
+        try:
+            return read([place for place in rows if places.index(place) not in read_whole])
+        except Exception:
+            raise error from None
 
 
 def read_rows_model(

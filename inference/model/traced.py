@@ -60,7 +60,16 @@ class Traced:
         _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
         return jax.tree.unflatten(self.inputs, is_used)
 
+    def input_shapes(self) -> tuple[Any, ...]:
+        """Shapes of the arguments."""
+        return jax.tree.unflatten(self.inputs, map(_shape_of, self.program.in_avals))
+
+    def output_shapes(self) -> Any:
+        """Shapes of what it returns."""
+        return jax.tree.unflatten(self.outputs, map(_shape_of, self.program.out_avals))
+
     def __call__(self, *args: Any) -> Any:
+        """Run it."""
         leaves = jax.tree.leaves(args)
         return jax.tree.unflatten(self.outputs, jaxpr_as_fun(self.program)(*leaves))
 
@@ -102,6 +111,10 @@ class ModelIdentity:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
+
+
+def _shape_of(aval: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 def _update_closed(update: Callable[[bytes], None], closed: ClosedJaxpr) -> None:

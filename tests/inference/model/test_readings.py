@@ -6,6 +6,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from numpyro import handlers
+from numpyro.distributions import biject_to
+from numpyro.infer.util import log_density
+
+from kaem_ppl.inference.model.coordinates import Unconstrained, Whitened
+from kaem_ppl.inference.model.power_posterior import read_power_posterior
+
 from .example_models import (
     READ,
     READ_ALONG_PLATE,
@@ -17,12 +24,6 @@ from .example_models import (
     looks_at_data,
     plate_with_mean_of_data,
 )
-from numpyro import handlers
-from numpyro.distributions import biject_to
-from numpyro.infer.util import log_density
-
-from kaem_ppl.inference.model.coordinates import Unconstrained, Whitened
-from kaem_ppl.inference.model.power_posterior import read_power_posterior
 
 
 def read(example, plate=None, coordinates=Unconstrained()):  # noqa: B008
@@ -138,7 +139,7 @@ def test_scan_is_the_linear_gaussian_model(reverse, coordinates):
 
 
 def test_a_row_that_depends_on_others_is_refused():
-    with pytest.raises(ValueError, match="of site 'x' of datum 0 .* all rows"):
+    with pytest.raises(ValueError, match=r"of site 'x' of datum 0 .* all rows"):
         read_power_posterior(plate_with_mean_of_data, (Y,), {}, plate="data")
 
 
@@ -197,5 +198,15 @@ def test_a_model_that_differs_at_each_run_is_refused():
         z = numpyro.sample("z", dist.Normal(next(numbers), 1))
         numpyro.sample("y", dist.Normal(z, 1), obs=y)
 
-    with pytest.raises(ValueError, match="of site 'z' is .* by NumPyro's own `log_density`"):
+    with pytest.raises(ValueError, match=r"of site 'z' is .* by NumPyro's own `log_density`"):
         read_power_posterior(model, (X[:, 0],), {})
+
+
+def test_a_mean_over_data_beside_another_array_is_refused():
+    def model(x, y):
+        with numpyro.plate("data", len(y)):
+            z = numpyro.sample("z", dist.Normal(0, 1))
+            numpyro.sample("y", dist.Normal(z + x - x.mean(), 1), obs=y)
+
+    with pytest.raises(ValueError, match=r"of site 'y' of datum 0 .* all rows"):
+        read_power_posterior(model, (X[:, 0], Y), {}, plate="data")
