@@ -18,7 +18,7 @@ type ArrayLike = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 class FixedValue:
     """A value that compiled programs may depend on: arrays and numbers compared by content, anything else by identity."""
 
-    def __init__(self, value: Any):
+    def __init__(self, value: Any) -> None:
         self.value = value
         self._key = _key_of(value)
 

@@ -95,7 +95,7 @@ class PlaceLatents(GiveLatents):
         position: Mapping[str, jax.Array],
         value_at: Callable[[dist.Distribution, jax.Array], jax.Array] = lambda fn, value: value,
         replace: Callable[[SiteMessage], dist.Distribution] = lambda site: site["fn"],
-    ):
+    ) -> None:
         """Set up.
 
         Args:
@@ -139,7 +139,7 @@ class DrawLatents(GiveLatents):
         draw: Callable[[jax.Array, dist.Distribution, tuple[int, ...]], jax.Array],
         value_at: Callable[[dist.Distribution, jax.Array], jax.Array],
         replace: Callable[[SiteMessage], dist.Distribution],
-    ):
+    ) -> None:
         """Set up.
 
         Args:
@@ -198,7 +198,7 @@ class OmitNormalizers(Messenger):
 class CheckSites(Messenger):
     """Refuses what NumPyro can't read from a trace, where it happens, so that the message can name it."""
 
-    def __init__(self, plate: str | None = None, num_rows: int | None = None, whole: int | None = None):
+    def __init__(self, plate: str | None = None, num_rows: int | None = None, whole: int | None = None) -> None:
         """Set up.
 
         Args:

@@ -25,9 +25,10 @@ from .handlers import (
 )
 from .pairwise import pairwise_log_prob
 from .parameters import Params
-from .reader import Reading, read_rows_model
+from .reader import read_rows_model
 from .sites import apply_scale, plate_dims, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity
+from .two_runs import Reading
 from .wrappers import unwrap, with_base
 
 # By latent site: table, log-normaliser and its error estimate.
@@ -159,7 +160,7 @@ class PlateModel:
 class _HoldDraws(GiveLatents):
     """Draws latents and holds the draws fixed; a tilted prior's integrals serve the draw and the density."""
 
-    def __init__(self, integrals: Integrals):
+    def __init__(self, integrals: Integrals) -> None:
         super().__init__()
         self.integrals = integrals
 

@@ -16,9 +16,10 @@ from .arguments import Layout
 from .coordinates import Coordinates, Unconstrained
 from .handlers import DrawLatents, PlaceLatents, RedrawObserved, SiteMessage, Trace, in_control_flow, run_model
 from .parameters import Params
-from .reader import Reading, read_model
+from .reader import read_model
 from .sites import Site, apply_scale, scaled_log_prob
 from .traced import ModelIdentity
+from .two_runs import Reading
 from .wrappers import with_base
 
 type Position = dict[str, jax.Array]

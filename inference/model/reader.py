@@ -1,98 +1,28 @@
-"""The one reading of a model: traced twice, whole by NumPyro's own `log_density` and one datum by us, and compared."""
+"""Reads NumPyro models, for conditioning or for training: what is a row, what is shared, what must not be traced."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import numpyro.distributions as dist
-from numpyro import handlers
-from numpyro.infer.util import compute_log_probs
-
-from kaem_ppl.distributions.base import TiltedDistribution
 
 from .arguments import Layout, batch_arguments, flatten_arguments, is_array
-from .check import Comparison, Difference, find_difference, find_whole_reads, point_key
-from .handlers import (
-    CheckSites,
-    OmitNormalizers,
-    PlaceLatents,
-    SiteMessage,
-    Trace,
-    check_plate_size,
-    is_latent,
-    omit_normalizer,
-    random_point,
-    run_model,
-)
+from .check import find_whole_reads, point_key
+from .handlers import Trace, check_plate_size
 from .parameters import Parameters, Params, transforms_of
-from .sites import (
-    Site,
-    Sites,
-    apply_scale,
-    check_params,
-    classify,
-    plate_dims,
-    plate_size,
-    scaled_log_prob,
-    sum_to_plate,
-)
-from .traced import ModelIdentity, Traced, compiled
-from .wrappers import unwrap
+from .sites import check_params, plate_size
+from .traced import compiled
+from .two_runs import Reading, Runs, WholeModel
 
 # Rows that a model is read with for training, where it must take any number of them.
 _NUM_ROWS = 3
 
-
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What is known of a model and its arguments.
-
-    Attributes:
-        model: the model.
-        layout: how rows, shared arrays and fixed values make up its arguments.
-        rows: arrays (num_data, ...), of which each datum owns a row; empty without a plate.
-        shared: arrays that every datum reads whole.
-        plate: name of the plate that holds the data; None where the model is one problem.
-        sites: its sites, of one datum.
-        priors: distributions of the latent sites, of one datum, their arrays abstract.
-        parameters: its `numpyro.param` sites.
-        whole: NumPyro's log-densities of the whole model, traced; of its arrays, given parameters and a key.
-        one: our log-densities of one datum, traced; of its row, shared arrays, parameters, values of the latents and a key.
-    """
-
-    model: ModelIdentity
-    layout: Layout
-    rows: tuple[Any, ...]
-    shared: tuple[Any, ...]
-    plate: str | None
-    sites: Sites
-    priors: dict[str, dist.Distribution]
-    parameters: Parameters
-    whole: Traced
-    one: Traced
-
-    def reads_data(self) -> bool:
-        """Whether a distribution depends on an array among the arguments, beyond the values that it is observed at."""
-        arrays, _, _ = self.whole.select(lambda outputs: outputs["laws"]).uses()
-        return any(arrays)
-
-    def fixed_priors(self) -> dict[str, TiltedDistribution]:
-        """The tilted priors that depend on neither a latent nor a datum, by name of the latent site."""
-
-        def is_fixed(name: str) -> bool:
-            row, _, _, values, key = self.one.select(lambda outputs: outputs["tilted"][name]).uses()
-            return not any(jax.tree.leaves((row, values, key)))
-
-        names = [name for name in self.sites.tilted if is_fixed(name)]
-        if not names:
-            return {}
-        program = self.one.select(lambda outputs: {name: outputs["tilted"][name] for name in names})
-        row, _, _, values, _ = program.input_shapes()
-        row, values = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), (row, values))
-        return compiled(program)(row, list(self.shared), self.parameters.values, values, point_key(0))
+_CONCRETE_ERRORS = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+    jax.errors.NonConcreteBooleanIndexError,
+)
 
 
 def read_model(
@@ -116,20 +46,20 @@ def read_model(
         ValueError: the model can't be read, or what was read is not the model; the message says why.
     """
     leaves, structure = flatten_arguments(args, kwargs)
-    reader = _Reader(model, plate, params, point_key(0))
-    whole = _read_whole(reader, leaves, structure)
+    runs = Runs(model, plate, params, point_key(0))
+    whole = _read_whole(runs, leaves, structure)
     check_params(whole.trace, params)
     parameters = Parameters(params, transforms_of(whole.trace))
     if plate is None:
-        return reader.read_one(whole, whole.layout, leaves, parameters)
+        return runs.read_one(whole, whole.layout, leaves, parameters)
     num_data = plate_size(whole.trace, plate)
     if num_data == 1 and any(site["type"] == "deterministic" for site in whole.trace.values()):
-        whole = whole._replace(trace=_trace_two_rows(reader, whole, leaves))
+        whole = whole._replace(trace=_trace_two_rows(runs, whole, leaves))
     rows = [n for n, leaf in enumerate(leaves) if is_array(leaf) and leaf.ndim > 0 and leaf.shape[0] == num_data]
 
     def read(rows: Collection[int]) -> Reading:
         layout = Layout.of(leaves, structure, rows=rows, fix_arrays=whole.layout.fixes_arrays)
-        return reader.read_one(whole, layout, leaves, parameters, num_data)
+        return runs.read_one(whole, layout, leaves, parameters, num_data)
 
     try:
         return read(rows)
@@ -169,9 +99,9 @@ def read_rows_model(
     rows = jnp.arange(max(2, min(_NUM_ROWS, num_data))) % num_data
     leaves, structure = flatten_arguments(*batch_arguments(jax.tree.map(lambda leaf: leaf[rows], data)))
     layout = Layout.of(leaves, structure, rows=range(len(leaves)))
-    reader = _Reader(model, plate, given, key)
+    runs = Runs(model, plate, given, key)
     try:
-        whole = reader.trace_whole(layout, leaves, len(rows))
+        whole = runs.trace_whole(layout, leaves, len(rows))
     except _CONCRETE_ERRORS as error:
         raise ValueError(
             "The model looks at the values of its data in Python, as `int(x.max())` or `if x[0] > 0` do. Its data are "
@@ -183,212 +113,26 @@ def read_rows_model(
         check_params(whole.trace, given)
     program = compiled(whole.program.select(lambda outputs: outputs["params"]))
     parameters = Parameters(program(leaves, given, key), transforms_of(whole.trace))
-    return reader.read_one(whole, layout, leaves, parameters, len(rows))
+    return runs.read_one(whole, layout, leaves, parameters, len(rows))
 
 
-_CONCRETE_ERRORS = (
-    jax.errors.ConcretizationTypeError,
-    jax.errors.TracerArrayConversionError,
-    jax.errors.TracerIntegerConversionError,
-    jax.errors.NonConcreteBooleanIndexError,
-)
-
-
-class _Whole(NamedTuple):
-    """The whole model, as NumPyro reads it.
-
-    Attributes:
-        program: log-densities at a random point, of the model's arrays, given parameters and a key.
-        trace: its sites.
-        layout: of its arguments.
-    """
-
-    program: Traced
-    trace: Trace
-    layout: Layout
-
-
-def _read_whole(reader: "_Reader", leaves: Sequence[Any], structure: Any) -> _Whole:
+def _read_whole(runs: Runs, leaves: Sequence[Any], structure: Any) -> WholeModel:
     try:
-        return reader.trace_whole(Layout.of(leaves, structure), leaves)
+        return runs.trace_whole(Layout.of(leaves, structure), leaves)
     except Exception as error:
         if not any(map(is_array, leaves)):
             raise
         try:
             # A model that looks at its data gets them as they are.
-            return reader.trace_whole(Layout.of(leaves, structure, fix_arrays=True), leaves)
+            return runs.trace_whole(Layout.of(leaves, structure, fix_arrays=True), leaves)
         except Exception:
             if isinstance(error, _CONCRETE_ERRORS):
                 raise
             raise error from None
 
 
-def _trace_two_rows(reader: "_Reader", whole: _Whole, leaves: Sequence[Any]) -> Trace:
+def _trace_two_rows(runs: Runs, whole: WholeModel, leaves: Sequence[Any]) -> Trace:
     """Sites of the model of the one datum twice, so that an axis of the plate is seen to be one."""
     twice = [jnp.repeat(x, 2, axis=0) if is_array(x) and jnp.shape(x)[:1] == (1,) else x for x in leaves]
     layout = Layout.of(twice, whole.layout.structure, fix_arrays=whole.layout.fixes_arrays)
-    return reader.trace_whole(layout, twice).trace
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """The two runs of a model, and their comparison."""
-
-    model: Callable[..., Any]
-    plate: str | None
-    given: Params
-    key: jax.Array
-    is_wide: bool = False
-
-    def trace_whole(self, layout: Layout, leaves: Sequence[Any], num_rows: int | None = None) -> _Whole:
-        """NumPyro's log-densities of the whole model at a random point, and its sites."""
-        trace: Trace = {}
-
-        def run(arrays: list[Any], given: Params, key: jax.Array) -> dict[str, Any]:
-            args, kwargs = layout.merge(arrays)
-            model = handlers.substitute(handlers.seed(self.model, key), data=given)
-            model = handlers.substitute(model, substitute_fn=random_point)
-            with OmitNormalizers(), CheckSites(self.plate, num_rows):
-                log_probs, found = compute_log_probs(model, args, kwargs, {}, sum_log_prob=False)
-            trace.update(found)
-            if self.plate is not None:
-                plate_size(found, self.plate)
-            sites = classify(found, self.plate)
-
-            def per_datum(name: str, log_prob: jax.Array) -> jax.Array:
-                return sum_to_plate(jnp.asarray(log_prob), found[name], self.plate)
-
-            return {
-                "log_probs": {name: per_datum(name, log_probs[name]) for name in sites.names},
-                "sizes": {name: per_datum(name, jnp.abs(log_probs[name])) for name in sites.names},
-                "values": {site.name: found[site.name]["value"] for site in sites.latents},
-                "params": {name: site["value"] for name, site in found.items() if site["type"] == "param"},
-                # Data that only ever are the observed value leave no trace here.
-                "laws": [log_probs[site.name] for site in sites.latents]
-                + [scaled_log_prob(found[x.name], jnp.zeros_like(found[x.name]["value"])) for x in sites.observed],
-            }
-
-        return _Whole(Traced.of(run, layout.arrays(leaves), self.given, self.key), trace, layout)
-
-    def read_one(
-        self, whole: _Whole, layout: Layout, leaves: Sequence[Any], parameters: Parameters, num_data: int | None = None
-    ) -> Reading:
-        """Run the model on one datum and compare it with the whole."""
-        rows, shared = layout.split(leaves)
-        row = [jax.ShapeDtypeStruct(x.shape[1:], jax.eval_shape(jnp.asarray, x).dtype) for x in rows]
-        values = {name: _shape_of_one(site, self.plate) for name, site in whole.trace.items() if is_latent(site)}
-        one, trace = self._trace_one(layout, row, shared, parameters.values, values, num_data)
-        sites = classify(trace, self.plate)
-        _check_randomness(one)
-        program = whole.program.select(lambda outputs: {name: outputs[name] for name in _COMPARED})
-        density = one.select(lambda outputs: {"log_probs": outputs["log_probs"]})
-        comparison = Comparison(program, density, tuple((site.name, site.plate_axis) for site in sites.latents))
-        difference = find_difference(comparison, whole.layout.arrays(leaves), rows, shared, self.given)
-        if difference is not None and (self.is_wide or not self._agrees_in_float64(whole, layout, leaves, num_data)):
-            raise ValueError(_describe(difference))
-        deterministics = tuple(_with_plate_axis(site, trace, whole.trace) for site in sites.deterministics)
-        sites = replace(sites, deterministics=deterministics if self.plate is not None else sites.deterministics)
-        priors = {site.name: trace[site.name]["fn"] for site in sites.latents}
-        identity = ModelIdentity(self.model, one.fingerprint)
-        return Reading(
-            identity, layout, tuple(rows), tuple(shared), self.plate, sites, priors, parameters, whole.program, one
-        )
-
-    def _trace_one(
-        self, layout: Layout, row: list[Any], shared: list[Any], params: Params, values: Any, num_data: int | None
-    ) -> tuple[Traced, Trace]:
-        """Our log-densities of one datum at values of its latents, and its sites."""
-        trace: Trace = {}
-
-        def run(row: list[Any], shared: list[Any], params: Params, values: Any, key: jax.Array) -> dict[str, Any]:
-            args, kwargs = layout.arguments([x[None] for x in row], shared)
-            checks = CheckSites(self.plate, 1, num_data)
-            found = run_model(self.model, args, kwargs, params, (checks, PlaceLatents(values)), key)
-            trace.update(found)
-            sites = classify(found, self.plate)
-
-            def log_prob(name: str) -> jax.Array:
-                site = found[name]
-                return jnp.sum(apply_scale(omit_normalizer(site["fn"]).log_prob(site["value"]), site))
-
-            return {
-                "log_probs": {name: log_prob(name) for name in sites.names},
-                "tilted": {name: unwrap(found[name]["fn"]) for name in sites.tilted},
-                # All that else is computed of a model; it is part of the fingerprint.
-                "others": [
-                    (site.get("value"), jax.tree.leaves(site["fn"]) if site["type"] == "sample" else ())
-                    for site in found.values()
-                    if site["type"] in ("sample", "deterministic")
-                ],
-            }
-
-        return Traced.of(run, row, shared, params, values, self.key), trace
-
-    def _agrees_in_float64(self, whole: _Whole, layout: Layout, leaves: Sequence[Any], num_data: int | None) -> bool:
-        """Whether the two agree where rounding is small, as between two ways to factorise a covariance."""
-        with jax.enable_x64(True):
-            leaves, given = jax.tree.map(_widen, (list(leaves), self.given))
-            reader = replace(self, given=given, is_wide=True)
-            try:
-                wide = reader.trace_whole(whole.layout, leaves, None if num_data is None else num_data)
-                params = compiled(wide.program.select(lambda outputs: outputs["params"]))(
-                    whole.layout.arrays(leaves), given, self.key
-                )
-                reader.read_one(wide, layout, leaves, Parameters(params, {}), num_data)
-            except ValueError:
-                return False
-        return True
-
-
-_COMPARED = ("log_probs", "sizes", "values", "params")
-
-
-def _widen(leaf: Any) -> Any:
-    is_float = is_array(leaf) and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.asarray(leaf, jnp.float64) if is_float else leaf
-
-
-def _shape_of_one(site: SiteMessage, plate: str | None) -> jax.ShapeDtypeStruct:
-    """Shape of a latent's value in the model of one datum."""
-    shape = list(jnp.shape(site["value"]))
-    if plate is not None:
-        shape[plate_dims(site)[plate] - site["fn"].event_dim] = 1
-    return jax.ShapeDtypeStruct(tuple(shape), jnp.result_type(site["value"]))
-
-
-def _with_plate_axis(site: Site, one: Trace, whole: Trace) -> Site:
-    """A deterministic site with its data axis, the one that grows with the rows."""
-    shapes = [jnp.shape(trace[site.name]["value"]) for trace in (one, whole)]
-    if len(shapes[0]) != len(shapes[1]):
-        return site
-    grown = [axis - len(shapes[0]) for axis, (n, m) in enumerate(zip(*shapes, strict=True)) if n == 1 and m > 1]
-    return replace(site, plate_axis=grown[0] if grown else None)
-
-
-def _check_randomness(one: Traced) -> None:
-    """Refuse a model whose density is random: something is drawn that is no site."""
-    *_, key = one.select(lambda outputs: outputs["log_probs"]).uses()
-    if not key:
-        return
-    names = jax.tree.unflatten(one.outputs, range(one.outputs.num_leaves))["log_probs"]
-    name = next(name for name in names if one.select(lambda outputs: outputs["log_probs"][name]).uses()[-1])  # noqa: B023
-    raise ValueError(
-        f"The log-density of site {name!r} depends on a random number that is no site of the model: one hidden by "
-        "`numpyro.handlers.block`, or drawn by `numpyro.prng_key()`, as dropout does. Make it a latent site, or fix it."
-    )
-
-
-def _describe(difference: Difference) -> str:
-    name, datum, ours, numpyro = difference
-    if datum is None:
-        return (
-            f"The log-density of site {name!r} is {ours:.7g} as the model is read here, but {numpyro:.7g} by NumPyro's own "
-            "`log_density` at the same point, so draws would be wrong. Does the model do something else each time it runs? "
-            "If not, write the site outside control flow and handlers, or report this model."
-        )
-    return (
-        f"The log-density of site {name!r} of datum {datum} is {ours:.7g} where the model is given its row alone, but "
-        f"{numpyro:.7g} where it is given all rows, so the data are not problems of their own. Does a row depend on the "
-        "others, as by a mean over the data? Does an array that all data share have as many rows as there are data? Bind "
-        "that one to the model by `functools.partial`, so that it is no argument."
-    )
+    return runs.trace_whole(layout, twice).trace

@@ -99,7 +99,7 @@ class ModelIdentity:
     The same function computes something else when a global that it reads has changed; the fingerprint notices.
     """
 
-    def __init__(self, function: Callable[..., Any], fingerprint: str):
+    def __init__(self, function: Callable[..., Any], fingerprint: str) -> None:
         self.function, self.fingerprint = function, fingerprint
 
     def __hash__(self) -> int:

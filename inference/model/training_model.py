@@ -19,8 +19,9 @@ from .handlers import PlaceLatents, SiteMessage, Trace, substitute_zero_latents
 from .parameters import Parameters, Params, check_floating, read_parameters
 from .plate_model import PlateModel, describe_plate_model
 from .power_posterior import Position, PowerPosterior, condition
-from .reader import Reading, read_rows_model
+from .reader import read_rows_model
 from .sites import check_names
+from .two_runs import Reading
 from .wrappers import unwrap
 
 # Cells of a prior's table made anew at each update. Where energies vary by about two nats, cubics on them are right to

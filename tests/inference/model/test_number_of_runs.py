@@ -44,7 +44,7 @@ class CountedModel:
             finally:
                 self._depth -= 1
 
-        for user in ("reader", "parameters", "plate_model", "power_posterior", "training_model"):
+        for user in ("parameters", "plate_model", "power_posterior", "training_model"):
             module = __import__(f"kaem_ppl.inference.model.{user}", fromlist=[name])
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, counted)
