@@ -59,7 +59,10 @@ def read_model(
 
     def read(rows: Collection[int]) -> Reading:
         layout = Layout.of(leaves, structure, rows=rows, fix_arrays=whole.layout.fixes_arrays)
-        return runs.read_one(whole, layout, leaves, parameters, num_data)
+        try:
+            return runs.read_one(whole, layout, leaves, parameters, num_data)
+        except _CONCRETE_ERRORS as error:
+            raise _looked_at(error) from error
 
     try:
         return read(rows)
@@ -103,17 +106,21 @@ def read_rows_model(
     try:
         whole = runs.trace_whole(layout, leaves, len(rows))
     except _CONCRETE_ERRORS as error:
-        raise ValueError(
-            "The model looks at the values of its data in Python, as `int(x.max())` or `if x[0] > 0` do. Its data are "
-            "batches of rows here, traced by JAX: use `jnp.where` and shapes, or bind what all data share to the model by "
-            f"`functools.partial`. JAX says: {error}"
-        ) from error
+        raise _looked_at(error) from error
     check_plate_size(plate, plate_size(whole.trace, plate), len(rows))
     if needs_all_params:
         check_params(whole.trace, given)
     program = compiled(whole.program.select(lambda outputs: outputs["params"]))
     parameters = Parameters(program(leaves, given, key), transforms_of(whole.trace))
     return runs.read_one(whole, layout, leaves, parameters, len(rows))
+
+
+def _looked_at(error: Exception) -> ValueError:
+    return ValueError(
+        "The model looks at the values of its data in Python, as `int(x.max())` or `if x[0] > 0` do. Its data are rows "
+        "here, traced by JAX: use `jnp.where` and shapes, or bind what all data share to the model by "
+        f"`functools.partial`. JAX says: {error}"
+    )
 
 
 def _read_whole(runs: Runs, leaves: Sequence[Any], structure: Any) -> WholeModel:

@@ -210,3 +210,13 @@ def test_a_mean_over_data_beside_another_array_is_refused():
 
     with pytest.raises(ValueError, match=r"of site 'y' of datum 0 .* all rows"):
         read_power_posterior(model, (X[:, 0], Y), {}, plate="data")
+
+
+def test_rows_that_are_looked_at_are_refused():
+    def model(y):
+        with numpyro.plate("data", len(y)):
+            z = numpyro.sample("z", dist.Normal(np.asarray(y).max(), 1))
+            numpyro.sample("y", dist.Normal(z, 1), obs=y)
+
+    with pytest.raises(ValueError, match="looks at the values of its data"):
+        read_power_posterior(model, (Y,), {}, plate="data")
