@@ -10,7 +10,7 @@ from jax import lax
 from jax.scipy.special import logsumexp
 
 from ..model.data import check_data
-from ..model.parameters import Params, parameter_names
+from ..model.parameters import Params
 from ..model.plate_model import read_plate_model
 
 
@@ -66,10 +66,7 @@ def importance_log_evidence(
     chunk_size = min(chunk_size, num_draws)
     params = params or {}
     read_key, draws_key = jax.random.split(key)
-    missing = sorted(parameter_names(model, data, params) - set(params))
-    if missing:
-        raise ValueError(f"`params` lacks the model's {missing}. Pass the learnt values, such as `fit(...).params`.")
-    plate_model = read_plate_model(read_key, model, data, plate, params)
+    plate_model = read_plate_model(read_key, model, data, plate, params, needs_all_params=True)
 
     integrals = plate_model.integrals(params, data)
     return _estimate(plate_model, num_draws, chunk_size, draws_key, params, integrals, data)

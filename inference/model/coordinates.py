@@ -20,14 +20,20 @@ class Coordinates(Protocol):
         """Raise ValueError where these coordinates do not exist for a site."""
         ...
 
-    def place(self, fn: dist.Distribution, coordinate: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array | float]:
-        """Return the value at a coordinate, its log-density elementwise, and log |d value / d coordinate| summed.
+    def value(self, fn: dist.Distribution, coordinate: jax.Array) -> jax.Array:
+        """The value at a coordinate."""
+        ...
+
+    def log_prior(
+        self, fn: dist.Distribution, coordinate: jax.Array, value: jax.Array
+    ) -> tuple[jax.Array, jax.Array | float]:
+        """Return the log-density at a coordinate and its value, elementwise, and log |d value / d coordinate| summed.
 
         The log-density is that of the site, to which `numpyro.handlers.scale` applies and to the Jacobian not.
         """
         ...
 
-    def draw(self, key: jax.Array, fn: dist.Distribution) -> jax.Array:
+    def draw(self, key: jax.Array, fn: dist.Distribution, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """Draw a coordinate from the prior."""
         ...
 
@@ -36,36 +42,51 @@ class Coordinates(Protocol):
 class Unconstrained:
     """The coordinates of NumPyro's own samplers: z = biject_to(support)(u), the Jacobian counted with the prior."""
 
-    def check(self, name, fn):
+    def check(self, name: str, fn: dist.Distribution) -> None:
         """Accept every continuous site."""
 
-    def place(self, fn, coordinate):
-        transform = biject_to(fn.support)
-        value = transform(coordinate)
-        jacobian = transform.log_abs_det_jacobian(coordinate, value)
-        return value, fn.log_prob(value), jnp.sum(jacobian)
+    def value(self, fn: dist.Distribution, coordinate: jax.Array) -> jax.Array:
+        """See `Coordinates`."""
+        return biject_to(fn.support)(coordinate)
 
-    def draw(self, key, fn):
+    def log_prior(
+        self, fn: dist.Distribution, coordinate: jax.Array, value: jax.Array
+    ) -> tuple[jax.Array, jax.Array | float]:
+        """See `Coordinates`."""
+        jacobian = biject_to(fn.support).log_abs_det_jacobian(coordinate, value)
+        return fn.log_prob(value), jnp.sum(jacobian)
+
+    def draw(self, key: jax.Array, fn: dist.Distribution, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """See `Coordinates`."""
         transform = biject_to(fn.support)
         if is_improper(fn):
             # As NumPyro starts: uniform in unconstrained space.
-            shape = transform.inverse_shape(fn.shape())
+            shape = sample_shape + transform.inverse_shape(fn.shape())
             return jax.random.uniform(key, shape, minval=-2.0, maxval=2.0)
-        return transform.inv(fn.sample(key))
+        return transform.inv(fn.sample(key, sample_shape))
 
 
 @dataclass(frozen=True)
 class Whitened:
     """z = F^-1(Phi(e)), site by site in the model's order, so that e is standard normal a priori, whatever the prior."""
 
-    def check(self, name, fn):
+    def check(self, name: str, fn: dist.Distribution) -> None:
+        """See `Coordinates`."""
         check_whitening(name, fn)
 
-    def place(self, fn, coordinate):
-        return from_standard_normal(fn, coordinate), dist.Normal(0, 1).log_prob(coordinate), 0.0
+    def value(self, fn: dist.Distribution, coordinate: jax.Array) -> jax.Array:
+        """See `Coordinates`."""
+        return from_standard_normal(fn, coordinate)
 
-    def draw(self, key, fn):
-        return jax.random.normal(key, fn.shape())
+    def log_prior(
+        self, fn: dist.Distribution, coordinate: jax.Array, value: jax.Array
+    ) -> tuple[jax.Array, jax.Array | float]:
+        """See `Coordinates`."""
+        return dist.Normal(0, 1).log_prob(coordinate), 0.0
+
+    def draw(self, key: jax.Array, fn: dist.Distribution, sample_shape: tuple[int, ...] = ()) -> jax.Array:
+        """See `Coordinates`."""
+        return jax.random.normal(key, fn.shape(sample_shape))
 
 
 def is_improper(fn: dist.Distribution) -> bool:

@@ -7,6 +7,7 @@ families the sum over D observed numbers is a matrix product of a (B, D) and an 
 
 import math
 from functools import singledispatch
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def _pairwise(base: dist.Distribution, fn: dist.Distribution, values: jax.Array,
 
     # Recomputed on the way back: what the chain rule needs would otherwise be kept for all data at once.
     @jax.checkpoint
-    def under_every_particle(value):
+    def under_every_particle(value: jax.Array) -> jax.Array:
         return sum_to_axis(fn.log_prob(jnp.expand_dims(value, axis)), dim)
 
     chunk = max(1, _CHUNK_ELEMENTS // max(1, math.prod(fn.shape())))
@@ -58,7 +59,7 @@ def _pairwise(base: dist.Distribution, fn: dist.Distribution, values: jax.Array,
 
 
 @_pairwise.register(dist.Normal)
-def _normal(base, fn, values, axis):
+def _normal(base: Any, fn: dist.Distribution, values: jax.Array, axis: int) -> jax.Array:
     x = _data_rows(values, axis)
     loc = _particle_rows(base.loc, fn.shape(), axis)
     scale = _particle_rows(base.scale, fn.shape(), axis)
@@ -81,7 +82,7 @@ def _normal(base, fn, values, axis):
 
 @_pairwise.register(dist.BernoulliProbs)
 @_pairwise.register(dist.BernoulliLogits)
-def _bernoulli(base, fn, values, axis):
+def _bernoulli(base: Any, fn: dist.Distribution, values: jax.Array, axis: int) -> jax.Array:
     # NumPyro's `logits` of given probabilities keeps 0 and 1 a rounding error away, so no infinity meets a zero.
     logits = _particle_rows(base.logits, fn.shape(), axis)
     x = _data_rows(values, axis).astype(logits.dtype)
@@ -90,7 +91,7 @@ def _bernoulli(base, fn, values, axis):
 
 @_pairwise.register(dist.CategoricalProbs)
 @_pairwise.register(dist.CategoricalLogits)
-def _categorical(base, fn, values, axis):
+def _categorical(base: Any, fn: dist.Distribution, values: jax.Array, axis: int) -> jax.Array:
     num_classes = base.logits.shape[-1]
     log_probs = base.logits if isinstance(base, dist.CategoricalProbs) else log_softmax(base.logits)
     # An impossible class is -inf, and the product would turn its absence from the data into 0 * -inf.

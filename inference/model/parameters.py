@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
+from numpyro.distributions.transforms import Transform
 
 from .data import call_model
-from .latent_placeholders import undrawn
+from .handlers import Trace, substitute_zero_latents
+from .sites import check_mutable, check_names
 
 type Params = dict[str, Any]
 
@@ -24,7 +27,7 @@ class Parameters:
     """
 
     values: Params
-    transforms: dict[str, Any]
+    transforms: dict[str, Transform]
 
     def constrain(self, unconstrained: Params) -> Params:
         """Map unconstrained values to the space the model reads."""
@@ -35,20 +38,25 @@ class Parameters:
         return {name: jax.tree.map(self.transforms[name].inv, value) for name, value in constrained.items()}
 
 
-def parameter_names(model: Callable, data: Any, given: Params) -> set[str]:
-    """Names of the model's parameters, from an abstract run at given ones, in which nothing is computed."""
-    names = set()
-
-    def run(first, given):
-        with handlers.trace() as sites, undrawn(), handlers.substitute(data=given), handlers.seed(rng_seed=0):
-            call_model(model, first)
-        names.update(name for name, site in sites.items() if site["type"] == "param")
-
-    jax.eval_shape(run, jax.tree.map(lambda leaf: leaf[:1], data), given)
-    return names
+def transforms_of(trace: Trace) -> dict[str, Transform]:
+    """By name of the `numpyro.param` sites of a trace, the bijection from unconstrained to constrained space."""
+    params = {name: site for name, site in trace.items() if site["type"] == "param"}
+    return {name: biject_to(site["kwargs"].get("constraint", constraints.real)) for name, site in params.items()}
 
 
-def read_parameters(key: jax.Array, model: Callable, data: Any, given: Params | None = None) -> Parameters:
+def check_floating(values: Params) -> None:
+    """Raise ValueError where a parameter is not made of floating-point numbers."""
+    for name, value in values.items():
+        for leaf in jax.tree.leaves(value):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+                raise ValueError(
+                    f"Parameter {name!r} has dtype {jnp.result_type(leaf)}. Start it from floating-point numbers."
+                )
+
+
+def read_parameters(
+    key: jax.Array, model: Callable[..., Any], data: Any, given: Params | None = None, *, may_lack: bool = False
+) -> Parameters:
     """Run the model once, on the first datum, and collect its parameters.
 
     Args:
@@ -56,36 +64,30 @@ def read_parameters(key: jax.Array, model: Callable, data: Any, given: Params | 
         model: NumPyro model.
         data: pytree of arrays (num_data, ...).
         given: constrained values that replace the model's own initial ones.
+        may_lack: whether `given` may name parameters that the model does not have.
 
     Raises:
         ValueError: `given` names a parameter the model does not have, or the model has mutable state.
     """
     given = given or {}
     first = jax.tree.map(lambda leaf: leaf[:1], data)
-    sites = {}
+    sites: Trace = {}
 
     # Compiled, so that only what initial values need is computed.
     @jax.jit
-    def initial_values(key, given):
-        with handlers.trace() as trace, undrawn(), handlers.substitute(data=given), handlers.seed(rng_seed=key):
+    def initial_values(key: jax.Array, given: Params) -> Params:
+        with (
+            handlers.trace() as trace,
+            substitute_zero_latents(),
+            handlers.substitute(data=given),
+            handlers.seed(rng_seed=key),
+        ):
             call_model(model, first)
         sites.update(trace)
         return {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
 
     values = initial_values(key, given)
-    mutable = [name for name, site in sites.items() if site["type"] == "mutable"]
-    if mutable:
-        raise ValueError(
-            f"The model keeps mutable state in {mutable} (batch statistics, for example), which has no meaning when "
-            "data share prior draws. Use a module without it, such as layer or group normalisation."
-        )
-    params = {name: site for name, site in sites.items() if site["type"] == "param"}
-    unknown = sorted(set(given) - set(params))
-    if unknown:
-        raise ValueError(f"`params` names {unknown}, but the model's parameters are {sorted(params)}.")
-    return Parameters(
-        values=values,
-        transforms={
-            name: biject_to(site["kwargs"].get("constraint", constraints.real)) for name, site in params.items()
-        },
-    )
+    check_mutable(sites)
+    if not may_lack:
+        check_names(set(given), set(values))
+    return Parameters(values, transforms_of(sites))

@@ -6,19 +6,30 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from jax import lax
-from jax.interpreters import partial_eval
-from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from kaem_ppl.distributions.base import TiltedDistribution
 from kaem_ppl.table import Table
 
-from .data import call_model
-from .latent_placeholders import undrawn
-from .pairwise import pairwise_log_prob, sum_to_axis
+from .arguments import batch_arguments
+from .handlers import (
+    CheckSites,
+    GiveLatents,
+    PlaceLatents,
+    SiteMessage,
+    Trace,
+    run_model,
+    substitute_zero_latents,
+)
+from .pairwise import pairwise_log_prob
 from .parameters import Params
-from .wrappers import is_masked, unwrap, with_base
+from .reader import read_rows_model
+from .sites import apply_scale, plate_dims, scaled_log_prob, sum_to_plate
+from .traced import ModelIdentity
+from .two_runs import Reading
+from .wrappers import unwrap, with_base
 
 # By latent site: table, log-normaliser and its error estimate.
 type Integrals = dict[str, tuple[Table, tuple[jax.Array, jax.Array]]]
@@ -32,7 +43,7 @@ class PlateModel:
     """A model whose data are independent given its parameters, one row of a plate each.
 
     Attributes:
-        model: NumPyro model.
+        model: the model, and what it computed when it was read.
         plate: name of the plate that holds the data.
         latent: names of the latent sites.
         observed: names of the observed sites, `numpyro.factor` included.
@@ -40,7 +51,7 @@ class PlateModel:
             draws serves all. False when a distribution reads a datum's own covariates or mask.
     """
 
-    model: Callable
+    model: ModelIdentity
     plate: str
     latent: tuple[str, ...]
     observed: tuple[str, ...]
@@ -72,11 +83,10 @@ class PlateModel:
 
         Handed to a compiled function as arguments, they spare it finding them, and it serves other parameters too.
         """
-        priors = {}
+        priors: dict[str, dist.Distribution] = {}
 
-        def read(rows):
-            with undrawn():
-                sites = self._run(jax.random.key(0), params, rows)
+        def read(rows: Any) -> None:
+            sites = self._run(jax.random.key(0), params, rows, substitute_zero_latents())
             priors.update({name: unwrap(sites[name]["fn"]) for name in self.latent})
 
         jax.eval_shape(read, jax.tree.map(lambda leaf: leaf[:1], batch))
@@ -90,60 +100,97 @@ class PlateModel:
             for name, fn in known.items()
         }
 
-    def _score_shared_draws(self, key, params, batch, num_draws, integrals):
+    def _score_shared_draws(
+        self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None
+    ) -> tuple[jax.Array, jax.Array]:
         # No distribution reads the data, so these rows only tell the model how many draws to make.
         rows = jax.tree.map(lambda leaf: jnp.zeros((num_draws, *leaf.shape[1:]), leaf.dtype), batch)
         sites, log_prior = self._prior_draws(key, params, rows, integrals)
         # Read for the observed values alone, so any latents will do, and XLA drops the rest of this pass.
         num_data = jax.tree.leaves(batch)[0].shape[0]
         any_latents = {name: self._repeat_first(sites[name], num_data) for name in self.latent}
-        batch_sites = self._run(key, params, batch, any_latents)
+        batch_sites = self._run(key, params, batch, PlaceLatents(any_latents))
         log_likelihood = 0.0
         for name in self.observed:
             values = jnp.broadcast_to(batch_sites[name]["value"], batch_sites[name]["fn"].shape())
             log_prob = pairwise_log_prob(sites[name]["fn"], values, self._dim(sites[name]))
-            log_likelihood += _scaled(log_prob, sites[name])
+            log_likelihood += apply_scale(log_prob, sites[name])
         return log_likelihood, log_prior
 
-    def _score_own_draws(self, key, params, batch, num_draws, integrals):
+    def _score_own_draws(
+        self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None
+    ) -> tuple[jax.Array, jax.Array]:
         num_data = jax.tree.leaves(batch)[0].shape[0]
 
         # Recomputed on the way back: what the chain rule needs would otherwise be kept for all data at once.
         @jax.checkpoint
-        def score(key_and_datum):
+        def score(key_and_datum: tuple[jax.Array, Any]) -> tuple[jax.Array, jax.Array]:
             key, datum = key_and_datum
             rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_draws, *leaf.shape)), datum)
             sites, log_prior = self._prior_draws(key, params, rows, integrals)
-            return sum(self._log_prob(sites[name], sites[name]["value"]) for name in self.observed), log_prior
+            return sum(self._log_prob(sites[name]) for name in self.observed), log_prior
 
         chunk = min(num_data, max(1, _ROWS_AT_ONCE // num_draws))
         return lax.map(score, (jax.random.split(key, num_data), batch), batch_size=chunk)
 
-    def _prior_draws(self, key, params, rows, integrals=None):
-        with _Draw(self.latent, integrals or {}):
+    def _prior_draws(
+        self, key: jax.Array, params: Params, rows: Any, integrals: Integrals | None = None
+    ) -> tuple[Trace, jax.Array]:
+        # Outside, so that it finds the keys that sites have.
+        with _HoldDraws(integrals or {}):
             sites = self._run(key, params, rows)
-        return sites, sum(self._log_prob(sites[name], sites[name]["value"]) for name in self.latent)
+        return sites, sum(self._log_prob(sites[name]) for name in self.latent)
 
-    def _run(self, key, params, rows, latents=None):
-        sites = _trace(key, self.model, rows, {**params, **(latents or {})})
-        _check_plate_size(sites, self.plate, jax.tree.leaves(rows)[0].shape[0])
-        return sites
+    def _run(self, key: jax.Array, params: Params, rows: Any, *messengers: Messenger) -> Trace:
+        checks = CheckSites(self.plate, jax.tree.leaves(rows)[0].shape[0])
+        args, kwargs = batch_arguments(rows)
+        return run_model(self.model.function, args, kwargs, params, (checks, *messengers), key)
 
-    def _repeat_first(self, site, num_rows):
+    def _repeat_first(self, site: SiteMessage, num_rows: int) -> jax.Array:
         axis = len(site["fn"].batch_shape) + self._dim(site)
         return jnp.take(site["value"], jnp.zeros(num_rows, int), axis)
 
-    def _log_prob(self, site, value):
-        return sum_to_axis(_scaled(site["fn"].log_prob(value), site), self._dim(site))
+    def _log_prob(self, site: SiteMessage) -> jax.Array:
+        return sum_to_plate(scaled_log_prob(site), site, self.plate)
 
-    def _dim(self, site):
-        return _plate_dims(site)[self.plate]
+    def _dim(self, site: SiteMessage) -> int:
+        return plate_dims(site)[self.plate]
 
 
-def read_plate_model(key: jax.Array, model: Callable, data: Any, plate: str, params: Params) -> PlateModel:
+class _HoldDraws(GiveLatents):
+    """Draws latents and holds the draws fixed; a tilted prior's integrals serve the draw and the density."""
+
+    def __init__(self, integrals: Integrals) -> None:
+        super().__init__()
+        self.integrals = integrals
+
+    def give_value(self, site: SiteMessage) -> None:
+        """See `GiveLatents`."""
+        fn, base = site["fn"], unwrap(site["fn"])
+        sampled = fn
+        if isinstance(base, TiltedDistribution):
+            integrals = self.integrals.get(site["name"])
+            base = base.integrated() if integrals is None else base.given(**integrals)
+            fn, sampled = with_base(fn, base), with_base(fn, base.held_fixed())
+        site["fn"], site["value"] = fn, _draw_fixed(sampled, site)
+
+    def value_in_body(self, site: SiteMessage, step: jax.Array | None, is_reversed: bool) -> jax.Array:
+        """See `GiveLatents`."""
+        return _draw_fixed(site["fn"], site)
+
+
+def read_plate_model(
+    key: jax.Array,
+    model: Callable[..., Any],
+    data: Any,
+    plate: str,
+    params: Params,
+    *,
+    needs_all_params: bool = False,
+) -> PlateModel:
     """Find a model's latent and observed sites, and whether its data can share prior draws.
 
-    The model runs once, abstractly: nothing is computed.
+    The model is traced twice, on a few rows.
 
     Args:
         key: PRNG key.
@@ -151,112 +198,40 @@ def read_plate_model(key: jax.Array, model: Callable, data: Any, plate: str, par
         data: pytree of arrays (num_data, ...).
         plate: name of the plate that holds the data.
         params: constrained parameters.
+        needs_all_params: whether to refuse a model with parameters that are not among them.
 
     Raises:
         ValueError: the model has no such plate or subsamples it; a site stands outside it; a latent is discrete, masked
-            or scaled; nothing is latent, or nothing observed.
+            or scaled; nothing is latent, or nothing observed; a site can't be read, or its log-density is not NumPyro's.
     """
-    # One row fewer than the data betrays a plate whose size does not come from the arguments.
-    num_rows = max(2, jax.tree.leaves(data)[0].shape[0] - 1)
-    rows = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((num_rows, *leaf.shape[1:]), leaf.dtype), data)
-    found = {}
-
-    def log_probs(rows, params):
-        with undrawn():
-            sites = _trace(key, model, rows, params)
-        _check_plate_size(sites, plate, num_rows)
-        samples = {name: site for name, site in sites.items() if site["type"] == "sample"}
-        found.update(_classify(samples, plate))
-        # What is observed is replaced by a constant: data that only ever are the observed value leave no trace here.
-        values = {name: jnp.zeros_like(samples[name]["value"]) for name in found["observed"]}
-        values |= {name: samples[name]["value"] for name in found["latent"]}
-        return [_scaled(samples[name]["fn"].log_prob(value), samples[name]) for name, value in values.items()]
-
-    # Parameters are arguments here, so that nothing known is computed from them.
-    jaxpr = jax.make_jaxpr(log_probs)(rows, params).jaxpr
-    _, is_used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    data_is_used = is_used[: len(jax.tree.leaves(rows))]
-    scale_varies = found.pop("scale_varies")
-    return PlateModel(model, plate, draws_are_shared=not (any(data_is_used) or scale_varies), **found)
+    reading = read_rows_model(key, model, data, plate, params, needs_all_params=needs_all_params)
+    return PlateModel(**describe_plate_model(reading))
 
 
-class _Draw(Messenger):
-    """Draws latents and holds the draws fixed; a tilted prior's integrals serve the draw and the density."""
+def describe_plate_model(reading: Reading) -> dict[str, Any]:
+    """The fields of a `PlateModel`.
 
-    def __init__(self, latent, integrals):
-        super().__init__()
-        self.latent, self.integrals = latent, integrals
-
-    def process_message(self, msg):
-        if msg["type"] != "sample" or msg["name"] not in self.latent:
-            return
-        fn, base = msg["fn"], unwrap(msg["fn"])
-        sampled = fn
-        if isinstance(base, TiltedDistribution):
-            integrals = self.integrals.get(msg["name"])
-            base = base.integrated() if integrals is None else base.given(**integrals)
-            fn, sampled = with_base(fn, base), with_base(fn, base.held_fixed())
-        draw = sampled(rng_key=msg["kwargs"]["rng_key"], sample_shape=msg["kwargs"]["sample_shape"])
-        msg["fn"], msg["value"] = fn, lax.stop_gradient(draw)
-
-
-def _trace(key, model, rows, values):
-    with handlers.trace() as sites, handlers.substitute(data=values), handlers.seed(rng_seed=key):
-        call_model(model, rows)
-    return sites
-
-
-def _scaled(log_prob, site):
-    return log_prob if site["scale"] is None else site["scale"] * log_prob
-
-
-def _plate_dims(site):
-    return {frame.name: frame.dim for frame in site["cond_indep_stack"]}
-
-
-def _check_plate_size(sites, plate, num_rows):
-    plates = {name: site["args"] for name, site in sites.items() if site["type"] == "plate"}
-    if plate not in plates:
-        raise ValueError(f"`plate` is {plate!r}, but the model's plates are {sorted(plates)}.")
-    for name, (size, subsample_size) in plates.items():
-        if subsample_size not in (None, size):
-            raise ValueError(
-                f"Plate {name!r} subsamples {subsample_size} of {size} rows. Remove `subsample_size`: batches are "
-                "formed outside the model, by `batch_size`."
-            )
-    size = plates[plate][0]
-    if size != num_rows:
+    Raises:
+        ValueError: a latent is masked or scaled.
+    """
+    sites = reading.sites
+    if sites.weighted:
         raise ValueError(
-            f"Plate {plate!r} has size {size} where the model was given {num_rows} rows. Take its size from the data "
-            f'inside the model: `numpyro.plate("{plate}", len(x))`.'
+            f"Latent site {sites.weighted[0]!r} is scaled or masked, so draws from it are not draws from its density. Put "
+            "`numpyro.handlers.scale` or `mask` around the observed sites only."
         )
+    if sites.improper:
+        raise ValueError(
+            f"Latent site {sites.improper[0]!r} is flat, so nothing can be drawn from it. Give it a proper prior."
+        )
+    return {
+        "model": reading.model,
+        "plate": reading.plate,
+        "latent": tuple(site.name for site in sites.latents),
+        "observed": tuple(site.name for site in sites.observed),
+        "draws_are_shared": not (reading.reads_data() or sites.scale_varies),
+    }
 
 
-def _classify(samples, plate):
-    """Split sample sites into latent and observed, refusing those that have no meaning per datum."""
-    latent, observed, scale_varies = [], [], False
-    for name, site in samples.items():
-        kind = "Observed" if site["is_observed"] else "Latent"
-        if plate not in _plate_dims(site):
-            raise ValueError(
-                f"{kind} site {name!r} stands outside plate {plate!r}. Every datum is its own problem: move the site "
-                "into the plate, or make it a `numpyro.param` if all data share it."
-            )
-        if site["is_observed"]:
-            observed.append(name)
-            # An array of scales belongs to batch axes that the pairwise product sums over.
-            scale_varies |= site["scale"] is not None and jnp.ndim(site["scale"]) > 0
-            continue
-        if site["fn"].support.is_discrete:
-            raise ValueError(f"Latent site {name!r} is discrete. Sum it out, for example with a mixture distribution.")
-        if site["scale"] is not None or is_masked(site["fn"]):
-            raise ValueError(
-                f"Latent site {name!r} is scaled or masked, so draws from it are not draws from its density. Put "
-                "`numpyro.handlers.scale` or `mask` around the observed sites only."
-            )
-        latent.append(name)
-    if not latent:
-        raise ValueError(f"Plate {plate!r} has no latent site: there is nothing to infer.")
-    if not observed:
-        raise ValueError(f"Plate {plate!r} has no observed site. Give one `obs=`, read from the data.")
-    return {"latent": tuple(latent), "observed": tuple(observed), "scale_varies": scale_varies}
+def _draw_fixed(fn: dist.Distribution, site: SiteMessage) -> jax.Array:
+    return lax.stop_gradient(fn(rng_key=site["kwargs"]["rng_key"], sample_shape=site["kwargs"]["sample_shape"]))

@@ -11,13 +11,17 @@ import numpyro.distributions as dist
 from jax import lax
 
 from kaem_ppl import KANTilted
+from kaem_ppl.distributions.base import TiltedDistribution
 from kaem_ppl.distributions.tabulated import TabulatedPrior, interpolate
 
 from .coordinates import Coordinates, Unconstrained
-from .latent_placeholders import undrawn
-from .parameters import Params
-from .plate_model import PlateModel, read_plate_model
-from .power_posterior import Position, PowerPosterior, read_power_posterior
+from .handlers import PlaceLatents, SiteMessage, Trace, substitute_zero_latents
+from .parameters import Parameters, Params, check_floating, read_parameters
+from .plate_model import PlateModel, describe_plate_model
+from .power_posterior import Position, PowerPosterior, condition
+from .reader import read_rows_model
+from .sites import check_names
+from .two_runs import Reading
 from .wrappers import unwrap
 
 # Cells of a prior's table made anew at each update. Where energies vary by about two nats, cubics on them are right to
@@ -27,17 +31,17 @@ _NUM_CELLS = 512
 
 @dataclass(frozen=True)
 class TrainingModel(PlateModel):
-    """A `PlateModel` that also gives the posterior of each datum of a batch, inside a traced update.
+    """A `PlateModel` that also gives the posterior of each datum of a batch, inside a traced update."""
 
-    Attributes:
-        first_params: constrained parameters to read the model with.
-        first_rows: a few rows of data to read it with.
-    """
-
-    first_params: Params = field(compare=False, repr=False)
-    first_rows: Any = field(compare=False, repr=False)
+    # By coordinates, the posterior as it was read; what changes between updates is put in its place later.
+    _reading: Reading = field(compare=False, repr=False)
     # By coordinates, the posterior as it was read; what changes between updates is put in its place later.
     _templates: dict[Coordinates, PowerPosterior] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def first_params(self) -> Params:
+        """Constrained parameters that the model was read with."""
+        return self._reading.parameters.values
 
     def posterior(
         self,
@@ -74,8 +78,7 @@ class TrainingModel(PlateModel):
     def priors(self, params: Params, batch: Any, names: Iterable[str]) -> dict[str, dist.Distribution]:
         """The distributions of the latent sites `names`, without what wraps them."""
         first = jax.tree.map(lambda leaf: leaf[:1], batch)
-        with undrawn():
-            sites = self._run(jax.random.key(0), params, first)
+        sites = self._run(jax.random.key(0), params, first, substitute_zero_latents())
         return {name: unwrap(sites[name]["fn"]) for name in names}
 
     def values(self, posterior: PowerPosterior, positions: Position) -> dict[str, jax.Array]:
@@ -89,17 +92,17 @@ class TrainingModel(PlateModel):
 
         The prior's is exact, its normaliser included.
         """
-        sites = self._run(jax.random.key(0), params, batch, latents)
+        sites = self._run(jax.random.key(0), params, batch, PlaceLatents(latents))
         log_likelihood, log_prior = (
             sum(self.site_log_prob(sites[name]) for name in names) for names in (self.observed, self.latent)
         )
         return log_likelihood, log_prior
 
-    def site_log_prob(self, site: dict[str, Any]) -> jax.Array:
+    def site_log_prob(self, site: SiteMessage) -> jax.Array:
         """Log-density of a site of a trace, scaled, of each datum: shape (B,)."""
-        return self._log_prob(site, site["value"])
+        return self._log_prob(site)
 
-    def data_first(self, site: dict[str, Any]) -> jax.Array:
+    def data_first(self, site: SiteMessage) -> jax.Array:
         """Value of a sample site of a trace, its data axis in front."""
         return jnp.moveaxis(site["value"], self._dim(site) - site["fn"].event_dim, 0)
 
@@ -115,7 +118,7 @@ class TrainingModel(PlateModel):
         draw_key, choice_key = jax.random.split(key)
         keys = jax.random.split(choice_key, jax.tree.leaves(batch)[0].shape[0])
 
-        def draws(key, rows):
+        def draws(key: jax.Array, rows: Any) -> tuple[Trace, dict[str, jax.Array]]:
             sites, _ = self._prior_draws(key, params, rows)
             return sites, {name: self.data_first(sites[name]) for name in self.latent}
 
@@ -126,7 +129,7 @@ class TrainingModel(PlateModel):
             chosen = jax.vmap(jax.random.categorical)(keys, log_likelihood)
             return jax.tree.map(lambda leaf: leaf[chosen], draws(draw_key, rows)[1])
 
-        def choose(key_and_datum):
+        def choose(key_and_datum: tuple[jax.Array, Any]) -> dict[str, jax.Array]:
             key, datum = key_and_datum
             draw_key, choice_key = jax.random.split(key)
             rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_draws, *leaf.shape)), datum)
@@ -137,17 +140,16 @@ class TrainingModel(PlateModel):
 
         return lax.map(choose, (keys, batch))
 
-    def _template(self, coordinates):
+    def _template(self, coordinates: Coordinates) -> PowerPosterior:
         if coordinates not in self._templates:
-            args, kwargs = _arguments(self.first_rows)
             with jax.ensure_compile_time_eval():
-                self._templates[coordinates] = read_power_posterior(
-                    self.model, args, kwargs, params=self.first_params, plate=self.plate, coordinates=coordinates
-                )
+                self._templates[coordinates] = condition(self._reading, coordinates)
         return self._templates[coordinates]
 
 
-def read_training_model(key: jax.Array, model: Callable, data: Any, plate: str, params: Params) -> TrainingModel:
+def read_training_model(
+    key: jax.Array, model: Callable[..., Any], data: Any, plate: str, params: Params
+) -> TrainingModel:
     """Read a model for training; see `read_plate_model`, whose errors it raises.
 
     Args:
@@ -157,23 +159,41 @@ def read_training_model(key: jax.Array, model: Callable, data: Any, plate: str, 
         plate: name of the plate that holds the data.
         params: constrained parameters.
     """
-    plate_model = read_plate_model(key, model, data, plate, params)
-    first = jax.tree.map(lambda leaf: leaf[:2], data)
-    return TrainingModel(
-        **{field.name: getattr(plate_model, field.name) for field in dataclasses.fields(plate_model)},
-        first_params=params,
-        first_rows=first,
+    return read_for_training(key, model, None, data, plate, params)[0]
+
+
+def read_for_training(
+    key: jax.Array, model: Callable[..., Any], guide: Callable[..., Any] | None, data: Any, plate: str, given: Params
+) -> tuple[TrainingModel, Parameters]:
+    """Read a model for training, and the first values of its parameters and of a guide's.
+
+    Args:
+        key: seed of the first values.
+        model: NumPyro model.
+        guide: NumPyro program of the same arguments that is learnt beside it, or None.
+        data: pytree of arrays (num_data, ...).
+        plate: name of the plate that holds the data.
+        given: constrained values that replace the first ones.
+
+    Raises:
+        ValueError: `given` names a parameter that does not exist, the model or the guide has mutable state, or the model
+            can't be read as `read_plate_model` says.
+    """
+    guide_parameters = Parameters({}, {})
+    if guide is not None:
+        key, guide_key = jax.random.split(key)
+        guide_parameters = read_parameters(guide_key, guide, data, given, may_lack=True)
+    reading = read_rows_model(key, model, data, plate, given)
+    parameters = reading.parameters
+    check_names(set(given), {*guide_parameters.values, *parameters.values})
+    check_floating(parameters.values | guide_parameters.values)
+    training_model = TrainingModel(**describe_plate_model(reading), _reading=reading)
+    return training_model, Parameters(
+        guide_parameters.values | parameters.values, guide_parameters.transforms | parameters.transforms
     )
 
 
-def _arguments(batch):
-    """Positional and keyword arguments, as `call_model` passes them."""
-    if isinstance(batch, dict):
-        return (), batch
-    return (batch if isinstance(batch, tuple) else (batch,)), {}
-
-
-def _tabulate(prior):
+def _tabulate(prior: TiltedDistribution) -> TabulatedPrior:
     if isinstance(prior, KANTilted):
         # Chains need no normaliser, and integrals take long to compile. A mixture's components need theirs.
         none = jnp.zeros(prior.batch_shape)
@@ -181,6 +201,6 @@ def _tabulate(prior):
     return _fill_table(prior, prior)
 
 
-def _fill_table(up_to_a_constant, prior):
+def _fill_table(up_to_a_constant: TiltedDistribution, prior: TiltedDistribution) -> TabulatedPrior:
     low, cell, cubics, error, _ = interpolate(up_to_a_constant, _NUM_CELLS)
     return TabulatedPrior(prior, prior.table, prior.reference_tails, low, cell, cubics, error)

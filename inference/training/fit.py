@@ -7,15 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 import optax
-from numpyro import handlers
 
 from kaem_ppl.primitives import GRID_SUFFIX
 
 from ..model.data import check_data
-from ..model.parameters import Params, read_parameters
-from ..model.training_model import read_training_model
+from ..model.parameters import Params
+from ..model.training_model import read_for_training
 from .adaptive_grid import AdaptiveGrid, adaptive_priors
 from .epochs import StaticConfig, finish_epoch, init_strategy_state, trace_step, train_epoch
 from .grid_refits import refit_grids
@@ -112,16 +110,14 @@ def fit(
     _check_counts(num_data, batch_size, num_epochs, evaluate, evaluate_every, patience, callback_every)
     # Three rows are enough to read a model.
     head = jax.device_put(read_rows(data, np.arange(min(3, num_data)))) if is_streamed(data) else data
-    parameter_key, read_key, strategy_key, epochs_key = jax.random.split(key, 4)
-    parameters, model_sites = _read_all(parameter_key, model, guide_of(strategy), head, params)
+    parameter_key, _, strategy_key, epochs_key = jax.random.split(key, 4)
+    plate_model, parameters = read_for_training(parameter_key, model, guide_of(strategy), head, plate, params or {})
+    model_sites = set(plate_model.first_params)
     grid_values = {name: value for name, value in parameters.values.items() if name.endswith(GRID_SUFFIX)}
     values = {name: value for name, value in parameters.values.items() if name not in grid_values}
     if not values:
         raise ValueError("The model has no `numpyro.param` site: there is no parameter to learn.")
-    _check_floating(values)
     optimizer = combine_optimizers(optimizer, tuple(values))
-    model_values = {name: value for name, value in parameters.values.items() if name in model_sites}
-    plate_model = read_training_model(read_key, model, head, plate, model_values)
     if grids is not None and not adaptive_priors(plate_model, parameters.values, head):
         raise ValueError(
             "`grids` is given, but the model has no grid to refit. Make its prior by `kan_prior(..., adaptive_grid=True)`."
@@ -204,36 +200,6 @@ def _check_counts(
         raise ValueError(f"`patience` must be at least 1, got {patience}.")
     if evaluate is None:
         raise ValueError("`patience` waits for better evaluations, but `evaluate` is missing.")
-
-
-def _check_floating(values):
-    for name, value in values.items():
-        for leaf in jax.tree.leaves(value):
-            if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
-                raise ValueError(
-                    f"Parameter {name!r} has dtype {jnp.result_type(leaf)}. Start it from floating-point numbers."
-                )
-
-
-def _read_all(key, model, guide, data, given):
-    """Parameters of model and guide, and the names of the model's own."""
-    if guide is None:
-        parameters = read_parameters(key, model, data, given)
-        return parameters, set(parameters.values)
-    names = set()
-
-    def both(*args, **kwargs):
-        # The guide's draws are nobody's here, so that the model's sites of the same names do not meet them.
-        with handlers.block(hide_fn=lambda site: site["type"] == "sample"):
-            guide_key = numpyro.prng_key()
-            with handlers.seed(rng_seed=guide_key):
-                guide(*args, **kwargs)
-        with handlers.trace() as sites:
-            model(*args, **kwargs)
-        names.update(name for name, site in sites.items() if site["type"] == "param")
-
-    parameters = read_parameters(key, both, data, given)
-    return parameters, names
 
 
 def _history(rows: list[dict[str, Any]]) -> History:

@@ -1,0 +1,167 @@
+"""The self-check of a reading: its log-densities against those of NumPyro's own `log_density`, site by site."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .traced import Traced
+
+# Of the sum of the sizes of a site's terms; float32 rounds each to 6e-8 of itself.
+_TOLERANCE = 1e-5
+# Points tried until all terms are finite: terms that are not can't differ.
+_NUM_POINTS = 3
+
+
+class Difference(NamedTuple):
+    """A site whose log-density is not NumPyro's.
+
+    Attributes:
+        name: of the site.
+        datum: number of the first datum where they differ; None without a plate.
+        ours: log-density as it was read.
+        numpyro: log-density of the whole model.
+    """
+
+    name: str
+    datum: int | None
+    ours: float
+    numpyro: float
+
+
+class Comparison(NamedTuple):
+    """Two programs of one model.
+
+    Attributes:
+        whole: NumPyro's log-densities at a random point; of the model's arrays, given parameters and a key.
+        one: ours, of one datum; of its row, shared arrays, parameters, values of the latents and a key.
+        value_axes: by latent site, the axis of its value that belongs to the data plate; None without one.
+    """
+
+    whole: Traced
+    one: Traced
+    value_axes: tuple[tuple[str, int | None], ...]
+
+
+def find_difference(
+    comparison: Comparison,
+    arrays: Sequence[Any],
+    rows: Sequence[Any],
+    shared: Sequence[Any],
+    given: Mapping[str, Any],
+) -> Difference | None:
+    """The first site whose log-density differs from NumPyro's at a random point; None where none does.
+
+    Inside a traced function, whose numbers are not known, nothing is compared.
+
+    Args:
+        comparison: the two programs.
+        arrays: what the whole model reads.
+        rows: arrays (num_data, ...), those among them that are cut into rows.
+        shared: the others.
+        given: parameters that the whole model is given.
+    """
+    inputs = list(arrays), list(rows), list(shared), dict(given)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
+        return None
+    compare, difference = _compiled(comparison), None
+    for number in range(_NUM_POINTS):
+        pairs = jax.device_get(compare(*inputs, point_key(number)))
+        difference = next((found for name, pair in pairs.items() if (found := _differ(name, *pair))), None)
+        if difference is not None or all(np.isfinite(size).all() for _, _, size in pairs.values()):
+            break
+    return difference
+
+
+def find_whole_reads(
+    whole: Traced, arrays: Sequence[Any], numbers: Sequence[int], given: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Those of the arrays whose first row reaches other data than the first: they are read whole.
+
+    Args:
+        whole: NumPyro's log-densities of each datum, of the model's arrays, given parameters and a key.
+        arrays: the model's arrays.
+        numbers: of those to look at, which have a row for each datum.
+        given: parameters.
+    """
+    run = _compiled_log_probs(whole)
+
+    def others(arrays: Sequence[Any]) -> list[np.ndarray]:
+        log_probs = run(list(arrays), dict(given), jax.random.key(0))
+        return [np.asarray(x)[1:] for x in jax.tree.leaves(log_probs)]
+
+    def is_read_whole(number: int) -> bool:
+        moved = others([_move_first_row(x) if n == number else x for n, x in enumerate(arrays)])
+        return not all(np.array_equal(x, y, equal_nan=True) for x, y in zip(first, moved, strict=True))
+
+    first = others(arrays)
+    return tuple(number for number in numbers if is_read_whole(number))
+
+
+@lru_cache(maxsize=64)
+def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array, jax.Array, jax.Array]]]:
+    """The comparison, compiled ahead: it also runs where the caller is traced, which `jax.jit` would trace it into."""
+    whole, one, value_axes = comparison
+    has_plate = any(axis is not None for _, axis in value_axes)
+
+    def compare(
+        arrays: list[Any], rows: list[Any], shared: list[Any], given: dict[str, Any], key: jax.Array
+    ) -> dict[str, tuple[jax.Array, jax.Array, jax.Array]]:
+        found = whole(arrays, given, key)
+
+        def read(row: list[Any], values: dict[str, jax.Array]) -> dict[str, jax.Array]:
+            return one(row, shared, found["params"], values, key)["log_probs"]
+
+        values = found["values"]
+        if has_plate:
+            # The run of one datum keeps the plate's axis, of size 1.
+            axes = ((name, axis) for name, axis in value_axes if axis is not None)
+            values = {name: jnp.expand_dims(jnp.moveaxis(values[name], axis, 0), axis) for name, axis in axes}
+            ours = jax.vmap(read)(rows, values)
+        else:
+            ours = read([], values)
+        return {name: (ours[name], found["log_probs"][name], found["sizes"][name]) for name in ours}
+
+    arrays, given, key = whole.input_shapes()
+    row, shared, *_ = one.input_shapes()
+    sizes = jax.tree.leaves(whole.output_shapes()["sizes"])
+    rows = [jax.ShapeDtypeStruct((*sizes[0].shape, *x.shape), x.dtype) for x in row]
+    # It runs once: what it costs is its compilation.
+    program = jax.jit(compare, compiler_options={"xla_backend_optimization_level": 0})
+    return program.lower(arrays, rows, shared, given, key).compile()
+
+
+@lru_cache(maxsize=_NUM_POINTS)
+def point_key(number: int) -> jax.Array:
+    """A PRNG key that is known, also where the caller is traced."""
+    with jax.ensure_compile_time_eval():
+        return jax.random.key(number)
+
+
+@lru_cache(maxsize=64)
+def _compiled_log_probs(whole: Traced) -> Callable[..., Any]:
+    return jax.jit(whole.select(lambda outputs: outputs["log_probs"]).__call__)
+
+
+def _differ(name: str, ours: np.ndarray, numpyro: np.ndarray, size: np.ndarray) -> Difference | None:
+    with np.errstate(invalid="ignore"):
+        is_near = np.abs(ours - numpyro) <= _TOLERANCE * (size + 1)
+    is_same = is_near | (ours == numpyro) | (np.isnan(ours) & np.isnan(numpyro))
+    if is_same.all():
+        return None
+    datum = None if ours.ndim == 0 else int(np.argmin(is_same))
+    return Difference(name, datum, *(float(x if datum is None else x[datum]) for x in (ours, numpyro)))
+
+
+def _move_first_row(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    if x.dtype == bool:
+        return x.at[0].set(~x[0])
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        # Another row's, if there is one: a number that means something to the model.
+        other = x[jnp.argmax(jnp.any((x != x[0]).reshape(len(x), -1), axis=-1))]
+        return x.at[0].set(jnp.where(jnp.all(other == x[0]), x[0] + 1, other))
+    return x.at[0].add(0.01 * (1 + jnp.abs(x[0])).astype(x.dtype))

@@ -1,0 +1,196 @@
+"""The sites of a model: which are latent, observed or deterministic, where they stand, and which are refused."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+
+from kaem_ppl.distributions.base import TiltedDistribution
+
+from .coordinates import is_improper
+from .handlers import SiteMessage, Trace, check_subsampling, in_control_flow, is_latent
+from .pairwise import sum_to_axis
+from .wrappers import is_masked, unwrap
+
+
+@dataclass(frozen=True)
+class Site:
+    """What is known of a site before anything is computed.
+
+    Attributes:
+        name: its name.
+        plate_axis: the axis of its value, negative, that belongs to the data plate; None without one.
+        dims: a name for each batch axis of its value, from the left, the data plate's axis left out; None where a
+            batch axis has no plate.
+    """
+
+    name: str
+    plate_axis: int | None
+    dims: tuple[str | None, ...]
+
+    def drop_plate_axis(self, value: jax.Array) -> jax.Array:
+        """Take the data plate's axis, of size 1 in the run of one datum, out of the site's value."""
+        return value if self.plate_axis is None else jnp.squeeze(value, self.plate_axis)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """The sites of a model by kind.
+
+    Attributes:
+        latents: the latent sites.
+        observed: the observed sites; `numpyro.factor` is one, and counts as likelihood.
+        deterministics: the deterministic sites.
+        weighted: names of latent sites that are scaled or masked, so that draws from them do not follow their density.
+        improper: names of latent sites whose prior is flat.
+        tilted: names of latent sites with a tilted prior, those inside `scan` and `cond` left out.
+        scale_varies: whether an observed site is scaled by an array.
+    """
+
+    latents: tuple[Site, ...]
+    observed: tuple[Site, ...]
+    deterministics: tuple[Site, ...]
+    weighted: tuple[str, ...]
+    improper: tuple[str, ...]
+    tilted: tuple[str, ...]
+    scale_varies: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the sites with a density, latent ones first."""
+        return tuple(site.name for site in (*self.latents, *self.observed))
+
+
+def classify(trace: Trace, plate: str | None) -> Sites:
+    """Sort the sites of a trace by kind.
+
+    Raises:
+        ValueError: a site stands outside the plate; a latent is discrete; nothing is latent, or nothing observed; the model
+            keeps mutable state, or subsamples a plate.
+    """
+    check_mutable(trace)
+    for name, site in trace.items():
+        if site["type"] == "plate":
+            check_subsampling(name, *site["args"])
+    samples = [site for site in trace.values() if site["type"] == "sample"]
+    for site in samples:
+        _check_sample(site, plate)
+    latents = [site for site in samples if is_latent(site)]
+    observed = [site for site in samples if not is_latent(site)]
+    if not latents:
+        raise ValueError("The model has no latent site: there is nothing to sample. Is every site observed?")
+    if not observed:
+        raise ValueError(
+            "The model has no observed site, so its posterior is its prior. Give a site `obs=`, and pass the data to the "
+            "model; or draw from the prior by `numpyro.infer.Predictive`."
+        )
+    return Sites(
+        tuple(_describe(site, plate) for site in latents),
+        tuple(_describe(site, plate) for site in observed),
+        tuple(Site(name, None, ()) for name, site in trace.items() if site["type"] == "deterministic"),
+        _names(site for site in latents if site["scale"] is not None or is_masked(site["fn"])),
+        _names(site for site in latents if is_improper(site["fn"])),
+        _names(s for s in latents if isinstance(unwrap(s["fn"]), TiltedDistribution) and not in_control_flow(s)),
+        # An array of scales belongs to batch axes that the pairwise product sums over.
+        any(site["scale"] is not None and jnp.ndim(site["scale"]) > 0 for site in observed),
+    )
+
+
+def plate_size(trace: Trace, plate: str) -> int:
+    """Size of a plate of the model.
+
+    Raises:
+        ValueError: the model has no such plate.
+    """
+    sizes = {name: site["args"][0] for name, site in trace.items() if site["type"] == "plate"}
+    for site in trace.values():
+        # Plates inside a `scan` are known by their sites only.
+        sizes |= {frame.name: frame.size for frame in site.get("cond_indep_stack") or ()}
+    if plate not in sizes:
+        raise ValueError(
+            f"`plate` is {plate!r}, but the model's plates are {sorted(sizes)}. Name one of them, or leave `plate` out to "
+            "treat the model as one problem."
+        )
+    return sizes[plate]
+
+
+def plate_dims(site: SiteMessage) -> dict[str, int]:
+    """By name, the batch axis of each plate around a site, counted from the right."""
+    return {frame.name: frame.dim for frame in site["cond_indep_stack"]}
+
+
+def scaled_log_prob(site: SiteMessage, value: Any = None) -> jax.Array:
+    """Log-density of a site of a trace at its value, or at another one, scaled as `numpyro.handlers.scale` says."""
+    return apply_scale(site["fn"].log_prob(site["value"] if value is None else value), site)
+
+
+def apply_scale(log_prob: jax.Array, site: SiteMessage) -> jax.Array:
+    """A log-density of a site, scaled as `numpyro.handlers.scale` says."""
+    return log_prob if site["scale"] is None else site["scale"] * log_prob
+
+
+def sum_to_plate(log_prob: jax.Array, site: SiteMessage, plate: str | None) -> jax.Array:
+    """Sum a log-density of a site over all axes but the plate's; over all without a plate."""
+    return jnp.sum(log_prob) if plate is None else sum_to_axis(log_prob, plate_dims(site)[plate])
+
+
+def check_params(trace: Trace, params: dict[str, Any]) -> None:
+    """Raise ValueError where parameters are not those of the model."""
+    names = {name for name, site in trace.items() if site["type"] == "param"}
+    missing = sorted(names - set(params))
+    if missing:
+        raise ValueError(f"`params` lacks the model's {missing}. Pass the learnt values, such as `fit(...).params`.")
+    check_names(set(params), names)
+
+
+def check_names(given: set[str], names: set[str]) -> None:
+    """Raise ValueError where a parameter is given that does not exist."""
+    unknown = sorted(given - names)
+    if unknown:
+        raise ValueError(f"`params` names {unknown}, but the model's parameters are {sorted(names)}.")
+
+
+def check_mutable(trace: Trace) -> None:
+    """Raise ValueError where a model keeps mutable state."""
+    mutable = [name for name, site in trace.items() if site["type"] == "mutable"]
+    if mutable:
+        raise ValueError(
+            f"The model keeps mutable state in {mutable} (batch statistics, for example), which has no meaning along a "
+            "chain or where data share prior draws. Use a module without it, such as layer or group normalisation."
+        )
+
+
+def _check_sample(site: SiteMessage, plate: str | None) -> None:
+    name, fn = site["name"], site["fn"]
+    kind = "Latent" if is_latent(site) else "Observed"
+    if plate is not None and plate not in plate_dims(site):
+        raise ValueError(
+            f"{kind} site {name!r} stands outside plate {plate!r}. Every datum is its own problem: move the site into the "
+            "plate, make it a `numpyro.param` if all data share it, fix its value by `numpyro.handlers.condition`, or "
+            "leave `plate` out to sample the joint posterior of all sites."
+        )
+    if is_latent(site) and fn.support is not None and fn.support.is_discrete:
+        raise ValueError(
+            f"Latent site {name!r} is discrete, with distribution {type(unwrap(fn)).__name__}. Sum it out, for example "
+            "with a mixture distribution such as `MixtureSameFamily`."
+        )
+
+
+def _describe(site: SiteMessage, plate: str | None) -> Site:
+    fn: dist.Distribution = site["fn"]
+    dims = plate_dims(site)
+    names = {dim: name for name, dim in dims.items() if name != plate}
+    num_batch = len(site["kwargs"].get("sample_shape", ())) + len(fn.batch_shape)
+    skipped = None if plate is None else dims[plate]
+    return Site(
+        site["name"],
+        None if skipped is None else skipped - fn.event_dim,
+        tuple(names.get(dim) for dim in range(-num_batch, 0) if dim != skipped),
+    )
+
+
+def _names(sites: Iterable[SiteMessage]) -> tuple[str, ...]:
+    return tuple(site["name"] for site in sites)
