@@ -28,7 +28,7 @@ _LEAST_GROWTH, _LEAST_TEMPERATURE = 1.01, 1e-8
 # Moves of a stage end when no coordinate, nor the log-likelihood, is correlated more than this with itself at the start.
 LARGEST_CORRELATION = 0.2
 # Or when twice the moves, at least four, lower its logarithm by less than this factor, which is 2 for slow moves.
-_PLATEAU, _FEWEST_MOVES_OF_PLATEAU = 1.6, 4
+_PLATEAU, _PLATEAU_OF_FOLLOWERS, _FEWEST_MOVES_OF_PLATEAU = 1.6, 1.85, 4
 # Share of particles that must have moved at all.
 _LEAST_MOVED = 0.95
 _POWER_ITERATIONS = 10
@@ -151,12 +151,13 @@ def _move(
         populations, rate = _mutate(sampler, posterior, keys, populations, number + len(rates), adapts)
         rates.append(rate)
         number_of_moves = len(rates)
-        if fixed is None or number_of_moves == fixed:
+        if fixed is None or number_of_moves == fixed or number_of_moves.bit_count() == 1:
             distance, has_moved = (np.asarray(x, float) for x in _compare(before, populations))
             correlation, is_power_of_two = 1 - distance, number_of_moves.bit_count() == 1
             is_enough = correlation <= LARGEST_CORRELATION
             if number_of_moves >= 2 * _FEWEST_MOVES_OF_PLATEAU and is_power_of_two and earlier is not None:
-                is_enough |= _has_settled(earlier, distance)
+                # A run that follows a schedule moves as often as its pilot had to: it is judged with some room.
+                is_enough |= _has_settled(earlier, distance, _PLATEAU if fixed is None else _PLATEAU_OF_FOLLOWERS)
             if is_power_of_two:
                 earlier = distance
             left = np.where(is_enough, np.minimum(correlation, LARGEST_CORRELATION), correlation)
@@ -166,14 +167,14 @@ def _move(
     return populations, jnp.stack(rates).mean(0), left.max(-1), len(rates), number + len(rates)
 
 
-def _has_settled(earlier: np.ndarray, distance: np.ndarray) -> np.ndarray:
+def _has_settled(earlier: np.ndarray, distance: np.ndarray, most: float) -> np.ndarray:
     """Whether correlations no longer fall when moves are doubled, as where particles stay in modes of their own.
 
     Particles that move slowly have a correlation of c(2 n) = c(n)^2; where a part of the variance lies between modes that
     moves do not cross, c tends to that part. Given are 1 - c before and after doubling.
     """
     before, after = (-np.log1p(-np.clip(x, 1e-12, 1 - 1e-6)) for x in (earlier, distance))
-    return (after < _PLATEAU * before) & (distance > 0)
+    return (after < most * before) & (distance > 0)
 
 
 def _temperature_bar(show: bool) -> Any:
