@@ -112,7 +112,7 @@ def diagnose(draws: Draws) -> Diagnosis:
 
 
 def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, Any]:
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     report.check(
         "finite draws",
@@ -143,7 +143,7 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, A
         else f"R-hat of {name}{place} is {r_hat[worst]:.3f}, above {LARGEST_R_HAT} ({count} of {len(r_hat)} elements): "
         f"chains disagree about it. Draw longer; if it stays, they sit in separate modes: {draws.sampler.advice}",
     )
-    least = np.nanmin([*bulk, *tail]) if np.isfinite([*bulk, *tail]).any() else np.nan
+    least = _least(np.concatenate([bulk, tail]))
     wanted = SMALLEST_ESS_PER_CHAIN * draws.num_chains
     report.check(
         "effective sample size",
@@ -153,8 +153,8 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, A
     )
     return {
         "r_hat": r_hat[worst],
-        "ess_bulk": _least(bulk),
-        "ess_tail": _least(tail),
+        "ess_bulk": _least(np.asarray(bulk)),
+        "ess_tail": _least(np.asarray(tail)),
         "ess_per_second": _least(bulk) / draws.seconds,
         "worst": f"{name}{place}",
     }
@@ -169,7 +169,7 @@ def _place(index: int, shape: tuple[int, ...]) -> str:
 
 
 def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray], largest_depth: int | None) -> None:
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     if "diverging" in stats:
         number = report.run["divergences"] = int(stats["diverging"].sum())
@@ -213,7 +213,7 @@ def _check_tempering(report: _Report, stats: dict[str, np.ndarray], summary: dic
     run["ess_per_temperature"] = _ess_per_temperature(stats["tempered_log_likelihood"])
     report.check(
         "swap rates",
-        acceptance.min() >= SMALLEST_SWAP_RATE,
+        bool(acceptance.min() >= SMALLEST_SWAP_RATE),
         f"A pair of temperatures swaps with probability {acceptance.min():.2g}: replicas hardly pass. The barrier "
         f"calls for {run['recommended_num_temperatures']} temperatures, and there are {index.shape[-1]}.",
     )
@@ -294,7 +294,7 @@ def _check_bias(report: _Report, draws: Draws, summary: dict[str, np.ndarray]) -
 
 def _ess_per_temperature(log_likelihood: np.ndarray) -> np.ndarray:
     """Bulk effective size of the log-likelihood at each temperature, the smallest over data."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     values = log_likelihood.reshape(*log_likelihood.shape[:2], -1, log_likelihood.shape[-1])
     if values.shape[1] < 4:

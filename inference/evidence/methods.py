@@ -141,7 +141,7 @@ def _(
     values = np.asarray(populations.log_evidence, float)
     std_errors = np.asarray(log_evidence_std_error(populations.ancestors), float)
     check_likelihood(np.isfinite(values), method.num_particles, posterior)
-    worst, correlation = std_errors.max(0), stages.correlation.max((0, 2))
+    worst, correlation = std_errors.max(0), np.asarray(stages.correlation).max((0, 2))
     checks = (
         Check(
             "ancestry of particles",
@@ -267,7 +267,7 @@ def _average(values: np.ndarray, std_errors: np.ndarray) -> Estimate:
 
 def _r_hat(l: np.ndarray) -> np.ndarray:
     """Rank-normalised split R-hat, largest over the temperatures above 0, (C, S, N, R) to (N,); where nothing moves, 1."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     values = np.where(np.isfinite(l), l, np.finfo(np.float32).min)[..., 1:]
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.base import SamplingAlgorithm
 from blackjax.ns import nss
 from jax import lax
 from jax.flatten_util import ravel_pytree
@@ -91,7 +90,7 @@ class NestedSampling:
         # (iterations, C, N, deleted) and which of them were before the end.
         dead, counts = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
         live = np.asarray(carry.state.particles.loglikelihood, float)
-        value, std_error, information = np.zeros((3, *live.shape[:2]))
+        value, std_error, information = (np.zeros(live.shape[:2]) for _ in range(3))
         for chain, datum in np.ndindex(*live.shape[:2]):
             died = dead[counts[:, chain, datum], chain, datum].ravel().astype(float)
             rng = np.random.default_rng([chain, datum])
@@ -148,7 +147,7 @@ def integrate(
 
 
 class _Carry(NamedTuple):
-    state: nss.NSState
+    state: Any
     is_done: jax.Array
 
 
@@ -159,7 +158,7 @@ class _Labelled(NamedTuple):
     label: jax.Array
 
 
-def _algorithm(method: NestedSampling, target: Target, num_coordinates: int) -> SamplingAlgorithm:
+def _algorithm(method: NestedSampling, target: Target, num_coordinates: int) -> Any:
     steps = method.num_slice_steps or max(5, 3 * num_coordinates)
 
     def log_prior(labelled: _Labelled) -> jax.Array:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.adaptation.mass_matrix import WelfordAlgorithmState, welford_algorithm
-from blackjax.adaptation.step_size import DualAveragingAdaptationState, dual_averaging_adaptation
+from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.adaptation.window_adaptation import build_schedule
 from jax.flatten_util import ravel_pytree
 
@@ -39,15 +39,15 @@ class Adaptation(NamedTuple):
 
     Attributes:
         tuning: in force now.
-        step_size: state of dual averaging; () for a kernel without a step size to adapt.
-        moments: running mean and covariance of a window; () for a kernel without a metric to adapt.
-        longest: () for a kernel that does not read `Tuning.longest`, and where the metric is dense.
+        step_size: BlackJAX's state of dual averaging; () for a kernel without a step size to adapt.
+        moments: BlackJAX's running mean and covariance of a window; () for a kernel without a metric to adapt.
+        longest: a `LongestDirection`; () for a kernel that does not read `Tuning.longest`, and where the metric is dense.
     """
 
     tuning: Tuning
-    step_size: DualAveragingAdaptationState | tuple[()]
-    moments: WelfordAlgorithmState | tuple[()]
-    longest: LongestDirection | tuple[()]
+    step_size: Any
+    moments: Any
+    longest: Any
 
 
 def begin_adaptation(kernel: Kernel, position: Position) -> Adaptation:
@@ -186,7 +186,7 @@ def warmup_schedule(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _dual_averaging(kernel: Kernel) -> tuple[Callable, Callable, Callable]:
-    return dual_averaging_adaptation(kernel.target_acceptance)
+    return dual_averaging_adaptation(0.8 if kernel.target_acceptance is None else kernel.target_acceptance)
 
 
 def _unify_types(tree: Any, dtype: Any) -> Any:

@@ -1,7 +1,7 @@
 """Elliptical slice sampling in whitened space."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,9 @@ from jax.flatten_util import ravel_pytree
 
 from ..model.coordinates import Coordinates, Whitened
 from .kernel import ChainState, Kernel, Target, Tuning, temper
+
+# BlackJAX's annotations say float where arrays are meant.
+_elliptical_slice: Any = elliptical_slice
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class EllipticalSlice(Kernel):
         # BlackJAX shrinks the ellipse until the likelihood exceeds the slice. A slice that rounds to the present
         # likelihood may never be exceeded, so it is put lower by a few units in the last place.
         level = level - 8 * jnp.finfo(level.dtype).eps * (1 + jnp.abs(level))
-        kernel = elliptical_slice.build_kernel(jnp.ones_like(flat), jnp.zeros((), flat.dtype))
-        new, info = kernel(key, elliptical_slice.EllipSliceState(state.position, level), log_likelihood)
+        kernel = _elliptical_slice.build_kernel(jnp.ones_like(flat), jnp.zeros((), flat.dtype))
+        new, info = kernel(key, _elliptical_slice.EllipSliceState(state.position, level), log_likelihood)
         return self.evaluate(target, new.position), {
             "acceptance_rate": 1 / jnp.asarray(info.subiter, flat.dtype),
             "n_steps": info.subiter,

@@ -1,7 +1,7 @@
 """Hamiltonian samplers of randomised and of self-chosen trajectory length, on BlackJAX's kernels."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ from .kernel import (
     pull_back,
     stretch,
 )
+
+# BlackJAX's annotations say float where arrays are meant.
+_hmc: Any = hmc
+_nuts: Any = nuts
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,8 @@ class HMC(Kernel):
             return unravel(origin + stretch(tuning.scale, u))
 
         gradient = pull_back(tuning.scale, ravel_pytree(state.gradient(temperature))[0])
-        start = hmc.HMCState(jnp.zeros_like(origin), state.log_density(temperature), gradient)
-        new, info = hmc.build_kernel()(
+        start = _hmc.HMCState(jnp.zeros_like(origin), state.log_density(temperature), gradient)
+        new, info = _hmc.build_kernel()(
             key, start, lambda u: log_density(place(u)), step_size, jnp.ones_like(origin), num_steps
         )
         return _evaluate_again(self, target, place(new.position), state), {
@@ -125,8 +129,8 @@ class NUTS(Kernel):
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
     ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`."""
-        start = hmc.HMCState(state.position, state.log_density(temperature), state.gradient(temperature))
-        new, info = nuts.build_kernel()(
+        start = _hmc.HMCState(state.position, state.log_density(temperature), state.gradient(temperature))
+        new, info = _nuts.build_kernel()(
             key,
             start,
             log_density_at(target, temperature),

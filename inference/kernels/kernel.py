@@ -111,7 +111,7 @@ class Kernel(ABC):
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
     uses_gradient: ClassVar[bool] = True
-    target_acceptance = None
+    target_acceptance: ClassVar[float | None] = None
     adapts_metric: ClassVar[bool] = False
     largest_dense: ClassVar[int] = 0
     reads_longest: ClassVar[bool] = False

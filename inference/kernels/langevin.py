@@ -1,15 +1,18 @@
 """Langevin samplers: the Euler scheme as it is, and corrected by a Metropolis step."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc.diffusions import DiffusionState, overdamped_langevin
-from blackjax.mcmc.proposal import compute_asymmetric_acceptance_ratio, static_binomial_sampling
+from blackjax.mcmc import diffusions, proposal
 from jax.flatten_util import ravel_pytree
 
 from .kernel import ChainState, Kernel, Target, Tuning, check_acceptance, check_step_size, pull_back, stretch
+
+# BlackJAX's annotations say float where arrays are meant.
+_diffusions: Any = diffusions
+_proposal: Any = proposal
 
 
 @dataclass(frozen=True)
@@ -88,16 +91,18 @@ class MALA(Kernel):
             new_state = self.evaluate(target, unravel(origin + stretch(scale, u)))
             return new_state, pulled_back(new_state)
 
-        start = DiffusionState(jnp.zeros_like(origin), state, pulled_back(state))
-        end = overdamped_langevin(evaluate)(euler_key, start, step_size)
+        start = _diffusions.DiffusionState(jnp.zeros_like(origin), state, pulled_back(state))
+        end = _diffusions.overdamped_langevin(evaluate)(euler_key, start, step_size)
 
-        def transition_energy(start: DiffusionState, end: DiffusionState) -> jax.Array:
+        def transition_energy(start: Any, end: Any) -> jax.Array:
             # -log density at the end, and minus log of the proposal's density of the way back.
             way_back = jnp.sum(jnp.square(start.position - end.position - step_size * end.logdensity_grad))
             return -end.logdensity.log_density(temperature) + 0.25 / step_size * way_back
 
-        log_ratio = compute_asymmetric_acceptance_ratio(transition_energy)(start, end)
-        state, (_, acceptance_rate, _) = static_binomial_sampling(accept_key, log_ratio, state, end.logdensity)
+        log_ratio = _proposal.compute_asymmetric_acceptance_ratio(transition_energy)(start, end)
+        state, (_, acceptance_rate, _) = _proposal.static_binomial_sampling(
+            accept_key, log_ratio, state, end.logdensity
+        )
         return state, {"acceptance_rate": acceptance_rate}
 
 
@@ -110,5 +115,5 @@ def _euler(
         new_state = kernel.evaluate(target, position)
         return new_state, new_state.gradient(temperature)
 
-    start = DiffusionState(state.position, state, state.gradient(temperature))
-    return overdamped_langevin(evaluate)(key, start, step_size).logdensity
+    start = _diffusions.DiffusionState(state.position, state, state.gradient(temperature))
+    return _diffusions.overdamped_langevin(evaluate)(key, start, step_size).logdensity

@@ -1,15 +1,18 @@
 """The preconditioned Crank-Nicolson Langevin sampler in whitened space."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc.proposal import safe_energy_diff, static_binomial_sampling
+from blackjax.mcmc import proposal as proposals
 from jax.flatten_util import ravel_pytree
 
 from ..model.coordinates import Coordinates, Whitened
 from .kernel import ChainState, Kernel, Target, Tuning, check_acceptance, check_step_size, temper
+
+# BlackJAX's annotations say float where arrays are meant.
+_proposals: Any = proposals
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,6 @@ class PCNL(Kernel):
 
         old = temper(state.log_likelihood, temperature) + log_ratio(e, new_e, state)
         new = temper(proposal.log_likelihood, temperature) + log_ratio(new_e, e, proposal)
-        log_accept = jnp.where(proposal.is_finite(), safe_energy_diff(new, old), -jnp.inf)
-        state, (_, acceptance_rate, _) = static_binomial_sampling(accept_key, log_accept, state, proposal)
+        log_accept = jnp.where(proposal.is_finite(), _proposals.safe_energy_diff(new, old), -jnp.inf)
+        state, (_, acceptance_rate, _) = _proposals.static_binomial_sampling(accept_key, log_accept, state, proposal)
         return state, {"acceptance_rate": acceptance_rate}

@@ -89,7 +89,7 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Log-weights that sum to one, all equal where every weight is 0; and the shape k of the fitted tail, shape (...),
         infinite where fewer than 25 weights differ from 0, minus infinite where the largest are equal: there is no tail.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     flat = log_weights.reshape(-1, log_weights.shape[-1]).astype(np.float64)
     flat = np.where(np.isfinite(flat), flat, -np.inf)

@@ -164,7 +164,7 @@ def _move(
             left = np.where(has_moved[..., None] < _LEAST_MOVED, 1.0, left)
             if fixed is None and is_enough.all():
                 break
-    return populations, jnp.stack(rates).mean(0), left.max(-1), len(rates), number + len(rates)
+    return populations, jnp.stack(rates).mean(0), jnp.asarray(left.max(-1)), len(rates), number + len(rates)
 
 
 def _has_settled(earlier: np.ndarray, distance: np.ndarray, most: float) -> np.ndarray:
