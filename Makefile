@@ -54,9 +54,14 @@ bench-quick: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 bench-quick: $(VENV)/.installed  ## the same with few and small settings
 	$(RUN) benchmarks/run.py --quick --out benchmarks/results/quick
 
-lint: $(VENV)/.installed  ## check style and imports
+# Types and arrows between rooms are checked in the package as it is installed, for its three folders meet only there.
+lint: $(VENV)/.installed  ## check style, types, and which room imports which
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	rm -rf build
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
+	PYTHONPATH=build/installed $(VENV)/bin/lint-imports pyproject.toml
+	$(VENV)/bin/basedpyright
 
 format: $(VENV)/.installed  ## rewrite the code in the house style
 	$(RUN) -m ruff check --fix .
