@@ -26,7 +26,7 @@ import kaem_ppl as kp
 from kaem_ppl.distributions.integration import add_tails
 from kaem_ppl.quadrature import DEGREE, evaluate, log_total
 from kaem_ppl.reference import log_outside
-from kaem_ppl.table import quantile, tabulate, tails
+from kaem_ppl.quadrature.table import quantile, tabulate, tails
 
 LOW, HIGH = DOMAIN = (-3.0, 3.0)
 REFERENCE = dist.Normal(0.0, 1.0)

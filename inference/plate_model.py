@@ -12,7 +12,7 @@ from numpyro import handlers
 from numpyro.primitives import Messenger
 
 from kaem_ppl.distributions.base import TiltedDistribution
-from kaem_ppl.table import Table
+from kaem_ppl.quadrature.table import Table
 
 from .data import call_model
 from .pairwise import pairwise_log_prob, sum_to_axis

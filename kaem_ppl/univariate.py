@@ -145,13 +145,12 @@ class UnivariateKAN:
         spline = jnp.sum(self.coef * features, axis=-1)
         return self.base_weight * self.activation(z) + self.spline_weight * spline
 
-    def outer(self, z: ArrayLike, common: Array | None = None) -> Array:
+    def outer(self, z: ArrayLike) -> Array:
         """f at many points of each function, as one contraction.
 
         Args:
             z: points, shape (M,) for points shared by the bank, or any shape (..., M) whose leading part broadcasts with
-                `batch_shape`; (..., 1, M) for points shared along the last batch axis.
-            common: what to add to every function, of the shape of z.
+                `batch_shape`.
 
         Returns:
             Values, shape batch_shape + (M,), the leading parts broadcast.
@@ -160,18 +159,32 @@ class UnivariateKAN:
         grid, domain = (x if jnp.ndim(x) == 1 else per_point(x) for x in (self.grid, self.domain))
         width = self.width if jnp.ndim(self.width) == 0 else self.width[..., None]
         z = self._clip(jnp.asarray(z), domain)
-        # The activation, and what is common, are more basis functions: one product gives the whole.
-        features = [self.basis(z, grid, width), self.activation(z)[..., None]]
+        return contract("...mf,...f->...m", *self._as_product(z, self.basis(z, grid, width)))
+
+    def at_points(self, z: Array, common: Array | None = None) -> Array:
+        """f at points shared by a bank that shares grid, width and domain, as one product.
+
+        Args:
+            z: points, shape (M,).
+            common: what to add to every function at the points, shape (M,).
+
+        Returns:
+            Values, shape (M,) + batch_shape.
+        """
+        z = self._clip(z, self.domain)
+        features, weights = self._as_product(z, self.basis(z, self.grid, self.width), common)
+        return contract("mf,...f->m...", features, weights)
+
+    def _as_product(self, z: Array, features: Array, common: Array | None = None) -> tuple[Array, Array]:
+        """Features (..., F) and weights (..., F) whose product is f: the activation, and what is common, are features too."""
+        columns = [features, self.activation(z)[..., None]]
         weights = [self.spline_weight[..., None] * self.coef, self.base_weight[..., None]]
         if common is not None:
-            features.append(common[..., None])
+            columns.append(common[..., None])
             weights.append(jnp.ones_like(weights[1]))
-        shape = features[0].shape[:-1]
-        features = jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in features], axis=-1)
-        weights = jnp.concatenate(weights, axis=-1)
-        if len(shape) > 1 and shape[-2] == 1 and self.batch_shape:
-            return contract("...mf,...kf->...km", features[..., 0, :, :], weights)
-        return contract("...mf,...f->...m", features, weights)
+        shape = features.shape[:-1]
+        columns = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in columns]
+        return jnp.concatenate(columns, axis=-1), jnp.concatenate(weights, axis=-1)
 
     def components(self, z: ArrayLike) -> Array:
         """f of every function along the last batch axis at the same points.

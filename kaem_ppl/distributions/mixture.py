@@ -12,7 +12,7 @@ from numpyro.distributions.batch_util import vmap_over
 from numpyro.util import not_jax_tracer
 
 from ..univariate import UnivariateKAN
-from .base import TiltedDistribution, bank_shape, check_arguments, make_bank, seed_panels
+from .base import TiltedDistribution, bank_shape, check_arguments
 from .stacking import aligned_first
 
 
@@ -94,9 +94,9 @@ class KANTiltedMixture(TiltedDistribution):
     def _bank(self):
         # Knots of each component's own would be too many for one table.
         grid = self.energy.grid
-        seeds = seed_panels(self, self.energy.basis.breakpoints(grid) if grid.ndim == 1 else None)
-        end_energies = tuple(self.energy.components(jnp.broadcast_to(x, self.batch_shape)) for x in self.interval)
-        return make_bank(self, seeds, end_energies, jax.nn.log_softmax(self.logits, axis=-1))
+        breakpoints = self.energy.basis.breakpoints(grid) if grid.ndim == 1 else None
+        left, right = (self.energy.components(jnp.broadcast_to(x, self.batch_shape)) for x in self.interval)
+        return self._make_bank(breakpoints, (left, right), jax.nn.log_softmax(self.logits, axis=-1))
 
     def _of_components(self, values):
         return values.reshape(*self.batch_shape, self.energy.batch_shape[-1])

@@ -11,7 +11,7 @@ from jax import Array, lax
 from numpyro.distributions import Distribution
 
 from .. import reference as ref
-from ..table import Table
+from ..quadrature.table import Table
 from ..whitening import uniform_masses
 from .base import TiltedDistribution
 

@@ -8,7 +8,7 @@ from numpyro.distributions import Distribution
 from numpyro.distributions.batch_util import vmap_over
 
 from ..univariate import UnivariateKAN
-from .base import TiltedDistribution, bank_shape, check_arguments, make_bank, seed_panels
+from .base import TiltedDistribution, bank_shape, check_arguments
 from .stacking import aligned_first
 
 
@@ -67,9 +67,8 @@ class KANTilted(TiltedDistribution):
         return self.energy(value) - self.log_normalizer
 
     def _bank(self):
-        seeds = seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
-        end_energies = tuple(jnp.broadcast_to(self.energy(x), self.batch_shape) for x in self.interval)
-        return make_bank(self, seeds, end_energies)
+        left, right = (jnp.broadcast_to(self.energy(x), self.batch_shape) for x in self.interval)
+        return self._make_bank(self.energy.basis.breakpoints(self.energy.grid), (left, right))
 
     def _of_components(self, values):
         return values.reshape(self.batch_shape)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .quadrature.rule import DEGREE, TO_LEGENDRE, contract, kronrod_sum, pad_end, safe_log
+from ..compilation import running_max, running_sum
+from .rule import DEGREE, TO_LEGENDRE, multiply_nodes, safe_log
 
 
 class Table(NamedTuple):
@@ -33,42 +34,42 @@ class Table(NamedTuple):
 
 
 def tabulate(
-    edges: Array, level: Array, density: Array, factors: tuple[Array, Array], outside: tuple[Array, Array], size: int
+    edges: Array, level: Array, density: Array, factors: tuple[Array, Array], outside: tuple[Array, Array]
 ) -> Table:
-    """Normalise a density on its panels, with its two tails, and pad the table to `size` panels.
+    """Normalise densities on their panels, with their two tails.
 
     Args:
-        edges: of the panels, shape batch_shape + (N + 1,).
-        level: logarithm that the density is relative to on each panel, shape batch_shape + (N,).
-        density: at the nodes, shape batch_shape + (15, N).
-        factors: logarithms of the density over the reference's, left and right of the panels, shape batch_shape each.
-        outside: logarithms of the reference's masses there, of shapes that broadcast with batch_shape.
-        size: number of panels in the table, at least N.
+        edges: of the panels, shape (N + 1, Q).
+        level: logarithm that the density is relative to on each panel, shape (N, Q).
+        density: at the nodes, shape (15, N, Q).
+        factors: logarithms of the density over the reference's, left and right of the panels, shape (Q,) each.
+        outside: logarithms of the reference's masses there, shape (Q,) each.
+
+    Returns:
+        The table, of batch shape (Q,).
     """
-    batch_shape = level.shape[:-1]
-    log_mass = level + safe_log(0.5 * jnp.diff(edges) * kronrod_sum(density))
-    left, right = (jnp.broadcast_to(f + o, batch_shape)[..., None] for f, o in zip(factors, outside, strict=True))
-    parts = jnp.concatenate([left, log_mass, right], axis=-1)
-    log_normalizer = jax.nn.logsumexp(parts, axis=-1)
-    masses = jnp.exp(parts - log_normalizer[..., None])
-    lower = _rising(jnp.cumsum(masses[..., :-1], axis=-1))
-    upper = jnp.flip(_rising(jnp.cumsum(jnp.flip(masses[..., 1:], axis=-1), axis=-1)), axis=-1)
-
-    coefficients = contract("...jn,dj->...nd", density, jnp.asarray(TO_LEGENDRE, density.dtype))
-    # The constant term times the panel's length, 2, is the mass. An empty panel is never inverted: any density does.
-    mass = 2 * coefficients[..., :1]
+    coefficients = multiply_nodes(TO_LEGENDRE, density)
+    # The constant term times the panel's length, 2, is the mass.
+    log_mass = level + safe_log(jnp.diff(edges, axis=0) * coefficients[0])
+    left, right = (f + o for f, o in zip(factors, outside, strict=True))
+    parts = jnp.concatenate([left[None], log_mass, right[None]])
+    log_normalizer = jax.nn.logsumexp(parts, axis=0)
+    masses = jnp.exp(parts - log_normalizer)
+    # From below and from above at once.
+    sums = _rising(running_sum(jnp.stack([masses[:-1], masses[:0:-1]], axis=1)))
+    # An empty panel is never inverted: any density does.
+    mass = 2 * coefficients[0]
     coefficients = coefficients / jnp.where(mass > 0, mass, 1.0)
+    left_factor, right_factor = (factor - log_normalizer for factor in factors)
+    return Table(
+        edges.T, sums[:, 0].T, sums[::-1, 1].T, jnp.moveaxis(coefficients, -1, 0).swapaxes(-1, -2), left_factor, right_factor
+    )
 
-    spare = size - log_mass.shape[-1]
-    padding = [(0, 0)] * len(batch_shape) + [(0, spare), (0, 0)]
-    factors = (jnp.broadcast_to(f - log_normalizer, batch_shape) for f in factors)
-    return Table(*(pad_end(x, spare) for x in (edges, lower, upper)), jnp.pad(coefficients, padding), *factors)
 
-
-def _rising(sums):
+def _rising(sums: Array) -> Array:
     """A parallel running sum is not monotone to the last digit: make it so, and leave its derivative alone."""
     values = jax.lax.stop_gradient(sums)
-    return sums + (jax.lax.cummax(values, axis=sums.ndim - 1) - values)
+    return sums + (running_max(values) - values)
 
 
 @jax.custom_jvp
