@@ -100,28 +100,29 @@ class Bank:
         return values.reshape(*points.shape[:2], *self.log_weights.shape) + reference
 
     def rows(self, index: Array) -> "Bank":
-        """The densities at an index (B,); of all of them, in order, where the reference has a batch shape."""
-        energy = take(self.energy, index)
+        """The densities at an index (B,)."""
+        energy, shape = self.energy, self.log_weights.shape
+        names = ["coef", "base_weight", "spline_weight"] + [name for name in _SHARED_NDIM if not self._shares(name)]
+        numbers = [getattr(energy, name) for name in names]
+        numbers += [self.log_weights, *self.end_energies, *(jnp.broadcast_to(x, shape) for x in self.log_outside)]
+        # One look-up for all of them.
+        columns = [x.reshape(*shape, -1) for x in numbers]
+        taken = jnp.take(jnp.concatenate(columns, axis=-1), index, axis=1)
+        pieces = jnp.split(taken, np.cumsum([x.shape[-1] for x in columns])[:-1].tolist(), axis=-1)
+        pieces = [x.reshape(*x.shape[:2], *y.shape[2:]) for x, y in zip(pieces, numbers, strict=True)]
+        *functions, log_weights, low, high, left, right = pieces
+        energy = dataclasses.replace(energy, **dict(zip(names, functions, strict=True)))
         seeds = self.seeds if self.seeds.shape[-1] == 1 else self.seeds[..., index]
-        arrays = self.log_weights, self.end_energies, self.log_outside
-        log_weights, end_energies, log_outside = jax.tree.map(lambda x: x[..., index], arrays)
-        shape = self.batch_shape if self.reference.batch_shape else index.shape
-        return Bank(energy, self.reference, log_weights, seeds, end_energies, log_outside, shape)
+        # Where the reference has a batch shape the index is that of all densities, in order.
+        batch_shape = self.batch_shape if self.reference.batch_shape else index.shape
+        return Bank(energy, self.reference, log_weights, seeds, (low, high), (left[0], right[0]), batch_shape)
+
+    def _shares(self, name: str) -> bool:
+        return jnp.ndim(getattr(self.energy, name)) == _SHARED_NDIM[name]
 
 
 def _largest_divisor(number: int, most: int) -> int:
     return max((n for n in range(1, number + 1) if number % n == 0 and n <= most), default=1)
-
-
-def take(energy: UnivariateKAN, index: Array) -> UnivariateKAN:
-    """The functions of a bank (K, Q) at an index of its last axis; what the bank shares stays shared."""
-    fields = {name: getattr(energy, name) for name in ("base_weight", "spline_weight", "coef", *_SHARED_NDIM)}
-    own = {name: 1 if name == "coef" else _SHARED_NDIM.get(name, 0) for name in fields}
-    taken = {
-        name: x if name in _SHARED_NDIM and jnp.ndim(x) == own[name] else jnp.take(x, index, axis=1)
-        for name, x in fields.items()
-    }
-    return dataclasses.replace(energy, **taken)
 
 
 def add_tails(factors: tuple[Array, Array], outside: tuple[Array, Array]) -> Array:

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.custom_derivatives import SymbolicZero
 
 from ..quadrature.division import NUM_PARTS, TO_PARTS, Marked, part_nodes, values_on_parts
 from ..quadrature.rule import KRONROD, multiply_nodes, panel_nodes, with_ends
@@ -86,7 +87,6 @@ def _integrate(bank: Bank) -> Integrals:
     return lax.cond(jnp.any(coarse.marked), stages.fine_integrals, stages.coarse_integrals, bank, coarse)
 
 
-@_integrate.defjvp
 def _differentiate(primals: tuple[Bank], tangents: tuple[Bank]) -> tuple[Integrals, Integrals]:
     (bank,), (d_bank,) = primals, tangents
     found = _integrate(bank)
@@ -96,7 +96,7 @@ def _differentiate(primals: tuple[Bank], tangents: tuple[Bank]) -> tuple[Integra
         half_width = 0.5 * jnp.diff(bank.seeds, axis=0)
         return bank.log_density(panel_nodes(bank.seeds)), half_width, bank.log_tails
 
-    (_, half_width, log_tails), (d_values, d_half_width, d_log_tails) = jax.jvp(moving, (bank,), (d_bank,))
+    (_, half_width, log_tails), (d_values, d_half_width, d_log_tails) = _jvp(moving, bank, d_bank)
     # The weights of a panel add up to its mass, which is proportional to its width.
     stretched = d_half_width / jnp.where(half_width > 0, half_width, 1.0)
     d_total = jnp.sum(weights * (jnp.where(weights > 0, d_values, 0.0) + stretched), axis=(0, 1))
@@ -107,11 +107,30 @@ def _differentiate(primals: tuple[Bank], tangents: tuple[Bank]) -> tuple[Integra
         edges = _moving_ends(bank, found.edges)
         return _where_any(found.own, lambda: stages.replace_own_totals(bank, found.own, edges, total), total)
 
-    d_total = jax.jvp(jax.checkpoint(totals), (bank, found.total), (d_bank, d_total))[1]
+    # Branches are computed anew in a backward pass.
+    d_total = _jvp(jax.checkpoint(totals), bank, d_bank, found.total, d_total)[1]
     sums = jax.checkpoint(lambda bank, total: _sums(bank, total, found))
-    d_edges, d_density = jax.jvp(sums, (bank, found.total), (d_bank, d_total))[1]
+    d_edges, d_density = _jvp(sums, bank, d_bank, found.total, d_total)[1]
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0) if x.dtype == bool else jnp.zeros_like(x), found)
     return found, zeros._replace(total=d_total, edges=d_edges, density=d_density)
+
+
+_integrate.defjvp(_differentiate, symbolic_zeros=True)
+
+
+def _jvp(function: Callable[..., Any], bank: Bank, d_bank: Bank, *more: Array) -> tuple[Any, Any]:
+    """`jax.jvp` of a function of a bank, and of an array with its tangent, in those numbers of the bank that move."""
+    leaves, structure = jax.tree.flatten(bank)
+    tangents = jax.tree.leaves(d_bank, is_leaf=lambda x: isinstance(x, SymbolicZero))
+    moves = [not isinstance(tangent, SymbolicZero) for tangent in tangents]
+
+    def of_moving(moving: list[Array], *more: Array) -> Any:
+        remaining = iter(moving)
+        rebuilt = [next(remaining) if does else leaf for leaf, does in zip(leaves, moves, strict=True)]
+        return function(jax.tree.unflatten(structure, rebuilt), *more)
+
+    moving, d_moving = ([x for x, does in zip(xs, moves, strict=True) if does] for xs in (leaves, tangents))
+    return jax.jvp(of_moving, (moving, *more[::2]), (d_moving, *more[1::2]))
 
 
 def _moving_ends(bank: Bank, edges: Array) -> Array:

@@ -257,24 +257,43 @@ def _own_integrals(bank: Bank) -> tuple[Array, ...]:
     """log Z, its error, and edges, level and density of the sums, of a few densities on panels of their own."""
     term_size, log_tails = bank.energy.term_size, bank.log_tails
 
-    def panels_on(edges: Array) -> Panels:
-        return evaluate(bank.log_density, edges)[0]
-
     seeds = jnp.broadcast_to(bank.seeds, (*bank.seeds.shape[:2], bank.num_rows))
-    edges = refine(panels_on, seeds, log_tails, term_size, bank.num_panels)
-    panels, shape, _ = evaluate(bank.log_density, edges)
+    evaluate_on = lambda edges: evaluate(bank.log_density, edges)[:2]  # noqa: E731
+    panels, shape = refine(evaluate_on, seeds, log_tails, term_size, bank.num_panels)
     total = log_total(panels, log_tails)
     error = jnp.sum(truncation(panels, total), axis=0) + 2 * rounding(panels, total, term_size)
-    return total, error, edges[:, 0], *sum_components(bank.log_weights - total, panels.peak, shape)
+    return total, error, panels.edges[:, 0], *sum_components(bank.log_weights - total, panels.peak, shape)
 
 
 def replace_own_totals(bank: Bank, own: Array, edges: Array, total: Array) -> Array:
-    """log Z, shape (K, Q), with that of densities with panels of their own evaluated on these; differentiable."""
+    """log Z, shape (K, Q), with the derivative on their own panels of densities that have some; the value stays."""
 
-    def totals(bank: Bank, edges: Array) -> tuple[Array]:
-        return (log_total(evaluate(bank.log_density, edges[:, None])[0], bank.log_tails),)
+    def totals(bank: Bank, edges: Array, total: Array) -> tuple[Array]:
+        edges = edges[:, None]
+        values, half_width = bank.log_density(panel_nodes(edges)), 0.5 * jnp.diff(edges, axis=0)
+        return (known_total(values, half_width, bank.log_tails, total),)
 
-    return _replace(bank, own, totals, (total,), edges)[0]
+    return _replace(bank, own, totals, (total,), edges, lax.stop_gradient(total))[0]
+
+
+@jax.custom_jvp
+def known_total(values: Array, half_width: Array, log_tails: Array, total: Array) -> Array:
+    """log Z, known as `total`, as a function of log-densities at the nodes, (15, N, K, Q), and of the mass beyond them."""
+    return total
+
+
+@known_total.defjvp
+def _differentiate_total(
+    primals: tuple[Array, Array, Array, Array], tangents: tuple[Array, Array, Array, Array]
+) -> tuple[Array, Array]:
+    (values, half_width, log_tails, _), (d_values, d_half_width, d_log_tails, _) = primals, tangents
+    # Itself, so that the weights have their derivative in a derivative of the second order.
+    total = known_total(*primals)
+    density = jnp.asarray(KRONROD, values.dtype).reshape(-1, 1, 1, 1) * jnp.exp(jnp.minimum(values - total, 80.0))
+    change = half_width * jnp.where(density > 0, d_values, 0.0) + d_half_width
+    in_tails = jnp.exp(log_tails - total)
+    in_tails = jnp.where(in_tails > 0, in_tails * d_log_tails, 0.0)
+    return total, jnp.sum(density * change, axis=(0, 1)) + in_tails
 
 
 def replace_own_sums(bank: Bank, own: Array, edges: Array, total: Array, density: Array, level: Array) -> Array:

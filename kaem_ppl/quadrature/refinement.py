@@ -75,25 +75,30 @@ def unresolved_mass(half_width: Array, peak: Array, sums: Array, step: Array, to
 
 
 def refine(
-    evaluate: Callable[[Array], Panels], seeds: Array, log_tails: Array, term_size: Array, num_panels: int
-) -> Array:
-    """Edges of panels that resolve densities, constants to derivatives; K of them share each set of panels.
+    evaluate: Callable[[Array], tuple[Panels, Array]],
+    seeds: Array,
+    log_tails: Array,
+    term_size: Array,
+    num_panels: int,
+) -> tuple[Panels, Array]:
+    """Densities on panels that resolve them, K densities on each set of panels.
 
     Panels without mass are merged and unresolved ones are divided, until all are resolved or a dozen rounds have passed.
 
     Args:
-        evaluate: densities (K, B) on panels whose edges have the shape (N + 1, 1, B).
+        evaluate: maps edges (N + 1, 1, B) to densities (K, B) on their panels, and these over their peaks at the nodes.
         seeds: first panels' edges, shape (N + 1, 1, B).
         log_tails: logarithm of the mass outside the panels, on the scale of the density, shape (K, B).
         term_size: as for `rounding`, shape (K, B).
         num_panels: number of panels of each set, at least that of the seeds.
 
     Returns:
-        Edges, shape (num_panels + 1, 1, B); panels left over have no width.
+        What `evaluate` gives for the last edges, (num_panels + 1, 1, B); panels left over have no width.
     """
 
     class State(NamedTuple):
-        edges: Array
+        panels: Panels
+        shape: Array
         negligible: Array  # merged panels, known from narrower ones to hold no mass
         level: Array  # the largest total that a panel was found negligible against
         excess: Array
@@ -103,22 +108,24 @@ def refine(
         return (state.rounds == 0) | (jnp.any(state.excess > 0) & (state.rounds <= _MOST_ROUNDS))
 
     def divide(state: State) -> State:
-        edges, negligible = _divide(state.edges, jnp.max(state.excess, axis=1, keepdims=True))
-        panels = evaluate(edges)
+        edges, negligible = _divide(state.panels.edges, jnp.max(state.excess, axis=1, keepdims=True))
+        panels, shape = evaluate(edges)
         total = log_total(panels, log_tails)
         # A total that was overestimated, by a node on a narrow peak, may have made a panel negligible that is not.
         level = jnp.maximum(state.level, total)
         still = negligible & (level < total + 10)
         excess = jnp.where(still, -jnp.inf, assess(panels, total, term_size).excess(total))
-        return State(edges, negligible, level, excess, state.rounds + 1)
+        return State(panels, shape, negligible, level, excess, state.rounds + 1)
 
     # Nothing exceeds at first, so the first round divides nothing: it assesses the seeds.
     spare = num_panels + 1 - len(seeds)
-    edges = jax.lax.stop_gradient(jnp.concatenate([seeds, jnp.repeat(seeds[-1:], spare, axis=0)]))
-    none = jnp.zeros((num_panels, *log_tails.shape), log_tails.dtype)
-    nowhere = jnp.zeros((num_panels, 1, log_tails.shape[-1]), bool)
-    first = State(edges, nowhere, jnp.full_like(log_tails, -jnp.inf), none, jnp.zeros((), int))
-    return jax.lax.while_loop(unfinished, divide, first).edges
+    edges = jnp.concatenate([seeds, jnp.repeat(seeds[-1:], spare, axis=0)])
+    panels, shape = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(evaluate, edges))
+    nowhere = jnp.zeros((num_panels, *edges.shape[1:]), bool)
+    nothing = jnp.zeros_like(panels.peak), jnp.zeros((), int)
+    first = State(panels._replace(edges=edges), shape, nowhere, jnp.full_like(log_tails, -jnp.inf), *nothing)
+    last = jax.lax.while_loop(unfinished, divide, first)
+    return last.panels, last.shape
 
 
 def _divide(edges: Array, excess: Array) -> tuple[Array, Array]:

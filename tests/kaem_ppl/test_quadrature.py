@@ -41,7 +41,8 @@ def _is_resolved(panels):
 def _refine(log_density, seeds, num_panels):
     none = jnp.full((1, 1), -jnp.inf)
     edges = seeds[:, None, None]
-    return quadrature.refine(lambda x: _panels(log_density, x), edges, none, jnp.zeros((1, 1)), num_panels)[:, 0, 0]
+    evaluate = lambda edges: quadrature.evaluate(log_density, edges)[:2]  # noqa: E731
+    return quadrature.refine(evaluate, edges, none, jnp.zeros((1, 1)), num_panels)[0].edges[:, 0, 0]
 
 
 def _normal(loc, scale):
