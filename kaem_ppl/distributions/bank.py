@@ -84,7 +84,9 @@ class Bank:
         if own == 1 and self.energy.is_shared:
             # What is common to all components is one more basis function: one product gives the whole.
             common = reference.reshape(-1) if reference.shape[-1] == 1 else None
-            values = self.energy.at_points(points.reshape(-1), common).reshape(*points.shape[:2], *self.log_weights.shape)
+            values = self.energy.at_points(points.reshape(-1), common).reshape(
+                *points.shape[:2], *self.log_weights.shape
+            )
             return values if common is not None else values + reference
         flat = points.reshape(num_points, own)
         # Of functions that share a grid, each density evaluates its features once.

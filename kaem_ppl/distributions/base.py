@@ -7,20 +7,20 @@ from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
 from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.util import validate_sample
 from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
 from ..compilation import jit_outermost
-from ..shapes import as_shape
 from ..quadrature.table import Table
-from ..univariate import UnivariateKAN, check_bank
+from ..shapes import as_shape
+from ..univariate import UnivariateKAN
 from ..whitening import uniform_masses
 from .bank import Bank, integration_interval, make_bank, seed_panels
 from .integration import integrate, integrate_coarsely
@@ -45,7 +45,14 @@ class TiltedDistribution(Distribution):
     energy: UnivariateKAN
     reference: Distribution
 
-    def __init__(self, energy, reference, batch_shape, *, validate_args=None):
+    def __init__(
+        self,
+        energy: UnivariateKAN,
+        reference: Distribution,
+        batch_shape: tuple[int, ...],
+        *,
+        validate_args: bool | None = None,
+    ):
         self.energy, self.reference = energy, reference
         super().__init__(batch_shape, (), validate_args=validate_args)
         self._ranks = ranks_of(self)
@@ -86,7 +93,7 @@ class TiltedDistribution(Distribution):
 
     @property
     @aligned_first
-    def support(self):
+    def support(self) -> Constraint:
         """The reference's own support."""
         return self.reference.support
 
@@ -307,45 +314,3 @@ def _shaped(
     """The table, of the distribution's batch shape, and log Z with its error."""
     table = jax.tree.map(lambda x: x.reshape(*self.batch_shape, *x.shape[1:]), table)
     return table, (self._of_components(log_normalizer.T), self._of_components(error.T))
-
-
-def bank_shape(energy) -> tuple[int, ...]:
-    """Batch shape of an energy; TypeError where it is not a `UnivariateKAN`."""
-    if not isinstance(energy, UnivariateKAN):
-        raise TypeError(f"energy={type(energy).__name__}: expected a UnivariateKAN, made by UnivariateKAN.init(...).")
-    return energy.batch_shape
-
-
-def check_arguments(energy, reference, batch_shape: tuple[int, ...], check_values: bool) -> tuple[int, ...]:
-    """Refuse what no tilted density can be built on, and return its batch shape.
-
-    Args:
-        energy: a `UnivariateKAN`.
-        reference: should be a univariate continuous NumPyro distribution with a density.
-        batch_shape: shape of the densities that the energy describes.
-        check_values: whether to look at the numbers too, where they are known.
-
-    Raises:
-        TypeError: where the reference is no distribution.
-        ValueError: where shapes disagree, values can't be used, or domain and support do not overlap.
-    """
-    ref.check_reference(reference)
-    check_bank(energy, check_values)
-    try:
-        shape = lax.broadcast_shapes(batch_shape, reference.batch_shape)
-    except ValueError:
-        raise ValueError(
-            f"reference has batch shape {reference.batch_shape}: expected one that broadcasts with {batch_shape}, the "
-            "shape of the densities."
-        ) from None
-    low, high = ref.support_bounds(reference)
-    if check_values and all(not_jax_tracer(x) for x in (low, high, energy.domain)):
-        # By NumPy, which compiles nothing.
-        low, high, domain = (np.asarray(x) for x in (low, high, energy.domain))
-        a, b = domain[..., 0].min(), domain[..., 1].max()
-        if not np.all((low < b) & (high > a)):
-            raise ValueError(
-                f"domain=({a:g}, {b:g}) does not overlap the reference's support [{low.max()}, {high.min()}]: "
-                "move one of them."
-            )
-    return shape

@@ -111,7 +111,9 @@ def _differentiate(primals: tuple[Bank], tangents: tuple[Bank]) -> tuple[Integra
     d_total = _jvp(jax.checkpoint(totals), bank, d_bank, found.total, d_total)[1]
     sums = jax.checkpoint(lambda bank, total: _sums(bank, total, found))
     d_edges, d_density = _jvp(sums, bank, d_bank, found.total, d_total)[1]
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, jax.dtypes.float0) if x.dtype == bool else jnp.zeros_like(x), found)
+    zeros = jax.tree.map(
+        lambda x: np.zeros(x.shape, jax.dtypes.float0) if x.dtype == bool else jnp.zeros_like(x), found
+    )
     return found, zeros._replace(total=d_total, edges=d_edges, density=d_density)
 
 

@@ -1,7 +1,6 @@
 """The stages of integration: all functions on the same panels, single panels in four, panels of a density's own."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -20,7 +19,6 @@ from ..quadrature.rule import (
     rounding,
     safe_log,
     truncation,
-    with_ends,
 )
 from .bank import Bank
 
@@ -341,4 +339,3 @@ def _replace(
 
     starts = jnp.arange(len(batches.places), dtype=jnp.int32) * size
     return lax.scan(step, values, (starts, batches.places))[0]
-

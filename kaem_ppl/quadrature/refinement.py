@@ -149,7 +149,9 @@ def _divide(edges: Array, excess: Array) -> tuple[Array, Array]:
     left_over = old == number
     index = jnp.minimum(old, number - 1)
     # One look-up for all that is read of the old panels.
-    columns = jnp.stack([edges[:-1], jnp.diff(edges, axis=0), ends - counts, counts, empty.astype(edges.dtype)], axis=-1)
+    columns = jnp.stack(
+        [edges[:-1], jnp.diff(edges, axis=0), ends - counts, counts, empty.astype(edges.dtype)], axis=-1
+    )
     left, width, begin, count, was_empty = jnp.unstack(jnp.take_along_axis(columns, index[..., None], axis=0), axis=-1)
     starts = left + width * (position - begin) / jnp.maximum(count, 1)
     starts = jnp.where(left_over, edges[-1:], starts)

@@ -62,7 +62,12 @@ def tabulate(
     coefficients = coefficients / jnp.where(mass > 0, mass, 1.0)
     left_factor, right_factor = (factor - log_normalizer for factor in factors)
     return Table(
-        edges.T, sums[:, 0].T, sums[::-1, 1].T, jnp.moveaxis(coefficients, -1, 0).swapaxes(-1, -2), left_factor, right_factor
+        edges.T,
+        sums[:, 0].T,
+        sums[::-1, 1].T,
+        jnp.moveaxis(coefficients, -1, 0).swapaxes(-1, -2),
+        left_factor,
+        right_factor,
     )
 
 
@@ -90,7 +95,9 @@ def tails(table: Table, z: Array) -> tuple[Array, Array]:
 
 
 @tails.defjvp
-def _tails_jvp(primals, tangents):
+def _tails_jvp(
+    primals: tuple[Table, Array], tangents: tuple[Table, Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     table, z = primals
     d_table, dz = tangents
     below, above, density, d_below, d_above = _differentiate(table, d_table, z)
@@ -115,7 +122,7 @@ def quantile(table: Table, lower: Array, upper: Array) -> Array:
 
 
 @quantile.defjvp
-def _quantile_jvp(primals, tangents):
+def _quantile_jvp(primals: tuple[Table, Array, Array], tangents: tuple[Table, Array, Array]) -> tuple[Array, Array]:
     table, _, _ = primals
     d_table, d_lower, d_upper = tangents
     z = quantile(*primals)
@@ -124,7 +131,7 @@ def _quantile_jvp(primals, tangents):
     return z, residual / jnp.maximum(density, jnp.finfo(z.dtype).tiny)
 
 
-def _differentiate(table, d_table, z):
+def _differentiate(table: Table, d_table: Table, z: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Masses below and above fixed points, the density there, and what a change of the table makes of the masses.
 
     Written out, for differentiating through the recurrence of the polynomials compiles for minutes.
@@ -143,17 +150,17 @@ def _differentiate(table, d_table, z):
     return lower + mass * part, upper + mass * (1 - part), 2 * mass * value / width, d_below, d_above
 
 
-def _panel_of_point(table, z):
+def _panel_of_point(table: Table, z: Array) -> Array:
     return jax.lax.stop_gradient(_count(table.edges[..., 1:-1], z))
 
 
-def _local(left, right, z):
+def _local(left: Array, right: Array, z: Array) -> Array:
     """Points in their panels' coordinate on [-1, 1]."""
     width = jnp.where(right > left, right - left, 1.0)
     return jnp.clip(2 * (z - left) / width - 1, -1, 1)
 
 
-def _solve(table, lower, upper):
+def _solve(table: Table, lower: Array, upper: Array) -> Array:
     """Invert the polynomial of the right panel by Newton steps kept inside a shrinking bracket."""
     panel = _count(_order(table.lower[..., 1:-1], table.upper[..., 1:-1]), _order(lower, upper))
     left, right, below, above, mass, rows = _panels(table, table, panel)
@@ -200,7 +207,7 @@ class _Search(NamedTuple):
     rounds: Array | int
 
 
-def _cumulative(rows, t):
+def _cumulative(rows: Array, t: Array) -> tuple[Array, Array]:
     """The density's integral from -1 to t and its value at t, from Legendre coefficients, rows of shape (15, ...).
 
     The integral of P_n from -1 is (P_{n+1} - P_{n-1}) / (2 n + 1), that of P_0 is t + 1.
@@ -216,31 +223,31 @@ def _cumulative(rows, t):
     return integral, value
 
 
-def _legendre(t):
+def _legendre(t: Array) -> tuple[Array, Array]:
     """Integrals from -1 to t of the Legendre polynomials up to degree 14, and their values, shape (..., 15) each.
 
     A loop, for XLA compiles the stacked recurrence in time exponential in the degree.
     """
 
-    def climb(pair, n):
+    def next_order(pair: tuple[Array, Array], n: Array) -> tuple[tuple[Array, Array], Array]:
         before, current = pair
         return (current, ((2 * n + 1) * t * current - n * before) / (n + 1)), current
 
     orders = jnp.arange(DEGREE + 1, dtype=t.dtype) + 1
-    _, values = jax.lax.scan(climb, (jnp.ones_like(t), t), orders)
+    _, values = jax.lax.scan(next_order, (jnp.ones_like(t), t), orders)
     values = jnp.concatenate([jnp.ones_like(t)[None], values])
     differences = jnp.moveaxis(values[2:] - values[:-2], 0, -1) / (2 * orders[:-1] + 1)
     integrals = jnp.concatenate([t[..., None] + 1, differences], axis=-1)
     return integrals, jnp.moveaxis(values[:-1], 0, -1)
 
 
-def _order(lower, upper):
+def _order(lower: Array, upper: Array) -> Array:
     """A number that grows with the quantile and keeps the relative precision of the smaller tail."""
     return jnp.where(lower < upper, -1 / lower, 1 / upper)
 
 
 @partial(jnp.vectorize, signature="(n),(s)->(s)")
-def _count(inner, x):
+def _count(inner: Array, x: Array) -> Array:
     """How many inner edges each point has passed: the index of its panel.
 
     A loop: XLA would copy an unrolled search into each of its uses, and compile for minutes.
@@ -248,7 +255,7 @@ def _count(inner, x):
     return jnp.searchsorted(inner, x, side="right", method="scan")
 
 
-def _panels(table, of, panel):
+def _panels(table: Table, of: Table, panel: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Of a table or its tangent: both edges, masses left and right of the panel, its own mass, and its coefficients."""
     take = partial(jnp.take_along_axis, indices=panel, axis=-1)
     # The panel's own mass from whichever running sum is the more accurate.

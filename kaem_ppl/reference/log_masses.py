@@ -100,7 +100,9 @@ def normal_quantile(log_mass: Array) -> Array:
     shifted = jnp.exp(target) - 0.5
     root = jnp.sqrt(-target)
     middle = shifted * _ratio(_MIDDLE, 0.180625 - shifted * shifted)
-    tail = jnp.where(root <= 5, _ratio(_NEAR, jnp.minimum(root, 5.0) - 1.6), _ratio(_FAR, jnp.clip(root, 5.0, 27.0) - 5))
+    tail = jnp.where(
+        root <= 5, _ratio(_NEAR, jnp.minimum(root, 5.0) - 1.6), _ratio(_FAR, jnp.clip(root, 5.0, 27.0) - 5)
+    )
     # Farther out log Phi(z) = -z^2 / 2 - log(-z) - log(2 pi) / 2 - 1 / z^2 + ...
     square = jnp.maximum(-2 * target - math.log(2 * math.pi), 700.0)
     far = square - jnp.log(square - jnp.log(square))
