@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.util import validate_sample
@@ -39,7 +39,8 @@ class TiltedDistribution(Distribution):
     integrate at every step.
     """
 
-    arg_constraints = {}
+    # What either may be depends on the other: `check_arguments` sees to it.
+    arg_constraints = {"energy": constraints.dependent, "reference": constraints.dependent}
     pytree_data_fields = ("energy", "reference")
     pytree_aux_fields = ("_ranks",)
     energy: UnivariateKAN

@@ -35,7 +35,7 @@ class KANTiltedMixture(TiltedDistribution):
         ValueError: as for `KANTilted`, and where the logits do not have one finite entry per component.
     """
 
-    arg_constraints = {"logits": constraints.real_vector}
+    arg_constraints = TiltedDistribution.arg_constraints | {"logits": constraints.real_vector}
     pytree_data_fields = ("logits",)
     reparametrized_params = ["logits"]
 
