@@ -23,10 +23,10 @@ import scipy.special
 from measure import compare, interleave, main, ratio, report
 
 import kaem_ppl as kp
-from kaem_ppl.distributions.integration import add_tails
+from kaem_ppl.distributions.bank import add_tails
 from kaem_ppl.quadrature import DEGREE, evaluate, log_total
+from kaem_ppl.quadrature.table import quantile, tabulate, tails
 from kaem_ppl.reference import log_outside
-from kaem_ppl.table import quantile, tabulate, tails
 
 LOW, HIGH = DOMAIN = (-3.0, 3.0)
 REFERENCE = dist.Normal(0.0, 1.0)
@@ -53,9 +53,10 @@ def table_of(energy, num_panels):
     log_tails = log_outside(REFERENCE, *energy.domain)
     ends = tuple(energy(x) for x in energy.domain)
     edges = jnp.linspace(*energy.domain, num_panels + 1)
-    panels, shape, _ = evaluate(lambda z: energy.outer(z) + REFERENCE.log_prob(z), edges)
-    edges = jnp.broadcast_to(edges, (*panels.peak.shape[:-1], num_panels + 1))
-    table = tabulate(edges, panels.peak, shape, ends, log_tails, num_panels)
+    log_density = lambda z: energy.at_points(z.reshape(-1), REFERENCE.log_prob(z.reshape(-1)))  # noqa: E731
+    panels, shape, _ = evaluate(lambda z: log_density(z).reshape(*z.shape[:2], -1), edges[:, None])
+    edges = jnp.broadcast_to(edges[:, None], (num_panels + 1, len(energy.coef)))
+    table = tabulate(edges, panels.peak, shape, ends, log_tails)
     return table, log_total(panels, add_tails(ends, log_tails))
 
 

@@ -111,7 +111,7 @@ def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def _second_moment(activation) -> float:
+def _second_moment(activation: Callable[[Array], Array]) -> float:
     """E[act(x)^2] of a standard normal x, by Gauss-Hermite quadrature."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(40)
     with jax.ensure_compile_time_eval():

@@ -5,8 +5,10 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
+from numpyro.distributions import Distribution
 
 from .distributions.base import TiltedDistribution
 
@@ -91,7 +93,7 @@ def plot_images(generated: ArrayLike, real: ArrayLike, *, num_rows: int = 8, num
     return figure
 
 
-def _range(prior):
+def _range(prior: TiltedDistribution) -> tuple[float, float]:
     """Ends of a range that holds nearly all mass of every density and of every reference."""
     mass = 1e-3
     low, high = (np.asarray(x) for x in _icdf(prior.reference, np.array([mass, 1 - mass])))
@@ -102,18 +104,20 @@ def _range(prior):
 
 
 @jax.jit
-def _icdf(reference, masses):
+def _icdf(reference: Distribution, masses: ArrayLike) -> Array:
     return jax.vmap(reference.icdf)(masses)
 
 
 @jax.jit
-def _densities(prior, log_normalizer, points):
+def _densities(
+    prior: TiltedDistribution, log_normalizer: tuple[Array, Array], points: ArrayLike
+) -> tuple[Array, Array]:
     """Of the prior and its reference. One program: operations one by one would take seconds to compile."""
     prior = prior.given(log_normalizer=log_normalizer)
     return jnp.exp(prior.log_prob(points)), jnp.exp(prior.reference.log_prob(points))
 
 
-def _tile(images, num_rows, num_columns):
+def _tile(images: np.ndarray, num_rows: int, num_columns: int) -> np.ndarray:
     """One image of all, with a white line between neighbours: 1 in colours, 0 where ink is 1."""
     height, width = images.shape[1:3]
     shape = (num_rows * (height + 1) - 1, num_columns * (width + 1) - 1, *images.shape[3:])

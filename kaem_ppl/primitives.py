@@ -1,7 +1,7 @@
 """NumPyro primitives: priors and generators whose parameters a model registers as it runs."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -71,7 +71,7 @@ def kan_prior(
     shape = as_shape(shape)
     bank_shape = shape if num_components is None else (*shape, num_components)
 
-    def init(key):
+    def init(key: Array) -> dict[str, Array]:
         values = _learnt(UnivariateKAN.init(key, bank_shape, basis=basis, domain=domain, activation=activation))
         if num_components is not None:
             values["logits"] = jnp.zeros(bank_shape)
@@ -119,7 +119,7 @@ def kan_generator(
     """
     sizes = check_sizes(sizes)
 
-    def init(key):
+    def init(key: Array) -> dict[str, dict[str, Array]]:
         network = KANetwork.init(key, sizes, basis=basis, domain=domain, activation=activation)
         return {f"layer_{index}": _learnt(layer) for index, layer in enumerate(network.layers)}
 
@@ -159,7 +159,9 @@ def register_parameters(name: str, init: Callable[[Array], Any]) -> Any:
     return values
 
 
-def _register_grid(name, bank_shape, basis, domain):
+def _register_grid(
+    name: str, bank_shape: tuple[int, ...], basis: Basis, domain: tuple[float, float]
+) -> dict[str, Array]:
     """Grid and domain of each function, the value of the site `{name}$grid`."""
     with jax.ensure_compile_time_eval():
         shared = uniform_grid(basis, domain)
@@ -170,7 +172,7 @@ def _register_grid(name, bank_shape, basis, domain):
     return dict(values)
 
 
-def _check_like(site, values, expected):
+def _check_like(site: str, values: Any, expected: Any) -> None:
     shapes, wanted = (
         {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
         for tree in (values, expected)
@@ -196,21 +198,23 @@ def _learnt(bank: UnivariateKAN) -> dict[str, Array]:
     return values
 
 
-def _bank(values, basis, domain, activation) -> UnivariateKAN:
+def _bank(
+    values: Mapping[str, Array], basis: Basis, domain: tuple[float, float], activation: Callable[[Array], Array]
+) -> UnivariateKAN:
     """The bank with these parameters.
 
     Nothing known is computed as part of a trace, so that a prior with fixed parameters stays known inside a traced
     model and integrates its normaliser once.
     """
-    values = dict(values)
+    arrays = dict(values)
     with jax.ensure_compile_time_eval():
         constants = uniform_grid(basis, domain)
-    unconstrained_width = values.pop("unconstrained_width", None)
+    unconstrained_width = arrays.pop("unconstrained_width", None)
     if unconstrained_width is not None:
         to_width = biject_to(basis.width_constraint)
         if not_jax_tracer(unconstrained_width):
             with jax.ensure_compile_time_eval():
-                values["width"] = to_width(unconstrained_width)
+                arrays["width"] = to_width(unconstrained_width)
         else:
-            values["width"] = to_width(unconstrained_width)
-    return UnivariateKAN(basis=basis, activation=activation, **constants | values)
+            arrays["width"] = to_width(unconstrained_width)
+    return UnivariateKAN(basis=basis, activation=activation, **constants | arrays)

@@ -1,6 +1,5 @@
 """Banks of univariate Kolmogorov-Arnold functions."""
 
-import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from numpyro.util import not_jax_tracer
 from .basis import Basis
 from .pickling import from_picklable, to_picklable
 from .quadrature import contract
+from .refitting import check_domain, refit
 from .shapes import as_shape
 
 
@@ -145,13 +145,12 @@ class UnivariateKAN:
         spline = jnp.sum(self.coef * features, axis=-1)
         return self.base_weight * self.activation(z) + self.spline_weight * spline
 
-    def outer(self, z: ArrayLike, common: Array | None = None) -> Array:
+    def outer(self, z: ArrayLike) -> Array:
         """f at many points of each function, as one contraction.
 
         Args:
             z: points, shape (M,) for points shared by the bank, or any shape (..., M) whose leading part broadcasts with
-                `batch_shape`; (..., 1, M) for points shared along the last batch axis.
-            common: what to add to every function, of the shape of z.
+                `batch_shape`.
 
         Returns:
             Values, shape batch_shape + (M,), the leading parts broadcast.
@@ -160,18 +159,32 @@ class UnivariateKAN:
         grid, domain = (x if jnp.ndim(x) == 1 else per_point(x) for x in (self.grid, self.domain))
         width = self.width if jnp.ndim(self.width) == 0 else self.width[..., None]
         z = self._clip(jnp.asarray(z), domain)
-        # The activation, and what is common, are more basis functions: one product gives the whole.
-        features = [self.basis(z, grid, width), self.activation(z)[..., None]]
+        return contract("...mf,...f->...m", *self._as_product(z, self.basis(z, grid, width)))
+
+    def at_points(self, z: Array, common: Array | None = None) -> Array:
+        """f at points shared by a bank that shares grid, width and domain, as one product.
+
+        Args:
+            z: points, shape (M,).
+            common: what to add to every function at the points, shape (M,).
+
+        Returns:
+            Values, shape (M,) + batch_shape.
+        """
+        z = self._clip(z, self.domain)
+        features, weights = self._as_product(z, self.basis(z, self.grid, self.width), common)
+        return contract("mf,...f->m...", features, weights)
+
+    def _as_product(self, z: Array, features: Array, common: Array | None = None) -> tuple[Array, Array]:
+        """Features and weights, (..., F) each, whose product is f: the activation, and what is common, are features too."""
+        columns = [features, self.activation(z)[..., None]]
         weights = [self.spline_weight[..., None] * self.coef, self.base_weight[..., None]]
         if common is not None:
-            features.append(common[..., None])
+            columns.append(common[..., None])
             weights.append(jnp.ones_like(weights[1]))
-        shape = features[0].shape[:-1]
-        features = jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in features], axis=-1)
-        weights = jnp.concatenate(weights, axis=-1)
-        if len(shape) > 1 and shape[-2] == 1 and self.batch_shape:
-            return contract("...mf,...kf->...km", features[..., 0, :, :], weights)
-        return contract("...mf,...f->...m", features, weights)
+        shape = features.shape[:-1]
+        columns = [jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in columns]
+        return jnp.concatenate(columns, axis=-1), jnp.concatenate(weights, axis=-1)
 
     def components(self, z: ArrayLike) -> Array:
         """f of every function along the last batch axis at the same points.
@@ -212,82 +225,11 @@ class UnivariateKAN:
             ValueError: where the shape of the samples does not end in `batch_shape`, they are known and not finite, or
                 an argument is out of range.
         """
-        samples = jnp.asarray(samples, self.coef.dtype)
-        lead = samples.ndim - len(self.batch_shape)
-        if lead < 1 or samples.shape[lead:] != self.batch_shape:
-            raise ValueError(f"samples of shape {samples.shape}: expected (num_samples, ...) + {self.batch_shape}.")
-        if not_jax_tracer(samples) and not np.all(np.isfinite(samples)):
-            raise ValueError("samples holds values that are not finite: expected finite numbers throughout.")
-        if tolerance < 0:
-            raise ValueError(f"tolerance={tolerance}: expected at least 0.")
-        num_grid = self.grid.shape[-1]
-        if num_grid == 0 and domain is None:
-            return self
-        new_domain = self.domain if domain is None else self._check_new_domain(domain)
-        a, b = (jnp.broadcast_to(new_domain[..., i], self.batch_shape) for i in (0, 1))
-        samples = jnp.moveaxis(samples.reshape(math.prod(samples.shape[:lead]), *self.batch_shape), 0, -1)
-        samples = jnp.clip(samples, a[..., None], b[..., None])
-
-        quantiles = jnp.moveaxis(jnp.quantile(samples, jnp.linspace(0, 1, max(num_grid, 2)), axis=-1), 0, -1)
-        low, high = quantiles[..., 0], quantiles[..., -1]
-        if num_grid:
-            # The ends stay at the domain's, so that the grid covers all of it.
-            quantiles = quantiles.at[..., 0].set(a).at[..., -1].set(b)
-            uniform = jnp.linspace(a, b, num_grid, axis=-1)
-            candidates = [w * uniform + (1 - w) * quantiles for w in (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)]
-            if domain is None:
-                candidates.append(jnp.broadcast_to(self.grid, uniform.shape))
-        else:
-            candidates = [self.grid]
-
-        # The fit counts the samples' range most, and the rest of the domain enough to keep the function there too.
-        num_points = 4 * self.basis.num_features
-        points = jnp.concatenate([jnp.linspace(x, y, num_points, axis=-1) for x, y in ((low, high), (a, b))], axis=-1)
-        importance = jnp.repeat(jnp.array([1.0, 0.1], points.dtype), num_points)
-        target = self.outer(points) - self.base_weight[..., None] * self.activation(points)
-        target = target / jnp.where(self.spline_weight == 0, 1, self.spline_weight)[..., None]
-        width = self.width if jnp.ndim(self.width) == 0 else self.width[..., None]
-        scale = jnp.ptp(target[..., :num_points], axis=-1)
-
-        grids, coefs, changes = [], [], []
-        for grid in candidates:
-            features = self.basis(points, grid if grid.ndim == 1 else grid[..., None, :], width)
-            coef = _least_squares(features * importance[:, None], target * importance)
-            fitted = contract("...mf,...f->...m", features, coef)
-            grids.append(grid)
-            coefs.append(coef)
-            changes.append(jnp.max(jnp.abs(fitted - target)[..., :num_points], axis=-1))
-        change = jnp.stack(changes)
-        # Half of it, for between the points the change may be larger.
-        close_enough = change <= 0.5 * tolerance * scale
-        # The first candidate within the tolerance, or the closest where there is none.
-        choice = jnp.where(jnp.any(close_enough, axis=0), jnp.argmax(close_enough, axis=0), jnp.argmin(change, axis=0))
-        pick = lambda options: jnp.take_along_axis(jnp.stack(options), choice[None, ..., None], axis=0)[0]  # noqa: E731
-        return dataclasses.replace(
-            self, grid=pick(grids) if num_grid else self.grid, coef=pick(coefs), domain=new_domain
-        )
-
-    def _check_new_domain(self, domain):
-        if not isinstance(domain, Array):
-            return jnp.asarray(check_domain(domain), self.coef.dtype)
-        if domain.shape not in ((2,), (*self.batch_shape, 2)):
-            raise ValueError(f"domain of shape {domain.shape}: expected (2,) or {(*self.batch_shape, 2)}.")
-        if not_jax_tracer(domain) and not np.all(np.diff(domain, axis=-1) > 0):
-            raise ValueError(f"domain={domain}: expected increasing pairs (a, b).")
-        return domain.astype(self.coef.dtype)
+        return refit(self, samples, domain, tolerance)
 
     @staticmethod
     def _clip(z: Array, domain: Array) -> Array:
         return jnp.clip(z, domain[..., 0], domain[..., 1])
-
-
-def _least_squares(features: Array, targets: Array) -> Array:
-    """Coefficients of the least-squares fit, features (..., M, F) and targets (..., M) to (..., F)."""
-    batch_shape = targets.shape[:-1]
-    features = jnp.broadcast_to(features, batch_shape + features.shape[-2:])
-    solve = jax.vmap(lambda a, y: jnp.linalg.lstsq(a, y)[0])
-    flat = solve(features.reshape(-1, *features.shape[-2:]), targets.reshape(-1, targets.shape[-1]))
-    return flat.reshape(*batch_shape, -1)
 
 
 def uniform_grid(basis: Basis, domain: tuple[float, float]) -> dict[str, Array]:
@@ -300,21 +242,10 @@ def uniform_grid(basis: Basis, domain: tuple[float, float]) -> dict[str, Array]:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _uniform_grid(basis, domain, dtype):
+def _uniform_grid(basis: Basis, domain: tuple[float, float], dtype: jnp.dtype) -> dict[str, Array]:
     bounds = jnp.asarray(domain, dtype)
     width = basis.default_width(domain) if basis.width is None else basis.width
     return {"grid": basis.init_grid(bounds), "width": jnp.asarray(width, dtype), "domain": bounds}
-
-
-def check_domain(domain) -> tuple[float, float]:
-    """The domain as two floats; ValueError where it is not two finite increasing numbers."""
-    try:
-        a, b = (float(x) for x in domain)
-    except (TypeError, ValueError):
-        raise ValueError(f"domain={domain!r}: expected two numbers (a, b).") from None
-    if not (math.isfinite(a) and math.isfinite(b) and a < b):
-        raise ValueError(f"domain={domain!r}: expected finite numbers with a < b.")
-    return a, b
 
 
 def check_bank(energy: UnivariateKAN, check_values: bool = True) -> None:

@@ -11,7 +11,7 @@ from jax import lax
 from numpyro.primitives import Messenger
 
 from kaem_ppl.distributions.base import TiltedDistribution
-from kaem_ppl.table import Table
+from kaem_ppl.quadrature.table import Table
 
 from .arguments import batch_arguments
 from .handlers import (

@@ -33,7 +33,7 @@ class Basis(ABC):
     # The values tau may take; None where the basis has no tau.
     width_constraint: ClassVar = constraints.positive
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in fields(self):
             if field.type is int:
                 # NumPy's integers become Python's: settings are static arguments, and part of what is stored.
@@ -78,7 +78,7 @@ class Basis(ABC):
         """The width used when the user gives none."""
         return 1.0
 
-    def init_coef(self, key: Array, shape: tuple[int, ...], dtype) -> Array:
+    def init_coef(self, key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
         """Initial coefficients, shape `shape + (F,)`: independent normal draws."""
         return self.coef_scale * jax.random.normal(key, (*shape, self.num_features), dtype)
 
@@ -92,7 +92,7 @@ class GridBasis(Basis):
 
     num_grid: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_grid < 2:
             raise ValueError(f"num_grid={self.num_grid} for {type(self).__name__}: expected at least 2 grid points.")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
+from jax import Array
 
 from .base import GridBasis
 
@@ -25,26 +26,26 @@ class BSpline(GridBasis):
 
     width_constraint: ClassVar = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.degree < 1:
             raise ValueError(f"degree={self.degree} for BSpline: expected at least 1 (a continuous function).")
 
     @property
-    def num_features(self):
+    def num_features(self) -> int:
         """Intervals plus degree."""
         return self.num_grid - 1 + self.degree
 
     @property
-    def num_panels(self):
+    def num_panels(self) -> int:
         """At least one panel per grid interval: the pieces meet at the knots with a kink in some derivative."""
         return max(20, self.num_grid - 1)
 
-    def breakpoints(self, grid):
+    def breakpoints(self, grid: Array) -> Array | None:
         """The knots inside the domain."""
         return grid
 
-    def __call__(self, z, grid, width):
+    def __call__(self, z: Array, grid: Array, width: Array) -> Array:
         knots = _extend(grid, self.degree)
         z = z[..., None]
         # Degree 0: the indicator of each knot interval. The extension makes the domain's right end an inner point.
@@ -57,7 +58,7 @@ class BSpline(GridBasis):
         return bases
 
 
-def _extend(grid, degree):
+def _extend(grid: Array, degree: int) -> Array:
     """Add `degree` knots at each end, continuing the first and the last spacing."""
     steps = jnp.arange(1, degree + 1, dtype=grid.dtype)
     before = grid[..., :1] - steps[::-1] * (grid[..., 1:2] - grid[..., :1])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import jax.numpy as jnp
+from jax import Array
 from numpyro.distributions import constraints
 
 from .base import Basis
@@ -24,21 +25,21 @@ class Chebyshev(Basis):
 
     width_constraint: ClassVar = constraints.greater_than(1.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.degree < 1:
             raise ValueError(f"degree={self.degree} for Chebyshev: expected at least 1.")
 
     @property
-    def num_features(self):
+    def num_features(self) -> int:
         """One polynomial per degree, the constant included."""
         return self.degree + 1
 
-    def default_width(self, domain):
+    def default_width(self, domain: tuple[float, float]) -> float:
         """Just inside the interval where the polynomials stay bounded by 1."""
         return 1.1
 
-    def __call__(self, z, grid, width):
+    def __call__(self, z: Array, grid: Array, width: Array) -> Array:
         x = jnp.tanh(z) / width
         # The three-term recurrence, T_{g+1} = 2 x T_g - T_{g-1}, has finite derivatives of every order.
         polynomials = [jnp.ones_like(x), x]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from .base import Basis
 
@@ -21,26 +22,26 @@ class Fourier(Basis):
 
     num_frequencies: int = 20
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.num_frequencies < 1:
             raise ValueError(f"num_frequencies={self.num_frequencies} for Fourier: expected at least 1.")
 
     @property
-    def num_features(self):
+    def num_features(self) -> int:
         """Cosines, then sines."""
         return 2 * (self.num_frequencies + 1)
 
     @property
-    def num_panels(self):
+    def num_panels(self) -> int:
         """Two panels for a cycle of the highest frequency, which has G / 2 of them on the domain by default."""
         return max(20, self.num_frequencies)
 
-    def default_width(self, domain):
+    def default_width(self, domain: tuple[float, float]) -> float:
         """Half a cycle over the domain: the slowest cosine runs from 1 at one end to -1 at the other."""
         return 0.5 / (domain[1] - domain[0])
 
-    def __call__(self, z, grid, width):
+    def __call__(self, z: Array, grid: Array, width: Array) -> Array:
         # Whole cycles are taken off the phase before the multiplication by g, so that float32 keeps its digits.
         cycles = (z * width)[..., None]
         cycles = cycles - jnp.round(cycles)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jax import Array
 
 from .base import GridBasis, relative_spacing
 
@@ -22,10 +23,10 @@ class Morlet(GridBasis):
 
     num_grid: int = 20
 
-    def default_width(self, domain):
+    def default_width(self, domain: tuple[float, float]) -> float:
         """Twice the spacing of the uniform grid, so that one oscillation spans about 2.5 intervals."""
         return 2 * (domain[1] - domain[0]) / (self.num_grid - 1)
 
-    def __call__(self, z, grid, width):
+    def __call__(self, z: Array, grid: Array, width: Array) -> Array:
         s = (z[..., None] - grid) / (width[..., None] * relative_spacing(grid))
         return jnp.exp(-0.5 * jnp.square(s)) * jnp.cos(5 * s)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import jax.numpy as jnp
+from jax import Array
 
 from .base import GridBasis, grid_spacing
 
@@ -20,6 +21,6 @@ class RBF(GridBasis):
 
     num_grid: int = 20
 
-    def __call__(self, z, grid, width):
+    def __call__(self, z: Array, grid: Array, width: Array) -> Array:
         s = (z[..., None] - grid) / (width[..., None] * grid_spacing(grid))
         return jnp.exp(-0.5 * jnp.square(s))

@@ -1,37 +1,32 @@
 """What every tilted density shares: all that follows from an energy over a reference and one table of masses."""
 
 import copy
-import dataclasses
 import math
 from abc import abstractmethod
-from functools import partial
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
+from jax.extend.core import get_opaque_trace_state
 from jax.typing import ArrayLike
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
+from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.util import validate_sample
 from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
 from ..compilation import jit_outermost
-from ..quadrature import with_ends
-from ..reference.coordinates import kinks
+from ..quadrature.table import Table
 from ..shapes import as_shape
-from ..table import Table
-from ..univariate import UnivariateKAN, check_bank
+from ..univariate import UnivariateKAN
 from ..whitening import uniform_masses
-from .integration import Bank, Quantity, integrate, integrate_coarsely
+from .bank import Bank, integration_interval, make_bank, seed_panels
+from .integration import integrate, integrate_coarsely
 from .stacking import aligned_first, promote, ranks_of
 from .tails_and_moments import entropy, log_tails, mean, quantile_at, variance
 from .truncated import TruncatedTilted
-
-# Between the end of a support and what is integrated, relative to the latter.
-_MARGIN = {"float32": 2.0**-22, "float64": 2.0**-44}
 
 
 class TiltedDistribution(Distribution):
@@ -44,13 +39,21 @@ class TiltedDistribution(Distribution):
     integrate at every step.
     """
 
-    arg_constraints = {}
+    # What either may be depends on the other: `check_arguments` sees to it.
+    arg_constraints = {"energy": constraints.dependent, "reference": constraints.dependent}
     pytree_data_fields = ("energy", "reference")
     pytree_aux_fields = ("_ranks",)
     energy: UnivariateKAN
     reference: Distribution
 
-    def __init__(self, energy, reference, batch_shape, *, validate_args=None):
+    def __init__(
+        self,
+        energy: UnivariateKAN,
+        reference: Distribution,
+        batch_shape: tuple[int, ...],
+        *,
+        validate_args: bool | None = None,
+    ):
         self.energy, self.reference = energy, reference
         super().__init__(batch_shape, (), validate_args=validate_args)
         self._ranks = ranks_of(self)
@@ -62,6 +65,14 @@ class TiltedDistribution(Distribution):
     @abstractmethod
     def _bank(self) -> Bank:
         """The densities, in rows of components, for `integrate`."""
+
+    def _make_bank(
+        self, breakpoints: Array | None, end_energies: tuple[Array, Array], log_weights: Array | None = None
+    ) -> Bank:
+        """The bank of the energy, of its knots and its values at both ends of the interval."""
+        seeds = seed_panels(self.energy.basis, breakpoints, self.interval, self.reference)
+        outside = ref.log_outside(self.reference, *self.interval, self.reference_tails)
+        return make_bank(self.energy, self.reference, self.batch_shape, seeds, end_energies, outside, log_weights)
 
     @abstractmethod
     def _of_components(self, values: Array) -> Array:
@@ -83,7 +94,7 @@ class TiltedDistribution(Distribution):
 
     @property
     @aligned_first
-    def support(self):
+    def support(self) -> Constraint:
         """The reference's own support."""
         return self.reference.support
 
@@ -213,8 +224,8 @@ class TiltedDistribution(Distribution):
                 log_normalizer=self._resolve("log_normalizer"),
                 tails=self.reference_tails,
             )
-        table, log_normalizer = _integrate(self, self.reference_tails, "both")
-        return self.given(table=table, log_normalizer=log_normalizer, tails=self.reference_tails)
+        table, log_normalizer = _integrate(self, self.reference_tails)
+        return self.given(table=lax.stop_gradient(table), log_normalizer=log_normalizer, tails=self.reference_tails)
 
     @aligned_first
     def held_fixed(self) -> Self:
@@ -227,32 +238,28 @@ class TiltedDistribution(Distribution):
         """Whether no parameter is being traced."""
         return all(not_jax_tracer(leaf) for leaf in jax.tree.leaves(self))
 
-    def _resolve(self, what: Quantity) -> Any:
-        """The quantity, kept where no parameter is being traced."""
+    def _resolve(self, what: Literal["table", "log_normalizer"]) -> Any:
+        """The quantity, kept with the distribution."""
         memory = self.__dict__.setdefault("_memory", {})
-        if what not in memory:
-            if not self.is_known:
-                table, log_normalizer = _integrate(self, self.reference_tails, what)
-                return table if what == "table" else log_normalizer
+        if what in memory:
+            return memory[what]
+        if self.is_known:
             with jax.ensure_compile_time_eval():
                 table, log_normalizer = _integrate_known(self)
             # What was given stays.
             memory |= {"table": table, "log_normalizer": log_normalizer} | memory
-        return memory[what]
+            return memory[what]
+        # Within one trace too, so that a program of draws and densities integrates once.
+        trace = get_opaque_trace_state()
+        if memory.get("trace") != trace:
+            table, log_normalizer = _integrate(self, self.reference_tails)
+            memory |= {"trace": trace, "traced": {"table": table, "log_normalizer": log_normalizer}}
+        return memory["traced"][what]
 
     @property
     def interval(self) -> tuple[Array, Array]:
-        """What is integrated, domain and support overlapping; ends of shapes that broadcast with `batch_shape`.
-
-        At an end of the support where the reference may be singular it begins a few floats further in: what lies beyond
-        is the reference's own, and the energy is constant there as far as floats can tell.
-        """
-        low, high = ref.support_bounds(self.reference)
-        a, b = self._domain
-        low, high = jnp.maximum(a, low).astype(a.dtype), jnp.minimum(b, high).astype(b.dtype)
-        margin = (high - low) * _MARGIN[low.dtype.name]
-        rough_low, rough_high = ref.is_rough_at_ends(self.reference)
-        return (low + margin if rough_low else low), (high - margin if rough_high else high)
+        """What is integrated, domain and support overlapping; ends of shapes that broadcast with `batch_shape`."""
+        return integration_interval(self._domain, self.reference)
 
     @property
     def _domain(self) -> tuple[Array, Array]:
@@ -280,149 +287,31 @@ promote_batch_shape.register(TiltedDistribution, promote)
 # Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.
 
 
-@partial(jax.jit, static_argnums=2)
-def _integrate(self, tails, what):
-    log_normalizer, error, table = integrate(self.given(tails=tails)._bank(), what)
-    return _shaped(self, log_normalizer, error, table)
+@jax.jit
+def _integrate(self: TiltedDistribution, tails: ref.Tails) -> tuple[Table, tuple[Array, Array]]:
+    return _shaped(self, *integrate(self.given(tails=tails)._bank()))
 
 
 @jit_outermost
-def _integrate_coarsely(self, tails):
+def _integrate_coarsely(self: TiltedDistribution, tails: ref.Tails) -> tuple[tuple[Table, tuple[Array, Array]], Array]:
     result, is_unresolved = integrate_coarsely(self.given(tails=tails)._bank())
     return _shaped(self, *result), is_unresolved
 
 
 @jit_outermost
-def _integrate_finely(self, tails):
-    return _shaped(self, *integrate(self.given(tails=tails)._bank(), "table"))
+def _integrate_finely(self: TiltedDistribution, tails: ref.Tails) -> tuple[Table, tuple[Array, Array]]:
+    return _shaped(self, *integrate(self.given(tails=tails)._bank()))
 
 
-def _integrate_known(self):
+def _integrate_known(self: TiltedDistribution) -> tuple[Table, tuple[Array, Array]]:
     """Table and log-normalisers; what single panels need is compiled only where they need it."""
     result, is_unresolved = _integrate_coarsely(self, self.reference_tails)
     return _integrate_finely(self, self.reference_tails) if is_unresolved else result
 
 
-def _shaped(self, log_normalizer, error, table):
+def _shaped(
+    self: TiltedDistribution, log_normalizer: Array, error: Array, table: Table
+) -> tuple[Table, tuple[Array, Array]]:
     """The table, of the distribution's batch shape, and log Z with its error."""
     table = jax.tree.map(lambda x: x.reshape(*self.batch_shape, *x.shape[1:]), table)
-    return table, (self._of_components(log_normalizer), self._of_components(error))
-
-
-def seed_panels(self: TiltedDistribution, breakpoints: Array | None) -> Array:
-    """Edges of the first panels on the interval, shape (N + 1,) or the interval's batch shape + (N + 1,).
-
-    Equal panels, or equal parts of the intervals between breakpoints; an edge where the reference has a kink; more and
-    more narrow panels towards an end of the support where it may be singular, or flat to every order as a log-normal is
-    at 0.
-    """
-    low, high = jnp.broadcast_arrays(*jax.lax.stop_gradient(self.interval))
-    number = self.energy.basis.num_panels * (2 if low.dtype == jnp.float64 else 1)
-    if breakpoints is None:
-        edges = jnp.linspace(low, high, number + 1, axis=-1)
-    else:
-        breakpoints = jax.lax.stop_gradient(breakpoints)
-        intervals = breakpoints.shape[-1] - 1
-        parts = -(-number // intervals)
-        fractions = jnp.arange(parts, dtype=low.dtype) / parts
-        inside = breakpoints[..., :-1, None] + jnp.diff(breakpoints)[..., None] * fractions
-        edges = jnp.concatenate([inside.reshape(*breakpoints.shape[:-1], -1), breakpoints[..., -1:]], axis=-1)
-        edges = jnp.clip(edges, low[..., None], high[..., None])
-    marks = [jax.lax.stop_gradient(jnp.asarray(x, low.dtype))[..., None] for x in kinks(self.reference)]
-    smallest, ratio = _MARGIN[low.dtype.name], 4.0 if low.dtype == jnp.float32 else 2.0
-    narrowing = ratio ** -np.arange(1, np.ceil(np.log(1 / (number * smallest)) / np.log(ratio)))
-    for rough, end, sign in zip(ref.is_rough_at_ends(self.reference), (low, high), (1, -1), strict=True):
-        if rough:
-            marks.append(end[..., None] + sign * (high - low)[..., None] / number * np.asarray(narrowing, low.dtype))
-    if marks:
-        marks = [jnp.clip(x, low[..., None], high[..., None]) for x in marks]
-        shape = lax.broadcast_shapes(edges.shape[:-1], *(x.shape[:-1] for x in marks))
-        edges = jnp.concatenate([jnp.broadcast_to(x, (*shape, x.shape[-1])) for x in (edges, *marks)], axis=-1)
-        edges = jnp.sort(edges, axis=-1)
-    return with_ends(edges, *(x[..., None] for x in self.interval))
-
-
-def make_bank(
-    self: TiltedDistribution,
-    seeds: Array,
-    end_energies: tuple[Array, Array],
-    log_weights: Array | None = None,
-) -> Bank:
-    """The densities as rows of components, from energies and weights whose last axis is that of the components.
-
-    Args:
-        self: the distribution.
-        seeds: edges of the first panels, shape (N + 1,) or a shape that broadcasts with batch_shape + (N + 1,).
-        end_energies: energies at both ends of the interval, shape batch_shape or batch_shape + (K,) each.
-        log_weights: of the components, shape that broadcasts with batch_shape + (K,); None for a single one.
-    """
-    energy, batch_shape = self.energy, self.batch_shape
-    single = log_weights is None
-    num_rows = math.prod(batch_shape)
-    bank = batch_shape if single else (*batch_shape, energy.batch_shape[-1])
-    num_components = 1 if single else bank[-1]
-
-    def rows(x: Array, ndim: int = 0) -> Array:
-        own = x.shape[x.ndim - ndim :]
-        return jnp.broadcast_to(x, (*bank, *own)).reshape(num_rows, num_components, *own)
-
-    shared_ndim = {"grid": 1, "width": 0, "domain": 1}
-    constants = {
-        name: getattr(energy, name) if jnp.ndim(getattr(energy, name)) == ndim else rows(getattr(energy, name), ndim)
-        for name, ndim in shared_ndim.items()
-    }
-    energy = dataclasses.replace(
-        energy,
-        coef=rows(energy.coef, 1),
-        base_weight=rows(energy.base_weight),
-        spline_weight=rows(energy.spline_weight),
-        **constants,
-    )
-    if seeds.ndim > 1:
-        seeds = jnp.broadcast_to(seeds, (*batch_shape, seeds.shape[-1])).reshape(num_rows, 1, seeds.shape[-1])
-    outside = ref.log_outside(self.reference, *self.interval, self.reference_tails)
-    outside = tuple(jnp.broadcast_to(x, batch_shape).reshape(num_rows, 1) for x in outside)
-    log_weights = jnp.zeros((num_rows, 1), seeds.dtype) if single else rows(log_weights)
-    return Bank(energy, self.reference, log_weights, seeds, tuple(map(rows, end_energies)), outside, batch_shape)
-
-
-def bank_shape(energy) -> tuple[int, ...]:
-    """Batch shape of an energy; TypeError where it is not a `UnivariateKAN`."""
-    if not isinstance(energy, UnivariateKAN):
-        raise TypeError(f"energy={type(energy).__name__}: expected a UnivariateKAN, made by UnivariateKAN.init(...).")
-    return energy.batch_shape
-
-
-def check_arguments(energy, reference, batch_shape: tuple[int, ...], check_values: bool) -> tuple[int, ...]:
-    """Refuse what no tilted density can be built on, and return its batch shape.
-
-    Args:
-        energy: a `UnivariateKAN`.
-        reference: should be a univariate continuous NumPyro distribution with a density.
-        batch_shape: shape of the densities that the energy describes.
-        check_values: whether to look at the numbers too, where they are known.
-
-    Raises:
-        TypeError: where the reference is no distribution.
-        ValueError: where shapes disagree, values can't be used, or domain and support do not overlap.
-    """
-    ref.check_reference(reference)
-    check_bank(energy, check_values)
-    try:
-        shape = lax.broadcast_shapes(batch_shape, reference.batch_shape)
-    except ValueError:
-        raise ValueError(
-            f"reference has batch shape {reference.batch_shape}: expected one that broadcasts with {batch_shape}, the "
-            "shape of the densities."
-        ) from None
-    low, high = ref.support_bounds(reference)
-    if check_values and all(not_jax_tracer(x) for x in (low, high, energy.domain)):
-        # By NumPy, which compiles nothing.
-        low, high, domain = (np.asarray(x) for x in (low, high, energy.domain))
-        a, b = domain[..., 0].min(), domain[..., 1].max()
-        if not np.all((low < b) & (high > a)):
-            raise ValueError(
-                f"domain=({a:g}, {b:g}) does not overlap the reference's support [{low.max()}, {high.min()}]: "
-                "move one of them."
-            )
-    return shape
+    return table, (self._of_components(log_normalizer.T), self._of_components(error.T))

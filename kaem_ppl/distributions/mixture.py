@@ -12,8 +12,10 @@ from numpyro.distributions.batch_util import vmap_over
 from numpyro.util import not_jax_tracer
 
 from ..univariate import UnivariateKAN
-from .base import TiltedDistribution, bank_shape, check_arguments, make_bank, seed_panels
+from .bank import Bank
+from .base import TiltedDistribution
 from .stacking import aligned_first
+from .validation import bank_shape, check_arguments
 
 
 class KANTiltedMixture(TiltedDistribution):
@@ -33,7 +35,7 @@ class KANTiltedMixture(TiltedDistribution):
         ValueError: as for `KANTilted`, and where the logits do not have one finite entry per component.
     """
 
-    arg_constraints = {"logits": constraints.real_vector}
+    arg_constraints = TiltedDistribution.arg_constraints | {"logits": constraints.real_vector}
     pytree_data_fields = ("logits",)
     reparametrized_params = ["logits"]
 
@@ -79,26 +81,26 @@ class KANTiltedMixture(TiltedDistribution):
         return self._resolve("log_normalizer")[1]
 
     @aligned_first
-    def log_ratio(self, value):
+    def log_ratio(self, value: Array) -> Array:
         return jax.nn.logsumexp(self._log_weights(self.log_normalizer) + self.energy.components(value), axis=-1)
 
-    def _log_weights(self, log_normalizer):
+    def _log_weights(self, log_normalizer: Array) -> Array:
         """log w_k - log Z_k, shape batch_shape + (K,)."""
         return jax.nn.log_softmax(self.logits, axis=-1) - log_normalizer
 
     @property
-    def _domain(self):
+    def _domain(self) -> tuple[Array, Array]:
         a, b = self.energy.domain[..., 0], self.energy.domain[..., 1]
         return (jnp.min(a, axis=-1), jnp.max(b, axis=-1)) if a.ndim else (a, b)
 
-    def _bank(self):
+    def _bank(self) -> Bank:
         # Knots of each component's own would be too many for one table.
         grid = self.energy.grid
-        seeds = seed_panels(self, self.energy.basis.breakpoints(grid) if grid.ndim == 1 else None)
-        end_energies = tuple(self.energy.components(jnp.broadcast_to(x, self.batch_shape)) for x in self.interval)
-        return make_bank(self, seeds, end_energies, jax.nn.log_softmax(self.logits, axis=-1))
+        breakpoints = self.energy.basis.breakpoints(grid) if grid.ndim == 1 else None
+        left, right = (self.energy.components(jnp.broadcast_to(x, self.batch_shape)) for x in self.interval)
+        return self._make_bank(breakpoints, (left, right), jax.nn.log_softmax(self.logits, axis=-1))
 
-    def _of_components(self, values):
+    def _of_components(self, values: Array) -> Array:
         return values.reshape(*self.batch_shape, self.energy.batch_shape[-1])
 
 

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import ArrayLike
 from numpyro.distributions import Distribution
+from numpyro.distributions.constraints import Constraint
 
 from .. import reference as ref
-from ..table import Table
+from ..quadrature.table import Table
 from ..whitening import uniform_masses
 from .base import TiltedDistribution
 
@@ -59,14 +61,15 @@ class TabulatedPrior(Distribution):
         super().__init__(prior.batch_shape, (), validate_args=False)
 
     @property
-    def support(self):
+    def support(self) -> Constraint:
         return self.prior.support
 
     @property
-    def has_rsample(self):
+    def has_rsample(self) -> bool:
         return True
 
-    def log_prob(self, value):
+    def log_prob(self, value: ArrayLike) -> Array:
+        value = jnp.asarray(value)
         low, high = ref.support_bounds(self.prior.reference)
         inside = (value >= low) & (value <= high)
         middle = self.low + 0.5 * self.cell * self.cubics.shape[-2]
@@ -87,7 +90,7 @@ class TabulatedPrior(Distribution):
         t = place - index
         return c[..., 0] + t * (c[..., 1] + t * (c[..., 2] + t * c[..., 3]))
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         dtype = self.cubics.dtype
         return self.quantile(*uniform_masses(key, self.shape(sample_shape), dtype))
 
@@ -154,7 +157,9 @@ def interpolate(prior: TiltedDistribution, num_cells: int) -> tuple[Array, Array
 
 
 @partial(jax.jit, static_argnums=1)
-def _fit_cubics(parts, num_cells):
+def _fit_cubics(
+    parts: list[tuple[Array, Array, Array, Array]], num_cells: int
+) -> tuple[Array, Array, Array, Array, Array]:
     values, slopes = (jnp.concatenate(x, axis=-1)[..., : 2 * num_cells + 1] for x in list(zip(*parts, strict=True))[:2])
     _, _, low, width = parts[0]
     cell = width / num_cells
@@ -167,7 +172,9 @@ def _fit_cubics(parts, num_cells):
 
 
 @jax.jit
-def _evaluate(prior, log_normalizer, fractions):
+def _evaluate(
+    prior: TiltedDistribution, log_normalizer: tuple[Array, Array], fractions: Array
+) -> tuple[Array, Array, Array, Array]:
     prior = prior.given(log_normalizer=log_normalizer)
     low, high = (jnp.broadcast_to(x, prior.batch_shape) for x in prior.interval)
     fractions = fractions.astype(low.dtype).reshape(-1, *(1 for _ in prior.batch_shape))

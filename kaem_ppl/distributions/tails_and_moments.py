@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 
 from .. import reference as ref
 from ..quadrature import FROM_LEGENDRE, KRONROD, contract, panel_nodes, safe_log
-from ..table import Table, quantile, tails
+from ..quadrature.table import Table, quantile, tails
 
 if TYPE_CHECKING:
     from .base import TiltedDistribution
@@ -106,8 +106,8 @@ def _where_finite(value: Array) -> Array:
 def expectation(self: TiltedDistribution, table: Table, outer: ref.Tails, function: Callable[[Array], Array]) -> Array:
     """E[function(z)]: Kronrod sums on the table's panels, and the reference's tails through its quantiles."""
     low, high = self.interval
-    nodes = jnp.clip(jnp.moveaxis(panel_nodes(table.edges), (-2, -1), (0, 1)), low, high)
-    values = jnp.moveaxis(function(nodes), (0, 1), (-2, -1))
+    nodes = jnp.clip(panel_nodes(jnp.moveaxis(table.edges, -1, 0)), low, high)
+    values = jnp.moveaxis(function(nodes), (0, 1), (-1, -2))
     weights = contract("...nd,jd->...nj", table.density, jnp.asarray(FROM_LEGENDRE * KRONROD[:, None], values.dtype))
     # Each panel's mass from whichever running sum is the more accurate.
     from_low = table.lower[..., :-1] < table.upper[..., 1:]

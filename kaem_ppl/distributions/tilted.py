@@ -8,8 +8,10 @@ from numpyro.distributions import Distribution
 from numpyro.distributions.batch_util import vmap_over
 
 from ..univariate import UnivariateKAN
-from .base import TiltedDistribution, bank_shape, check_arguments, make_bank, seed_panels
+from .bank import Bank
+from .base import TiltedDistribution
 from .stacking import aligned_first
+from .validation import bank_shape, check_arguments
 
 
 class KANTilted(TiltedDistribution):
@@ -63,15 +65,14 @@ class KANTilted(TiltedDistribution):
         return self._resolve("log_normalizer")[1]
 
     @aligned_first
-    def log_ratio(self, value):
+    def log_ratio(self, value: Array) -> Array:
         return self.energy(value) - self.log_normalizer
 
-    def _bank(self):
-        seeds = seed_panels(self, self.energy.basis.breakpoints(self.energy.grid))
-        end_energies = tuple(jnp.broadcast_to(self.energy(x), self.batch_shape) for x in self.interval)
-        return make_bank(self, seeds, end_energies)
+    def _bank(self) -> Bank:
+        left, right = (jnp.broadcast_to(self.energy(x), self.batch_shape) for x in self.interval)
+        return self._make_bank(self.energy.basis.breakpoints(self.energy.grid), (left, right))
 
-    def _of_components(self, values):
+    def _of_components(self, values: Array) -> Array:
         return values.reshape(self.batch_shape)
 
 

@@ -162,11 +162,12 @@ class TruncatedTilted(Distribution):
         low, high = base.interval
         inner_low, inner_high = (jnp.clip(x, self.low, self.high) for x in (low, high))
         edges = jnp.clip(base.table.edges, inner_low[..., None], inner_high[..., None])
-        nodes = jnp.moveaxis(panel_nodes(edges), (-2, -1), (0, 1))
+        edges = jnp.moveaxis(edges, -1, 0)
+        nodes = panel_nodes(edges)
         density = jnp.exp(self.log_prob(nodes))
         values = jnp.where(density > 0, density * function(nodes), 0.0)
-        half = 0.5 * jnp.moveaxis(jnp.diff(edges), -1, 0)[:, None]
-        kronrod = jnp.asarray(KRONROD, dtype).reshape(1, -1, *((1,) * len(self.batch_shape)))
+        half = 0.5 * jnp.diff(edges, axis=0)
+        kronrod = jnp.asarray(KRONROD, dtype).reshape(-1, 1, *((1,) * len(self.batch_shape)))
         inner = jnp.sum(half * kronrod * values, axis=(0, 1))
 
         depth = 32.0 if dtype == jnp.float64 else 16.0

@@ -11,11 +11,10 @@ from .rule import TO_LEGENDRE as TO_LEGENDRE
 from .rule import Panels as Panels
 from .rule import contract as contract
 from .rule import evaluate as evaluate
-from .rule import evaluate_few as evaluate_few
 from .rule import log_total as log_total
-from .rule import pad_end as pad_end
 from .rule import panel_nodes as panel_nodes
 from .rule import rounding as rounding
 from .rule import safe_log as safe_log
 from .rule import truncation as truncation
 from .rule import with_ends as with_ends
+from .table import Table as Table

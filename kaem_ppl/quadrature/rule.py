@@ -1,8 +1,5 @@
 """The composite Gauss-Kronrod rule: a density at the nodes of its panels, sums of it, and an error estimate."""
 
-import functools
-import itertools
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -42,14 +39,14 @@ contract = partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 class Panels(NamedTuple):
-    """What quadrature needs of a density, known up to a factor, on its panels.
+    """What quadrature needs of densities, known up to a factor, on their panels. Panels come first, densities last.
 
     Attributes:
-        edges: shape (N + 1,) or batch_shape + (N + 1,), increasing; a panel may have no width.
-        peak: log-density at the panel's highest node, shape batch_shape + (N,); -inf for a panel of no width.
+        edges: shape (N + 1, ...), increasing, the rest broadcasting with batch_shape; a panel may have no width.
+        peak: log-density at the panel's highest node, shape (N,) + batch_shape; -inf for a panel of no width.
         sums: of the density over its peak: Kronrod sum, Kronrod less Gauss sum, last four Legendre coefficients, shape
-            batch_shape + (6, N).
-        step: largest change of the log-density between nearby nodes, shape batch_shape + (N,).
+            (6, N) + batch_shape.
+        step: largest change of the log-density between nearby nodes, shape (N,) + batch_shape.
     """
 
     edges: Array
@@ -57,139 +54,95 @@ class Panels(NamedTuple):
     sums: Array
     step: Array
 
-    def mass(self, log_scale: Array) -> Array:
-        """Each panel's integral over exp(log_scale), which broadcasts with it, shape batch_shape + (N,)."""
-        return 0.5 * jnp.diff(self.edges) * self.sums[..., 0, :] * jnp.exp(self.peak - log_scale)
+    @property
+    def half_width(self) -> Array:
+        """Half the width of each panel, shape (N, ...)."""
+        return 0.5 * jnp.diff(self.edges, axis=0)
 
-    def log_mass(self) -> Array:
-        """Logarithm of each panel's integral, shape batch_shape + (N,)."""
-        return self.peak + safe_log(0.5 * jnp.diff(self.edges) * self.sums[..., 0, :])
+    def mass(self, log_scale: Array) -> Array:
+        """Each panel's integral over exp(log_scale), which broadcasts with it, shape (N,) + batch_shape."""
+        return self.half_width * self.sums[0] * jnp.exp(self.peak - log_scale)
 
 
 def panel_nodes(edges: Array) -> Array:
-    """Kronrod nodes of every panel, shape (..., N, 15)."""
-    half = 0.5 * jnp.diff(edges)[..., None]
-    return (edges[..., :-1, None] + half) + half * jnp.asarray(NODES, edges.dtype)
+    """Kronrod nodes of every panel, shape (15, N, ...) for edges of shape (N + 1, ...)."""
+    half = 0.5 * jnp.diff(edges, axis=0)
+    return (edges[:-1] + half) + half * _column(NODES, half)
 
 
 def evaluate(log_density: Callable[[Array], Array], edges: Array) -> tuple[Panels, Array, Array]:
-    """A density at all nodes of its panels at once.
+    """Densities at all nodes of their panels at once.
 
     Args:
-        log_density: maps points of shape (..., M) to values of shape batch_shape + (M,).
-        edges: shape (N + 1,), or (..., N + 1) with a leading part that broadcasts with batch_shape.
+        log_density: maps points of shape (15, N, ...) to values of shape (15, N) + batch_shape.
+        edges: shape (N + 1, ...), the rest broadcasting with batch_shape.
 
     Returns:
         The panels; the density over its peak at the nodes, in [0, 1], and the log-density there, shape
-        batch_shape + (15, N) each.
+        (15, N) + batch_shape each.
     """
-    used, nodes = _usable_nodes(edges)
-    if edges.ndim == 1:
-        values = log_density(nodes.T.reshape(-1))
-        values = values.reshape(*values.shape[:-1], *nodes.T.shape)
-    else:
-        values = jax.lax.map(lambda points: _in_pieces(log_density, points), jnp.moveaxis(nodes, -1, 0))
-        values = jnp.moveaxis(values, 0, -2)
-    # Without barriers XLA's CPU compiler evaluates values, exponentials and sums anew for each of their uses. Sums are
-    # written out node by node, for it does not vectorise a reduction over so short an axis.
-    values = jax.lax.optimization_barrier(values)
-    peak = jax.lax.stop_gradient(functools.reduce(jnp.maximum, _nodes_of(values)))
-    shape = jax.lax.optimization_barrier(jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :]))
-    every_other = itertools.pairwise(_nodes_of(jax.lax.stop_gradient(values))[::2])
-    step = functools.reduce(jnp.maximum, [jnp.abs(after - before) for before, after in every_other])
-    summary = jax.lax.optimization_barrier((jnp.where(used, peak, -jnp.inf), sums_of_nodes(shape), step))
-    return Panels(edges, *summary), shape, values
+    used = jnp.diff(edges, axis=0) > 0
+    # Nodes of panels without a width lie in the middle of the whole, where the density is finite.
+    values = log_density(jnp.where(used, panel_nodes(edges), 0.5 * (edges[:1] + edges[-1:])))
+    fixed = jax.lax.stop_gradient(values)
+    peak = jnp.max(fixed, axis=0)
+    # XLA's CPU compiler would evaluate the exponentials anew for each of their uses.
+    shape = jax.lax.optimization_barrier(jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)))
+    step = jnp.max(jnp.abs(jnp.diff(fixed[::2], axis=0)), axis=0)
+    return Panels(edges, jnp.where(used, peak, -jnp.inf), sums_of_nodes(shape), step), shape, values
 
 
 def sums_of_nodes(shape: Array) -> Array:
-    """`Panels.sums` of a density over its peak at the nodes, (..., 15, N) to (..., 6, N)."""
-    columns = [sum(float(w) * x for w, x in zip(column, _nodes_of(shape), strict=True) if w) for column in SUMS.T]
-    return jnp.stack(columns, axis=-2)
+    """`Panels.sums` of a density over its peak at the nodes, (15, ...) to (6, ...)."""
+    return multiply_nodes(SUMS.T, shape)
 
 
-def kronrod_sum(shape: Array) -> Array:
-    """The Kronrod sum of values at the nodes, (..., 15, N) to (..., N)."""
-    return sum(float(w) * x for w, x in zip(KRONROD, _nodes_of(shape), strict=True))
+def multiply_nodes(matrix: np.ndarray, values: Array) -> Array:
+    """A matrix (M, 15) times values at the nodes, (15, ...) to (M, ...), as one product."""
+    flat = values.reshape(len(values), -1)
+    product = contract("mj,jx->mx", jnp.asarray(matrix, values.dtype), flat)
+    return product.reshape(len(matrix), *values.shape[1:])
 
 
-def _nodes_of(values: Array) -> list[Array]:
-    return [values[..., j, :] for j in range(len(NODES))]
-
-
-def evaluate_few(log_density: Callable[[Array], Array], edges: Array) -> tuple[Panels, Array]:
-    """A few densities on panels of their own: as `evaluate`, in less time to compile and more to run.
-
-    Args:
-        log_density: maps points of shape (B, M) to values of that shape.
-        edges: shape (B, N + 1).
-
-    Returns:
-        The panels; and the density over its peak at the nodes, shape (B, 15, N), in [0, 1].
-    """
-    used, nodes = _usable_nodes(edges)
-    values = jnp.swapaxes(log_density(nodes.reshape(len(nodes), -1)).reshape(nodes.shape), -1, -2)
-    fixed = jax.lax.stop_gradient(values)
-    peak = jnp.max(fixed, axis=-2)
-    shape = jnp.exp(values - jnp.where(jnp.isfinite(peak), peak, 0.0)[..., None, :])
-    step = jnp.max(jnp.abs(jnp.diff(fixed[..., ::2, :], axis=-2)), axis=-2)
-    sums = contract("...jn,jc->...cn", shape, jnp.asarray(SUMS, shape.dtype))
-    return Panels(edges, jnp.where(used, peak, -jnp.inf), sums, step), shape
-
-
-def _in_pieces(log_density, points):
-    """log_density(points), a few points of each function at a time: features of every function's own points are many."""
-    *batch_shape, number = points.shape
-    fits = [n for n in range(1, number + 1) if number % n == 0 and n * math.prod(batch_shape) <= 2**15]
-    size = max(fits, default=1)
-    if size == number:
-        return log_density(points)
-    pieces = jnp.moveaxis(points.reshape(*batch_shape, number // size, size), -2, 0)
-    values = jnp.moveaxis(jax.lax.map(jax.checkpoint(log_density), pieces), 0, -2)
-    return values.reshape(*values.shape[:-2], number)
-
-
-def _usable_nodes(edges):
-    """Which panels have a width, and nodes; those of the others in the middle of the whole, where the density is finite."""
-    used = jnp.diff(edges) > 0
-    middle = 0.5 * (edges[..., :1] + edges[..., -1:])
-    return used, jnp.where(used[..., None], panel_nodes(edges), middle[..., None])
+def _column(numbers: np.ndarray, like: Array) -> Array:
+    """Numbers along a new first axis, in front of those of another array."""
+    return jnp.asarray(numbers, like.dtype).reshape(-1, *(1,) * like.ndim)
 
 
 def log_total(panels: Panels, log_tails: Array) -> Array:
     """Logarithm of the whole mass, shape batch_shape."""
-    highest = jnp.max(panels.peak, axis=-1, keepdims=True)
+    highest = jnp.max(panels.peak, axis=0)
     highest = jnp.where(jnp.isfinite(highest), highest, 0.0)
-    inside = highest[..., 0] + safe_log(jnp.sum(panels.mass(highest), axis=-1))
-    return jnp.logaddexp(inside, log_tails)
+    return jnp.logaddexp(highest + safe_log(jnp.sum(panels.mass(highest), axis=0)), log_tails)
 
 
 def decay(sums: Array) -> tuple[Array, Array]:
-    """The last two Legendre coefficients of a density, and what they say of those to come, over its peak, (..., N) each.
+    """The last two Legendre coefficients of a density, and what they say of those to come, over its peak, (...) each.
 
     The next two are taken to be smaller in the proportion in which the last two are smaller than those before, sixteen
     times at most; not where rounding makes them alike.
 
     Args:
-        sums: as in `Panels`.
+        sums: as in `Panels`, shape (6, ...).
     """
-    before, last = (jnp.abs(sums[..., i, :]) + jnp.abs(sums[..., i + 1, :]) for i in (2, 4))
+    before, last = (jnp.abs(sums[i]) + jnp.abs(sums[i + 1]) for i in (2, 4))
     return last, last * jnp.clip(last / jnp.where(before > 0, before, 1.0), 1 / 16, 1.0)
 
 
 def relative_truncation(sums: Array) -> Array:
-    """Error estimate of a panel's integral, relative to it, (..., 6, N) to (..., N).
+    """Error estimate of a panel's integral, relative to it, (6, ...) to (...).
 
     QUADPACK's, min(1, (200 |K - G| / K)^1.5) by the embedded Gauss rule (after Piessens et al. 1983, sec. 2.2.4.1), or
     the Legendre coefficients beyond the last if these are less: Kronrod's sum errs by later ones only.
     """
-    mass = jnp.where(sums[..., 0, :] > 0, sums[..., 0, :], 1.0)
-    ratio = 200 * jnp.abs(sums[..., 1, :]) / mass
+    mass = jnp.where(sums[0] > 0, sums[0], 1.0)
+    ratio = 200 * jnp.abs(sums[1]) / mass
     by_gauss = jnp.minimum(1.0, ratio * jnp.sqrt(ratio))
     return jnp.minimum(by_gauss, decay(sums)[1] / mass)
 
 
 def truncation(panels: Panels, log_total: Array) -> Array:
-    """Error estimate of each panel's integral relative to the whole mass, shape batch_shape + (N,).
+    """Error estimate of each panel's integral relative to the whole mass, shape (N,) + batch_shape.
 
     Args:
         panels: the density at its nodes.
@@ -208,8 +161,8 @@ def rounding(panels: Panels, log_total: Array, term_size: Array) -> Array:
         log_total: logarithm of the whole mass, shape batch_shape.
         term_size: sum of the sizes of the log-density's terms, of a shape that broadcasts with batch_shape.
     """
-    matters = panels.peak + safe_log(jnp.diff(panels.edges)) > log_total[..., None] - 20
-    largest = jnp.max(jnp.where(matters, jnp.abs(panels.peak), 0.0), axis=-1)
+    matters = panels.peak + safe_log(2 * panels.half_width) > log_total - 20
+    largest = jnp.max(jnp.where(matters, jnp.abs(panels.peak), 0.0), axis=0)
     return jnp.finfo(largest.dtype).eps * (4 * jnp.maximum(largest, 1.0) + term_size)
 
 
@@ -217,11 +170,6 @@ def with_ends(edges: Array, low: Array, high: Array) -> Array:
     """The edges between low and high, those at an end being that end itself: panels without a width may stand there."""
     is_low, is_high = (jax.lax.stop_gradient(x) for x in (edges <= low, edges >= high))
     return jnp.where(is_low, low, jnp.where(is_high, high, edges))
-
-
-def pad_end(x: Array, number: int) -> Array:
-    """Repeat the last entry along the last axis `number` times more."""
-    return jnp.concatenate([x, jnp.repeat(x[..., -1:], number, axis=-1)], axis=-1)
 
 
 def safe_log(x: Array) -> Array:

@@ -118,7 +118,7 @@ class MixtureTails:
             below, above = self.log_masses(x)
             return jnp.where(from_below, below - log_below, log_above - above)
 
-        def step(state):
+        def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
             x, low, high, best, least, _, rounds = state
             error, slope = jax.jvp(excess, (x,), (jnp.ones_like(x),))
             low, high = jnp.where(error < 0, x, low), jnp.where(error < 0, high, x)

@@ -1,7 +1,8 @@
 """Tails of any density by quadrature: log masses at edges of panels, a polynomial inside each, straight lines beyond."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +160,9 @@ class TabulatedTails:
         t = jnp.where(before, self.edges[0] + (log_below - self.log_lower[0]) / slopes[0], t)
         return jnp.where(after, self.edges[-1] - (log_above - self.log_upper[-1]) / slopes[1], t)
 
-    def _search(self, passed, edges: Array, shape: tuple[int, ...]) -> Array:
+    def _search(
+        self, passed: Callable[[Callable[[Array], Array]], Array], edges: Array, shape: tuple[int, ...]
+    ) -> Array:
         """The panel of each point: how many inner edges it has passed, by bisection."""
         inner = lax.stop_gradient(edges[1:-1])
         number = len(inner)
@@ -173,7 +176,7 @@ class TabulatedTails:
         zeros = jnp.zeros(shape, jnp.int32)
         return lax.fori_loop(0, int(np.ceil(np.log2(number + 1))) + 1, halve, (zeros, zeros + number))[0]
 
-    def _taker(self, index: Array, shape: tuple[int, ...]):
+    def _taker(self, index: Array, shape: tuple[int, ...]) -> Callable[[Array], Array]:
         """Reads arrays of shape (N, ..., K) at each point's own entry of the batch and index, to shape + (K,)."""
         batch_shape = self.slopes.shape[1:]
         number = int(np.prod(batch_shape, dtype=int))
@@ -207,7 +210,7 @@ def _polynomial(rows: Array, s: Array) -> tuple[Array, Array]:
     return _clenshaw([rows[..., n] for n in range(DEGREE + 1)], s)
 
 
-def _clenshaw(rows, s: Array) -> tuple[Array, Array]:
+def _clenshaw(rows: Array | list[Array], s: Array) -> tuple[Array, Array]:
     b1 = b2 = d1 = d2 = jnp.zeros_like(s)
     for n in range(DEGREE, 0, -1):
         b1, b2, d1, d2 = rows[n] + 2 * s * b1 - b2, b1, 2 * b1 + 2 * s * d1 - d2, d1
@@ -219,7 +222,7 @@ def _solve(rows: Array, share: Array) -> Array:
     rows = lax.optimization_barrier(rows)
     eps = jnp.finfo(share.dtype).eps
 
-    def step(state):
+    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         s, low, high, best, least, _, rounds = state
         value, slope = _clenshaw(rows, s)
         error = (1 + s) * value - share

@@ -188,3 +188,20 @@ def test_gradients_of_a_mixture(key, x64):
         found, exact = np.array(found), np.array([exact[index] for index in indices])
         assert np.max(np.abs(found)) > 1e-6
         np.testing.assert_allclose(exact, found, rtol=1e-5, atol=1e-8 * max(1, np.max(np.abs(found))), err_msg=name)
+
+
+@pytest.mark.parametrize("size", [1.0, 100.0, pytest.param(1e4, marks=pytest.mark.slow)])
+def test_second_derivatives_of_log_normalizer(size, x64):
+    # Oracle: central differences of the gradient, on undivided panels, panels in four parts and a function's own.
+    energy = members.bank("RBF", (size, 1.0))
+
+    def log_normalizer(coef):
+        return jnp.sum(kp.KANTilted(dataclasses.replace(energy, coef=coef), dist.Normal(0.0, 1.0)).log_normalizer)
+
+    gradient = jax.jit(jax.grad(log_normalizer))
+    direction = jnp.cos(jnp.arange(energy.coef.size)).reshape(energy.coef.shape)
+    _, found = jax.jit(lambda x: jax.jvp(jax.grad(log_normalizer), (x,), (direction,)))(energy.coef)
+    h = 1e-5
+    expected = (gradient(energy.coef + h * direction) - gradient(energy.coef - h * direction)) / (2 * h)
+    assert np.max(np.abs(expected)) > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.max(np.abs(expected)))

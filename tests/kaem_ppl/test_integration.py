@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import kaem_ppl as kp
-from kaem_ppl.distributions import integration
+from kaem_ppl.distributions import integration, stages
 
 from . import oracle
 from .members import bank, oracle_of
@@ -39,11 +39,9 @@ def _mixture(setting, size, batch_shape=(20, 10)):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_few_functions_need_more_than_the_shared_panels(setting):
     # Law: as drawn no panel is divided, in float32, and at thirty times that no function needs panels of its own.
-    stages = jax.jit(lambda bank: (c := integration.evaluate_seeds(bank), integration.fine_normalizers(bank, c)))
-    coarse, _ = stages(_mixture(setting, 1.0)._bank())
-    assert not np.any(coarse.summary.marked)
-    _, normalizers = stages(_mixture(setting, 30.0)._bank())
-    assert not np.any(normalizers.own)
+    integrate = jax.jit(lambda bank: stages.fine_integrals(bank, stages.evaluate_seeds(bank)))
+    assert not np.any(integrate(_mixture(setting, 1.0)._bank()).marked)
+    assert not np.any(integrate(_mixture(setting, 30.0)._bank()).own)
 
 
 @pytest.mark.parametrize("size", [100.0, 1e4])
@@ -64,10 +62,10 @@ def test_a_hard_function_changes_nothing_for_the_others(size):
 def test_rows_some_at_a_time(monkeypatch):
     # Law: a bank integrated a few rows at a time gives what it gives at once.
     prior = _mixture("RBF", 10.0)
-    whole = integration.integrate(prior._bank(), "table")
+    whole = integration.integrate(prior._bank())
     monkeypatch.setattr(integration, "_POINTS_AT_ONCE", 4_000)
     for some, at_once in zip(
-        jax.tree.leaves(integration.integrate(prior._bank(), "table")), jax.tree.leaves(whole), strict=True
+        jax.tree.leaves(integration.integrate(prior._bank())), jax.tree.leaves(whole), strict=True
     ):
         np.testing.assert_allclose(some, at_once, rtol=1e-5, atol=1e-5)
 

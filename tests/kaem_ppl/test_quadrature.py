@@ -39,8 +39,10 @@ def _is_resolved(panels):
 
 
 def _refine(log_density, seeds, num_panels):
-    none = jnp.array([-jnp.inf])
-    return quadrature.refine(log_density, seeds[None], none, jnp.zeros(1), num_panels)[0]
+    none = jnp.full((1, 1), -jnp.inf)
+    edges = seeds[:, None, None]
+    evaluate = lambda edges: quadrature.evaluate(log_density, edges)[:2]  # noqa: E731
+    return quadrature.refine(evaluate, edges, none, jnp.zeros((1, 1)), num_panels)[0].edges[:, 0, 0]
 
 
 def _normal(loc, scale):
@@ -91,9 +93,6 @@ def test_refined_panels_resolve_a_spike(scale, x64):
     fine = _panels(log_density, edges)
     assert _error(fine) < 1e-9
     assert abs(float(quadrature.log_total(fine, tails)) - exact) < 1e-9
-    # A few functions' own panels give the same.
-    few = quadrature.log_total(quadrature.evaluate_few(log_density, edges[None])[0], tails[None])
-    assert abs(float(few[0]) - exact) < 1e-9
 
 
 @pytest.mark.slow
@@ -127,10 +126,11 @@ def test_parts_of_a_panel_resolve_what_the_panel_does_not():
 def test_marked_panels_are_found_in_order():
     # Oracle: NumPy's nonzero.
     marked = np.random.default_rng(0).random((7, 5)) < 0.4
-    counted = division.Marked.of(jnp.asarray(marked))
-    found = [counted.batch(jnp.int32(start), 4) for start in range(0, 35, 4)]
-    functions, panels, exists = (np.concatenate(x) for x in zip(*found, strict=True))
-    np.testing.assert_array_equal(np.stack([functions[exists], panels[exists]]), np.nonzero(marked))
+    found = division.Marked.of(jnp.asarray(marked), 4)
+    expected = np.flatnonzero(marked)
+    assert found.number == len(expected)
+    np.testing.assert_array_equal(found.places.reshape(-1)[: len(expected)], expected)
+    assert np.all(found.places.reshape(-1)[len(expected) :] == marked.size)
 
 
 def test_empty_panels_hold_nothing():

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from .quadrature.rule import DEGREE, TO_LEGENDRE, contract, kronrod_sum, pad_end, safe_log
+from ..compilation import running_max, running_sum
+from .rule import DEGREE, TO_LEGENDRE, multiply_nodes, safe_log
 
 
 class Table(NamedTuple):
@@ -33,42 +34,47 @@ class Table(NamedTuple):
 
 
 def tabulate(
-    edges: Array, level: Array, density: Array, factors: tuple[Array, Array], outside: tuple[Array, Array], size: int
+    edges: Array, level: Array, density: Array, factors: tuple[Array, Array], outside: tuple[Array, Array]
 ) -> Table:
-    """Normalise a density on its panels, with its two tails, and pad the table to `size` panels.
+    """Normalise densities on their panels, with their two tails.
 
     Args:
-        edges: of the panels, shape batch_shape + (N + 1,).
-        level: logarithm that the density is relative to on each panel, shape batch_shape + (N,).
-        density: at the nodes, shape batch_shape + (15, N).
-        factors: logarithms of the density over the reference's, left and right of the panels, shape batch_shape each.
-        outside: logarithms of the reference's masses there, of shapes that broadcast with batch_shape.
-        size: number of panels in the table, at least N.
+        edges: of the panels, shape (N + 1, Q).
+        level: logarithm that the density is relative to on each panel, shape (N, Q).
+        density: at the nodes, shape (15, N, Q).
+        factors: logarithms of the density over the reference's, left and right of the panels, shape (Q,) each.
+        outside: logarithms of the reference's masses there, shape (Q,) each.
+
+    Returns:
+        The table, of batch shape (Q,).
     """
-    batch_shape = level.shape[:-1]
-    log_mass = level + safe_log(0.5 * jnp.diff(edges) * kronrod_sum(density))
-    left, right = (jnp.broadcast_to(f + o, batch_shape)[..., None] for f, o in zip(factors, outside, strict=True))
-    parts = jnp.concatenate([left, log_mass, right], axis=-1)
-    log_normalizer = jax.nn.logsumexp(parts, axis=-1)
-    masses = jnp.exp(parts - log_normalizer[..., None])
-    lower = _rising(jnp.cumsum(masses[..., :-1], axis=-1))
-    upper = jnp.flip(_rising(jnp.cumsum(jnp.flip(masses[..., 1:], axis=-1), axis=-1)), axis=-1)
-
-    coefficients = contract("...jn,dj->...nd", density, jnp.asarray(TO_LEGENDRE, density.dtype))
-    # The constant term times the panel's length, 2, is the mass. An empty panel is never inverted: any density does.
-    mass = 2 * coefficients[..., :1]
+    coefficients = multiply_nodes(TO_LEGENDRE, density)
+    # The constant term times the panel's length, 2, is the mass.
+    log_mass = level + safe_log(jnp.diff(edges, axis=0) * coefficients[0])
+    left, right = (f + o for f, o in zip(factors, outside, strict=True))
+    parts = jnp.concatenate([left[None], log_mass, right[None]])
+    log_normalizer = jax.nn.logsumexp(parts, axis=0)
+    masses = jnp.exp(parts - log_normalizer)
+    # From below and from above at once.
+    sums = _rising(running_sum(jnp.stack([masses[:-1], masses[:0:-1]], axis=1)))
+    # An empty panel is never inverted: any density does.
+    mass = 2 * coefficients[0]
     coefficients = coefficients / jnp.where(mass > 0, mass, 1.0)
+    left_factor, right_factor = (factor - log_normalizer for factor in factors)
+    return Table(
+        edges.T,
+        sums[:, 0].T,
+        sums[::-1, 1].T,
+        jnp.moveaxis(coefficients, -1, 0).swapaxes(-1, -2),
+        left_factor,
+        right_factor,
+    )
 
-    spare = size - log_mass.shape[-1]
-    padding = [(0, 0)] * len(batch_shape) + [(0, spare), (0, 0)]
-    factors = (jnp.broadcast_to(f - log_normalizer, batch_shape) for f in factors)
-    return Table(*(pad_end(x, spare) for x in (edges, lower, upper)), jnp.pad(coefficients, padding), *factors)
 
-
-def _rising(sums):
+def _rising(sums: Array) -> Array:
     """A parallel running sum is not monotone to the last digit: make it so, and leave its derivative alone."""
     values = jax.lax.stop_gradient(sums)
-    return sums + (jax.lax.cummax(values, axis=sums.ndim - 1) - values)
+    return sums + (running_max(values) - values)
 
 
 @jax.custom_jvp
@@ -89,7 +95,9 @@ def tails(table: Table, z: Array) -> tuple[Array, Array]:
 
 
 @tails.defjvp
-def _tails_jvp(primals, tangents):
+def _tails_jvp(
+    primals: tuple[Table, Array], tangents: tuple[Table, Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     table, z = primals
     d_table, dz = tangents
     below, above, density, d_below, d_above = _differentiate(table, d_table, z)
@@ -114,7 +122,7 @@ def quantile(table: Table, lower: Array, upper: Array) -> Array:
 
 
 @quantile.defjvp
-def _quantile_jvp(primals, tangents):
+def _quantile_jvp(primals: tuple[Table, Array, Array], tangents: tuple[Table, Array, Array]) -> tuple[Array, Array]:
     table, _, _ = primals
     d_table, d_lower, d_upper = tangents
     z = quantile(*primals)
@@ -123,7 +131,7 @@ def _quantile_jvp(primals, tangents):
     return z, residual / jnp.maximum(density, jnp.finfo(z.dtype).tiny)
 
 
-def _differentiate(table, d_table, z):
+def _differentiate(table: Table, d_table: Table, z: Array) -> tuple[Array, Array, Array, Array, Array]:
     """Masses below and above fixed points, the density there, and what a change of the table makes of the masses.
 
     Written out, for differentiating through the recurrence of the polynomials compiles for minutes.
@@ -142,17 +150,17 @@ def _differentiate(table, d_table, z):
     return lower + mass * part, upper + mass * (1 - part), 2 * mass * value / width, d_below, d_above
 
 
-def _panel_of_point(table, z):
+def _panel_of_point(table: Table, z: Array) -> Array:
     return jax.lax.stop_gradient(_count(table.edges[..., 1:-1], z))
 
 
-def _local(left, right, z):
+def _local(left: Array, right: Array, z: Array) -> Array:
     """Points in their panels' coordinate on [-1, 1]."""
     width = jnp.where(right > left, right - left, 1.0)
     return jnp.clip(2 * (z - left) / width - 1, -1, 1)
 
 
-def _solve(table, lower, upper):
+def _solve(table: Table, lower: Array, upper: Array) -> Array:
     """Invert the polynomial of the right panel by Newton steps kept inside a shrinking bracket."""
     panel = _count(_order(table.lower[..., 1:-1], table.upper[..., 1:-1]), _order(lower, upper))
     left, right, below, above, mass, rows = _panels(table, table, panel)
@@ -199,7 +207,7 @@ class _Search(NamedTuple):
     rounds: Array | int
 
 
-def _cumulative(rows, t):
+def _cumulative(rows: Array, t: Array) -> tuple[Array, Array]:
     """The density's integral from -1 to t and its value at t, from Legendre coefficients, rows of shape (15, ...).
 
     The integral of P_n from -1 is (P_{n+1} - P_{n-1}) / (2 n + 1), that of P_0 is t + 1.
@@ -215,31 +223,31 @@ def _cumulative(rows, t):
     return integral, value
 
 
-def _legendre(t):
+def _legendre(t: Array) -> tuple[Array, Array]:
     """Integrals from -1 to t of the Legendre polynomials up to degree 14, and their values, shape (..., 15) each.
 
     A loop, for XLA compiles the stacked recurrence in time exponential in the degree.
     """
 
-    def climb(pair, n):
+    def next_order(pair: tuple[Array, Array], n: Array) -> tuple[tuple[Array, Array], Array]:
         before, current = pair
         return (current, ((2 * n + 1) * t * current - n * before) / (n + 1)), current
 
     orders = jnp.arange(DEGREE + 1, dtype=t.dtype) + 1
-    _, values = jax.lax.scan(climb, (jnp.ones_like(t), t), orders)
+    _, values = jax.lax.scan(next_order, (jnp.ones_like(t), t), orders)
     values = jnp.concatenate([jnp.ones_like(t)[None], values])
     differences = jnp.moveaxis(values[2:] - values[:-2], 0, -1) / (2 * orders[:-1] + 1)
     integrals = jnp.concatenate([t[..., None] + 1, differences], axis=-1)
     return integrals, jnp.moveaxis(values[:-1], 0, -1)
 
 
-def _order(lower, upper):
+def _order(lower: Array, upper: Array) -> Array:
     """A number that grows with the quantile and keeps the relative precision of the smaller tail."""
     return jnp.where(lower < upper, -1 / lower, 1 / upper)
 
 
 @partial(jnp.vectorize, signature="(n),(s)->(s)")
-def _count(inner, x):
+def _count(inner: Array, x: Array) -> Array:
     """How many inner edges each point has passed: the index of its panel.
 
     A loop: XLA would copy an unrolled search into each of its uses, and compile for minutes.
@@ -247,7 +255,7 @@ def _count(inner, x):
     return jnp.searchsorted(inner, x, side="right", method="scan")
 
 
-def _panels(table, of, panel):
+def _panels(table: Table, of: Table, panel: Array) -> tuple[Array, Array, Array, Array, Array, Array]:
     """Of a table or its tangent: both edges, masses left and right of the panel, its own mass, and its coefficients."""
     take = partial(jnp.take_along_axis, indices=panel, axis=-1)
     # The panel's own mass from whichever running sum is the more accurate.
