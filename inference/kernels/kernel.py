@@ -111,7 +111,8 @@ class Kernel(ABC):
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
     uses_gradient: ClassVar[bool] = True
-    target_acceptance: ClassVar[float | None] = None
+    # Without an annotation, for a field of a member would keep the place of an annotated one among its arguments.
+    target_acceptance = None
     adapts_metric: ClassVar[bool] = False
     largest_dense: ClassVar[int] = 0
     reads_longest: ClassVar[bool] = False
