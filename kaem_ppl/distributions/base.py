@@ -41,6 +41,7 @@ class TiltedDistribution(Distribution):
 
     # What either may be depends on the other: `check_arguments` sees to it.
     arg_constraints = {"energy": constraints.dependent, "reference": constraints.dependent}
+    reparametrized_params = ["energy", "reference"]
     pytree_data_fields = ("energy", "reference")
     pytree_aux_fields = ("_ranks",)
     energy: UnivariateKAN
