@@ -113,6 +113,11 @@ class UnivariateKAN:
         return self.batch_shape
 
     @property
+    def dtype(self) -> jnp.dtype:
+        """Type of the numbers, by the name that arrays give it."""
+        return jnp.result_type(self.coef)
+
+    @property
     def is_shared(self) -> bool:
         """Whether the whole bank has one grid, one width and one domain, so that features serve all of it."""
         return jnp.ndim(self.grid) == 1 and jnp.ndim(self.width) == 0 and jnp.ndim(self.domain) == 1

@@ -225,8 +225,8 @@ def make_bank(
         **constants,
     )
     if seeds.ndim > 1:
-        seeds = jnp.broadcast_to(seeds, (*batch_shape, seeds.shape[-1])).reshape(num_rows, -1).T
-    seeds = seeds.reshape(len(seeds), 1, -1)
+        seeds = jnp.broadcast_to(seeds, (*batch_shape, seeds.shape[-1])).reshape(num_rows, seeds.shape[-1]).T
+    seeds = seeds[:, None] if seeds.ndim == 2 else seeds[:, None, None]
     left, right = (jnp.broadcast_to(x, batch_shape).reshape(num_rows) for x in log_outside)
     low, high = (rows(x) for x in end_energies)
     weights = jnp.zeros((1, num_rows), seeds.dtype) if log_weights is None else rows(log_weights)

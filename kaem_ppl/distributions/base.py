@@ -39,8 +39,9 @@ class TiltedDistribution(Distribution):
     integrate at every step.
     """
 
-    # What either may be depends on the other: `check_arguments` sees to it.
-    arg_constraints = {"energy": constraints.dependent, "reference": constraints.dependent}
+    # Which energy will do depends on the reference, which has constraints of its own: `check_arguments` sees to it.
+    arg_constraints = {"energy": constraints.dependent}
+    reparametrized_params = ["energy"]
     pytree_data_fields = ("energy", "reference")
     pytree_aux_fields = ("_ranks",)
     energy: UnivariateKAN

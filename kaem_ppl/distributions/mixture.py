@@ -37,7 +37,7 @@ class KANTiltedMixture(TiltedDistribution):
 
     arg_constraints = TiltedDistribution.arg_constraints | {"logits": constraints.real_vector}
     pytree_data_fields = ("logits",)
-    reparametrized_params = ["logits"]
+    reparametrized_params = [*TiltedDistribution.reparametrized_params, "logits"]
 
     def __init__(
         self,

@@ -197,7 +197,7 @@ def divided_sums(
 
     on_parts = values_on_parts(density).reshape(-1, num_sums).T
     on_parts = _over_marked(marked, add, on_parts).T.reshape(len(density), NUM_PARTS, *level.shape)
-    on_parts = jnp.moveaxis(on_parts, 1, 2).reshape(len(density), -1, num_rows)
+    on_parts = jnp.moveaxis(on_parts, 1, 2).reshape(len(density), bank.num_panels, num_rows)
     divided = jnp.repeat(jnp.any(is_marked, axis=1), NUM_PARTS, axis=0)
     return jnp.where(divided, on_parts, first_parts(density))
 
@@ -205,7 +205,7 @@ def divided_sums(
 def first_parts(density: Array) -> Array:
     """Density (15, N, Q) on the table's panels, (15, 4 N, Q), where no panel is divided: the other parts have no width."""
     padded = jnp.pad(density[:, :, None], ((0, 0), (0, 0), (0, NUM_PARTS - 1), (0, 0)), constant_values=1.0)
-    return padded.reshape(len(density), -1, density.shape[-1])
+    return padded.reshape(len(density), NUM_PARTS * density.shape[1], density.shape[-1])
 
 
 def part_edges(bank: Bank, divided: Array) -> Array:
@@ -214,7 +214,8 @@ def part_edges(bank: Bank, divided: Array) -> Array:
     left, right = seeds[:-1, None], seeds[1:, None]
     parts = jnp.arange(NUM_PARTS, dtype=seeds.dtype)[:, None]
     fractions = jnp.where(divided[:, None], parts / NUM_PARTS, jnp.minimum(parts, 1.0))
-    edges = jnp.where(fractions == 1, right, left + (right - left) * fractions).reshape(-1, bank.num_rows)
+    edges = jnp.where(fractions == 1, right, left + (right - left) * fractions)
+    edges = edges.reshape(bank.num_panels, bank.num_rows)
     return jnp.concatenate([edges, jnp.broadcast_to(seeds[-1:], (1, bank.num_rows))])
 
 
