@@ -112,7 +112,7 @@ def diagnose(draws: Draws) -> Diagnosis:
 
 
 def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, Any]:
-    from arviz_stats.base.array import array_stats
+    stats = _array_stats()
 
     report.check(
         "finite draws",
@@ -124,9 +124,9 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, A
     r_hat, bulk, tail = (np.full(elements.shape[2], np.nan) for _ in range(3))
     with np.errstate(invalid="ignore", divide="ignore"):
         if x.shape[1] >= 4:
-            r_hat = np.asarray(array_stats.rhat(elements, chain_axis=0, draw_axis=1))
-            bulk = np.asarray(array_stats.ess(elements, chain_axis=0, draw_axis=1, method="bulk"))
-            tail = np.asarray(array_stats.ess(elements, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
+            r_hat = np.asarray(stats.rhat(elements, chain_axis=0, draw_axis=1))
+            bulk = np.asarray(stats.ess(elements, chain_axis=0, draw_axis=1, method="bulk"))
+            tail = np.asarray(stats.ess(elements, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
     if "effective_sample_size" in draws.summary:
         # Draws that were resampled by weight are worth no more than the weights.
         size = np.asarray(draws.summary["effective_sample_size"]).sum(0).min()
@@ -169,8 +169,6 @@ def _place(index: int, shape: tuple[int, ...]) -> str:
 
 
 def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray], largest_depth: int | None) -> None:
-    from arviz_stats.base.array import array_stats
-
     if "diverging" in stats:
         number = report.run["divergences"] = int(stats["diverging"].sum())
         report.check(
@@ -182,7 +180,7 @@ def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray], largest_de
         )
     if "diverging" in stats and "energy" in stats and stats["energy"].shape[1] >= 4 and "n_steps" in stats:
         energy = np.moveaxis(stats["energy"].reshape(*stats["energy"].shape[:2], -1), 2, 0)
-        bfmi = report.run["bfmi"] = float(np.min(array_stats.bfmi(energy)))
+        bfmi = report.run["bfmi"] = float(np.min(_array_stats().bfmi(energy)))
         report.check(
             "BFMI",
             bfmi >= SMALLEST_BFMI,
@@ -294,14 +292,19 @@ def _check_bias(report: _Report, draws: Draws, summary: dict[str, np.ndarray]) -
 
 def _ess_per_temperature(log_likelihood: np.ndarray) -> np.ndarray:
     """Bulk effective size of the log-likelihood at each temperature, the smallest over data."""
-    from arviz_stats.base.array import array_stats
-
     values = log_likelihood.reshape(*log_likelihood.shape[:2], -1, log_likelihood.shape[-1])
     if values.shape[1] < 4:
         return np.full(values.shape[-1], np.nan)
     # At the prior a likelihood may be 0.
     values = np.where(np.isfinite(values), values, np.finfo(np.float32).min)
-    return np.asarray(array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")).min(0)
+    return np.asarray(_array_stats().ess(values, chain_axis=0, draw_axis=1, method="bulk")).min(0)
+
+
+def _array_stats() -> Any:
+    """ArviZ's statistics of arrays, imported where they are needed; annotated as tuples of arrays, they return one."""
+    from arviz_stats.base.array import array_stats
+
+    return array_stats
 
 
 def _format(value: Any) -> str:

@@ -145,11 +145,11 @@ def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels:
     return figure
 
 
-def _starts_at_prior(draws):
+def _starts_at_prior(draws: Draws) -> bool:
     return float(np.asarray(draws.summary["temperatures"])[..., 0].max()) == 0
 
 
-def _check_tempered(draws):
+def _check_tempered(draws: Draws) -> None:
     if "replica" not in draws.sample_stats:
         raise ValueError(
             f"`draws` come from {type(draws.sampler).__name__}, which has no ladder: pass draws of `ParallelTempering`."

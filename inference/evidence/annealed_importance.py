@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from numpyro import handlers
 
 from kaem_ppl.compilation import jit_outermost
 
 from ..kernels.hamiltonian import HMC
-from ..kernels.kernel import Kernel, Tuning
+from ..kernels.kernel import ChainState, Kernel, Tuning
 from ..kernels.langevin import ULA
 from ..model.coordinates import Coordinates
 from ..model.parameters import Params
@@ -53,7 +54,7 @@ class AnnealedImportanceSampling:
     ladder: Ladder = PowerLadder(64, 3.0)  # noqa: RUF009 - a frozen value
     num_steps: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.kernel, Kernel):
             raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `HMC()`, got {self.kernel!r}.")
         if isinstance(self.kernel, ULA):
@@ -95,10 +96,19 @@ class AnnealedImportanceSampling:
             their mean.
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
-        start = _repeat(self, posterior, keys, start)
-        return self._anneal(keys, posterior, start, _tune(self, key, posterior), reverse=True, show=progress_bar)
+        particles = _repeat(self, posterior, keys, start)
+        return self._anneal(keys, posterior, particles, _tune(self, key, posterior), reverse=True, show=progress_bar)
 
-    def _anneal(self, keys, posterior, particles, tunings, *, reverse, show):
+    def _anneal(
+        self,
+        keys: jax.Array,
+        posterior: PowerPosterior,
+        particles: ChainState,
+        tunings: Tuning,
+        *,
+        reverse: bool,
+        show: bool,
+    ) -> jax.Array:
         temperatures = self.ladder.temperatures
         stages = range(1, len(temperatures))
         stages = reversed(stages) if reverse else stages
@@ -172,9 +182,9 @@ def bound_log_evidence(
     check_prior(posterior, "bound_log_evidence")
     simulate_key, forward_key, reverse_key = jax.random.split(key, 3)
     positions, observations = _simulate(posterior, problem_keys(simulate_key, 1, posterior.num_data)[0])
-    axes = {site.name: site.plate_axis for site in posterior.observed if site.name in observations}
+    axes = {site.name: site.plate_axis for site in posterior.observed if site.plate_axis is not None}
 
-    def simulated(observations, *args, **kwargs):
+    def simulated(observations: dict[str, ArrayLike], *args: Any, **kwargs: Any) -> Any:
         if plate is not None:
             observations = {name: jnp.moveaxis(x, 0, axes[name]) for name, x in observations.items()}
         with handlers.condition(data=observations):
@@ -193,11 +203,11 @@ def bound_log_evidence(
     return LogEvidenceBounds(*numbers, given)
 
 
-def _spread(x):
+def _spread(x: np.ndarray) -> np.ndarray:
     return x.std(0, ddof=1) / np.sqrt(len(x))
 
 
-def _tune(method, key, posterior) -> Tuning:
+def _tune(method: AnnealedImportanceSampling, key: jax.Array, posterior: PowerPosterior) -> Tuning:
     """Tuning of the kernel at each temperature above 0, arrays (N, R - 1, ...)."""
     num_stages = method.ladder.num_temperatures - 1
     if not method.kernel.adapts:
@@ -213,19 +223,19 @@ def _tune(method, key, posterior) -> Tuning:
 
 
 @partial(jit_outermost, static_argnums=0)
-def _default_tuning(method, posterior, keys):
-    def default(key, datum):
+def _default_tuning(method: AnnealedImportanceSampling, posterior: PowerPosterior, keys: jax.Array) -> Tuning:
+    def default(key: jax.Array, datum: tuple[jax.Array, ...]) -> Tuning:
         return method.kernel.default_tuning(posterior.target(datum).draw(key))
 
     return over_problems(default, posterior, keys)
 
 
 @partial(jit_outermost, static_argnums=0)
-def _draw_prior(method, posterior, keys):
-    def draw(key, datum):
+def _draw_prior(method: AnnealedImportanceSampling, posterior: PowerPosterior, keys: jax.Array) -> ChainState:
+    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> ChainState:
         target = posterior.target(datum)
 
-        def particle(number):
+        def particle(number: jax.Array) -> ChainState:
             draw_key = jax.random.fold_in(jax.random.fold_in(key, 0), number)
             return method.kernel.evaluate(target, target.draw(draw_key))
 
@@ -235,8 +245,10 @@ def _draw_prior(method, posterior, keys):
 
 
 @partial(jit_outermost, static_argnums=0)
-def _repeat(method, posterior, keys, positions):
-    def repeat(key, datum, position):
+def _repeat(
+    method: AnnealedImportanceSampling, posterior: PowerPosterior, keys: jax.Array, positions: Position
+) -> ChainState:
+    def repeat(key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> ChainState:
         state = method.kernel.evaluate(posterior.target(datum), position)
         return jax.tree.map(lambda x: jnp.broadcast_to(x, (method.num_particles, *x.shape)), state)
 
@@ -245,18 +257,31 @@ def _repeat(method, posterior, keys, positions):
 
 
 @partial(jit_outermost, static_argnums=(0, 1))
-def _move(method, reverse, posterior, keys, particles, log_weights, tuning, stage, low, high):
+def _move(
+    method: AnnealedImportanceSampling,
+    reverse: bool,
+    posterior: PowerPosterior,
+    keys: jax.Array,
+    particles: ChainState,
+    log_weights: jax.Array,
+    tuning: Tuning,
+    stage: jax.Array,
+    low: jax.Array,
+    high: jax.Array,
+) -> tuple[ChainState, jax.Array]:
     """Weigh the particles for the step between two temperatures and move them at the upper one; tuning (N, ...).
 
     On the way back the move comes first: this reverses the forward run, for the kernels are reversible.
     """
     kernel = method.kernel
 
-    def move(key, datum, particles, log_weights, tuning):
+    def move(
+        key: jax.Array, datum: tuple[jax.Array, ...], particles: ChainState, log_weights: jax.Array, tuning: Tuning
+    ) -> tuple[ChainState, jax.Array]:
         target = posterior.target(datum)
         key = jax.random.fold_in(jax.random.fold_in(key, 1), stage)
 
-        def one(number, particle, log_weight):
+        def one(number: jax.Array, particle: ChainState, log_weight: jax.Array) -> tuple[ChainState, jax.Array]:
             particle_key = jax.random.fold_in(key, number)
             temperature = jnp.asarray(high, particle.log_likelihood.dtype)
             before = particle.log_likelihood
@@ -273,10 +298,10 @@ def _move(method, reverse, posterior, keys, particles, log_weights, tuning, stag
 
 
 @jit_outermost
-def _simulate(posterior, keys):
+def _simulate(posterior: PowerPosterior, keys: jax.Array) -> tuple[Position, dict[str, jax.Array]]:
     """Positions from the prior and observations given them, (N, ...)."""
 
-    def simulate(key, datum):
+    def simulate(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[Position, dict[str, jax.Array]]:
         draw_key, predict_key = jax.random.split(key)
         position = posterior.target(datum).draw(draw_key)
         return position, posterior.predict(predict_key, datum, position)

@@ -27,7 +27,7 @@ class EvidenceComparison:
     log_bayes_factors: "pandas.DataFrame"
     std_errors: "pandas.DataFrame"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.table.to_string(float_format=lambda x: f"{x:.4g}")
 
 
@@ -80,7 +80,7 @@ def compare_evidence(
     return EvidenceComparison(table.sort_values("log_evidence", ascending=False), factors, errors)
 
 
-def _std_errors(std_error):
+def _std_errors(std_error: np.ndarray) -> np.ndarray:
     """Of differences between independent estimates; 0 from a model to itself."""
     squares = np.square(std_error)
     return np.sqrt(squares[:, None] + squares) * (1 - np.eye(len(squares)))

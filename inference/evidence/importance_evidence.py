@@ -11,7 +11,7 @@ from jax.scipy.special import logsumexp
 
 from ..model.data import check_data
 from ..model.parameters import Params
-from ..model.plate_model import read_plate_model
+from ..model.plate_model import Integrals, PlateModel, read_plate_model
 
 
 class ImportanceLogEvidence(NamedTuple):
@@ -74,8 +74,16 @@ def importance_log_evidence(
 
 # Compiled once for all parameters. Priors are integrated before, not for every chunk.
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _estimate(plate_model, num_draws, chunk_size, key, params, integrals, data):
-    def add_chunk(sums, chunk):
+def _estimate(
+    plate_model: PlateModel,
+    num_draws: int,
+    chunk_size: int,
+    key: jax.Array,
+    params: Params,
+    integrals: Integrals,
+    data: Any,
+) -> ImportanceLogEvidence:
+    def add_chunk(sums: tuple[jax.Array, jax.Array], chunk: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         chunk_key = jax.random.fold_in(key, chunk)
         log_weights, _ = plate_model.score_prior_draws(chunk_key, params, data, chunk_size, integrals)
         # The last chunk may reach beyond the draws asked for.

@@ -269,7 +269,9 @@ def _r_hat(l: np.ndarray) -> np.ndarray:
     """Rank-normalised split R-hat, largest over the temperatures above 0, (C, S, N, R) to (N,); where nothing moves, 1."""
     from arviz_stats.base.array import array_stats
 
+    # ArviZ annotates a tuple of arrays where it returns one.
+    stats: Any = array_stats
     values = np.where(np.isfinite(l), l, np.finfo(np.float32).min)[..., 1:]
     with np.errstate(invalid="ignore", divide="ignore"):
-        r_hat = np.asarray(array_stats.rhat(values, chain_axis=0, draw_axis=1))
+        r_hat = np.asarray(stats.rhat(values, chain_axis=0, draw_axis=1))
     return np.where(np.isfinite(r_hat), r_hat, 1.0).max(-1)

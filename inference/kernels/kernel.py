@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,8 +111,11 @@ class Kernel(ABC):
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
     uses_gradient: ClassVar[bool] = True
-    # Without an annotation, for a field of a member would keep the place of an annotated one among its arguments.
-    target_acceptance = None
+    if TYPE_CHECKING:
+        target_acceptance: ClassVar[float | None]
+    else:
+        # Annotated, even as a `ClassVar`, it would come first among the fields of the kernels that have it as one.
+        target_acceptance = None
     adapts_metric: ClassVar[bool] = False
     largest_dense: ClassVar[int] = 0
     reads_longest: ClassVar[bool] = False

@@ -54,7 +54,7 @@ class Unconstrained:
     ) -> tuple[jax.Array, jax.Array | float]:
         """See `Coordinates`."""
         jacobian = biject_to(fn.support).log_abs_det_jacobian(coordinate, value)
-        return fn.log_prob(value), jnp.sum(jacobian)
+        return jnp.asarray(fn.log_prob(value)), jnp.sum(jacobian)
 
     def draw(self, key: jax.Array, fn: dist.Distribution, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """See `Coordinates`."""

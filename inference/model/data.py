@@ -49,7 +49,7 @@ def check_data(data: Any) -> tuple[Any, int]:
                 "with a mask that the model gives to `numpyro.handlers.mask`."
             )
         leaves.append(leaf)
-    if num_data == 0:
+    if not num_data:
         raise ValueError(f"{first_name} has no rows. Pass at least one datum.")
     return jax.tree.unflatten(structure, leaves), num_data
 

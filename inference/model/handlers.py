@@ -267,7 +267,9 @@ def random_point(site: SiteMessage) -> jax.Array | None:
     if site["type"] != "sample" or site["value"] is not None or site["fn"].support is None:
         return None
     try:
-        return init_to_uniform(site, radius=1)
+        # Of a site it returns an array; the annotation has what it returns of none, too.
+        value: Any = init_to_uniform(site, radius=1)
+        return value
     except NotImplementedError as error:
         raise ValueError(
             f"Latent site {site['name']!r} has a support that NumPyro knows no unconstrained coordinates for: "

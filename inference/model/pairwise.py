@@ -52,7 +52,7 @@ def _pairwise(base: dist.Distribution, fn: dist.Distribution, values: jax.Array,
     # Recomputed on the way back: what the chain rule needs would otherwise be kept for all data at once.
     @jax.checkpoint
     def under_every_particle(value: jax.Array) -> jax.Array:
-        return sum_to_axis(fn.log_prob(jnp.expand_dims(value, axis)), dim)
+        return sum_to_axis(jnp.asarray(fn.log_prob(jnp.expand_dims(value, axis))), dim)
 
     chunk = max(1, _CHUNK_ELEMENTS // max(1, math.prod(fn.shape())))
     return lax.map(under_every_particle, jnp.moveaxis(values, axis, 0), batch_size=min(chunk, values.shape[axis]))
@@ -92,8 +92,9 @@ def _bernoulli(base: Any, fn: dist.Distribution, values: jax.Array, axis: int) -
 @_pairwise.register(dist.CategoricalProbs)
 @_pairwise.register(dist.CategoricalLogits)
 def _categorical(base: Any, fn: dist.Distribution, values: jax.Array, axis: int) -> jax.Array:
-    num_classes = base.logits.shape[-1]
-    log_probs = base.logits if isinstance(base, dist.CategoricalProbs) else log_softmax(base.logits)
+    logits = base.logits
+    num_classes = logits.shape[-1]
+    log_probs = logits if isinstance(base, dist.CategoricalProbs) else log_softmax(logits)
     # An impossible class is -inf, and the product would turn its absence from the data into 0 * -inf.
     impossible = jnp.finfo(log_probs.dtype).min / 1e6
     log_probs = _particle_rows(jnp.maximum(log_probs, impossible), (*fn.shape(), num_classes), axis)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,10 @@ import numpyro.distributions as dist
 from jax import lax
 from numpyro.primitives import Messenger
 
+from kaem_ppl.distributions import KANTilted, KANTiltedMixture
 from kaem_ppl.distributions.base import TiltedDistribution
 from kaem_ppl.quadrature.table import Table
+from kaem_ppl.reference import Tails
 
 from .arguments import batch_arguments
 from .handlers import (
@@ -31,8 +33,17 @@ from .traced import ModelIdentity
 from .two_runs import Reading
 from .wrappers import unwrap, with_base
 
-# By latent site: table, log-normaliser and its error estimate.
-type Integrals = dict[str, tuple[Table, tuple[jax.Array, jax.Array]]]
+
+class PriorIntegrals(TypedDict):
+    """What `TiltedDistribution.given` takes: table, log-normaliser and its error estimate, and the reference's tails."""
+
+    table: Table
+    log_normalizer: tuple[jax.Array, jax.Array]
+    tails: Tails
+
+
+# By latent site.
+type Integrals = dict[str, PriorIntegrals]
 
 # Rows that pass through the model at once when every datum needs its own draws.
 _ROWS_AT_ONCE = 20_000
@@ -90,7 +101,9 @@ class PlateModel:
             priors.update({name: unwrap(sites[name]["fn"]) for name in self.latent})
 
         jax.eval_shape(read, jax.tree.map(lambda leaf: leaf[:1], batch))
-        known = {name: fn for name, fn in priors.items() if isinstance(fn, TiltedDistribution) and fn.is_known}
+        known = {
+            name: fn for name, fn in priors.items() if isinstance(fn, KANTilted | KANTiltedMixture) and fn.is_known
+        }
         return {
             name: {
                 "table": fn.table,
@@ -115,7 +128,7 @@ class PlateModel:
             values = jnp.broadcast_to(batch_sites[name]["value"], batch_sites[name]["fn"].shape())
             log_prob = pairwise_log_prob(sites[name]["fn"], values, self._dim(sites[name]))
             log_likelihood += apply_scale(log_prob, sites[name])
-        return log_likelihood, log_prior
+        return jnp.asarray(log_likelihood), log_prior
 
     def _score_own_draws(
         self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None
@@ -128,7 +141,7 @@ class PlateModel:
             key, datum = key_and_datum
             rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_draws, *leaf.shape)), datum)
             sites, log_prior = self._prior_draws(key, params, rows, integrals)
-            return sum(self._log_prob(sites[name]) for name in self.observed), log_prior
+            return jnp.asarray(sum(self._log_prob(sites[name]) for name in self.observed)), log_prior
 
         chunk = min(num_data, max(1, _ROWS_AT_ONCE // num_draws))
         return lax.map(score, (jax.random.split(key, num_data), batch), batch_size=chunk)
@@ -139,7 +152,7 @@ class PlateModel:
         # Outside, so that it finds the keys that sites have.
         with _HoldDraws(integrals or {}):
             sites = self._run(key, params, rows)
-        return sites, sum(self._log_prob(sites[name]) for name in self.latent)
+        return sites, jnp.asarray(sum(self._log_prob(sites[name]) for name in self.latent))
 
     def _run(self, key: jax.Array, params: Params, rows: Any, *messengers: Messenger) -> Trace:
         checks = CheckSites(self.plate, jax.tree.leaves(rows)[0].shape[0])
@@ -234,4 +247,5 @@ def describe_plate_model(reading: Reading) -> dict[str, Any]:
 
 
 def _draw_fixed(fn: dist.Distribution, site: SiteMessage) -> jax.Array:
-    return lax.stop_gradient(fn(rng_key=site["kwargs"]["rng_key"], sample_shape=site["kwargs"]["sample_shape"]))
+    value = fn(rng_key=site["kwargs"]["rng_key"], sample_shape=site["kwargs"]["sample_shape"])
+    return lax.stop_gradient(jnp.asarray(value))

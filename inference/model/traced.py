@@ -9,8 +9,9 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun  # pyright: ignore[reportPrivateImportUsage]
 from jax.interpreters import partial_eval
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -106,8 +107,9 @@ class ModelIdentity:
         return hash((id(self.function), self.fingerprint))
 
     def __eq__(self, other: object) -> bool:
-        is_same = isinstance(other, ModelIdentity) and self.function is other.function
-        return is_same and self.fingerprint == other.fingerprint
+        if not isinstance(other, ModelIdentity):
+            return False
+        return self.function is other.function and self.fingerprint == other.fingerprint
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.function(*args, **kwargs)
@@ -154,7 +156,7 @@ def _update_value(update: Callable[[bytes], None], value: Any) -> None:
         update(b"(%d" % len(value))
         for item in value:
             _update_value(update, item)
-    elif isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+    elif isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         _update_value(update, jax.random.key_data(value))
     elif isinstance(value, jax.Array | np.ndarray | np.generic) or hasattr(value, "__array__"):
         array = np.ascontiguousarray(value)

@@ -84,7 +84,7 @@ class TrainingModel(PlateModel):
     def values(self, posterior: PowerPosterior, positions: Position) -> dict[str, jax.Array]:
         """Latents of a batch, as the model's sites hold them, at one position (B, ...) for each datum."""
         values = jax.vmap(posterior.values)(posterior.rows, positions)
-        axes = {site.name: site.plate_axis for site in posterior.latents}
+        axes = {site.name: site.plate_axis for site in posterior.latents if site.plate_axis is not None}
         return {name: jnp.moveaxis(value, 0, axes[name]) for name, value in values.items()}
 
     def log_densities(self, params: Params, batch: Any, latents: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -94,7 +94,8 @@ class TrainingModel(PlateModel):
         """
         sites = self._run(jax.random.key(0), params, batch, PlaceLatents(latents))
         log_likelihood, log_prior = (
-            sum(self.site_log_prob(sites[name]) for name in names) for names in (self.observed, self.latent)
+            jnp.asarray(sum(self.site_log_prob(sites[name]) for name in names))
+            for names in (self.observed, self.latent)
         )
         return log_likelihood, log_prior
 
@@ -193,7 +194,8 @@ def read_for_training(
     )
 
 
-def _tabulate(prior: TiltedDistribution) -> TabulatedPrior:
+def _tabulate(prior: dist.Distribution) -> TabulatedPrior:
+    assert isinstance(prior, TiltedDistribution), "only tilted priors have tables"
     if isinstance(prior, KANTilted):
         # Chains need no normaliser, and integrals take long to compile. A mixture's components need theirs.
         none = jnp.zeros(prior.batch_shape)

@@ -181,7 +181,8 @@ class Runs:
 
             def log_prob(name: str) -> jax.Array:
                 site = found[name]
-                return jnp.sum(apply_scale(omit_normalizer(site["fn"]).log_prob(site["value"]), site))
+                log_prob = jnp.asarray(omit_normalizer(site["fn"]).log_prob(site["value"]))
+                return jnp.sum(apply_scale(log_prob, site))
 
             return {
                 "log_probs": {name: log_prob(name) for name in sites.names},

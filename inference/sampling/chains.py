@@ -1,6 +1,7 @@
 """Many Markov chains at once: chains and data are one batch, steps run in compiled chunks."""
 
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,8 +13,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from kaem_ppl.compilation import is_slow_in_loops, jit_outermost
 
-from ..kernels.adaptation import DRAW, IDLE, adapt, begin_adaptation, end_adaptation, warmup_schedule
-from ..kernels.kernel import ChainState, Kernel, Tuning
+from ..kernels.adaptation import DRAW, IDLE, Adaptation, adapt, begin_adaptation, end_adaptation, warmup_schedule
+from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior, Target
 from .sampler import SamplerOutput, problem_keys, progress
 
@@ -30,8 +31,11 @@ class Transition(Protocol):
         num_replicas: R, draws of the prior that it starts from.
     """
 
-    kernel: Kernel
-    num_replicas: int
+    @property
+    def kernel(self) -> Kernel: ...
+
+    @property
+    def num_replicas(self) -> int: ...
 
     def begin(self, replicas: ChainState) -> Any:
         """Return what is carried along the chain, from the kernel's states (R, ...) at draws of the prior."""
@@ -82,20 +86,27 @@ class SingleKernel:
 
     num_replicas = 1
 
-    def __init__(self, kernel: Kernel):
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self.kernel)
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return type(other) is SingleKernel and self.kernel == other.kernel
 
-    def begin(self, replicas):
+    def begin(self, replicas: ChainState) -> tuple[ChainState, Adaptation]:
         state = jax.tree.map(lambda x: x[0], replicas)
         return state, begin_adaptation(self.kernel, state.position)
 
-    def advance(self, key, carry, target, stage, window_ends):
+    def advance(
+        self,
+        key: jax.Array,
+        carry: tuple[ChainState, Adaptation],
+        target: Target,
+        stage: jax.Array,
+        window_ends: jax.Array,
+    ) -> tuple[tuple[ChainState, Adaptation], dict[str, Any]]:
         state, adaptation = carry
         temperature = jnp.ones((), state.log_likelihood.dtype)
         tuning = adaptation.tuning
@@ -106,16 +117,15 @@ class SingleKernel:
     def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["SingleKernel", Any]:
         return self, carry
 
-    def end_warmup(self, carry):
+    def end_warmup(self, carry: tuple[ChainState, Adaptation]) -> tuple[ChainState, Adaptation]:
         state, adaptation = carry
         return state, end_adaptation(self.kernel, adaptation)
 
-    def summarize(self, carry):
-        tuning: Tuning = carry[1].tuning
-        return {"step_size": tuning.step_size}
+    def summarize(self, carry: tuple[ChainState, Adaptation]) -> dict[str, jax.Array]:
+        return {"step_size": carry[1].tuning.step_size}
 
 
-def record(state, info):
+def record(state: ChainState, info: dict[str, jax.Array]) -> dict[str, Any]:
     """What is kept of each draw, by the names that ArviZ uses."""
     lp = state.log_density(jnp.ones_like(state.log_likelihood))
     stats = {"lp": lp, "log_prior": state.log_prior, "log_likelihood": state.log_likelihood, "energy": -lp}
@@ -203,17 +213,17 @@ def find_start(transition: Transition, posterior: PowerPosterior, keys: jax.Arra
     )
 
 
-def _chunk_length(num_warmup, num_samples):
+def _chunk_length(num_warmup: int, num_samples: int) -> int:
     if num_warmup == 0:
         return max(1, -(-num_samples // 10))
     return max(1, -(-num_warmup // 10), -(-num_samples // 200))
 
 
-def _schedule(num_warmup, num_samples, length):
+def _schedule(num_warmup: int, num_samples: int, length: int) -> np.ndarray:
     """Of each step its number, stage, and whether a window ends; warm-up and draws each fill whole chunks."""
     stages, ends = warmup_schedule(num_warmup)
 
-    def fill(x, value):
+    def fill(x: np.ndarray, value: int) -> np.ndarray:
         return np.concatenate([x, np.full(-len(x) % length, value, x.dtype)])
 
     stages = np.concatenate([fill(stages, IDLE), fill(np.full(num_samples, DRAW, np.int32), IDLE)])
@@ -223,27 +233,29 @@ def _schedule(num_warmup, num_samples, length):
     return np.stack([numbers.astype(np.int32), stages, ends.astype(np.int32)], axis=-1)
 
 
-def _join(chunks):
+def _join(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     # Not under `jax.jit`, which takes seconds for hundreds of chunks.
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
 
 
 @partial(jax.jit, static_argnums=1)
-def _by_chain(records, num_samples):
+def _by_chain(records: dict[str, Any], num_samples: int) -> dict[str, Any]:
     """Records (steps, C, N, ...) without what filled the last chunk, as (C, S, N, ...)."""
     return jax.tree.map(lambda x: jnp.moveaxis(x[:num_samples], 0, 1), records)
 
 
 @partial(jit_outermost, static_argnums=0)
-def _start(transition, posterior, keys, attempt):
+def _start(
+    transition: Transition, posterior: PowerPosterior, keys: jax.Array, attempt: jax.Array
+) -> tuple[ChainState, jax.Array]:
     """States at draws of the prior, (C, N, R, ...), and whether a chain can go on from each."""
     kernel, num_replicas = transition.kernel, transition.num_replicas
     numbers = _FIRST_START + attempt * num_replicas + jnp.arange(num_replicas, dtype=jnp.uint32)
 
-    def start(key, datum):
+    def start(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[ChainState, jax.Array]:
         target = posterior.target(datum)
 
-        def replica(number):
+        def replica(number: jax.Array) -> tuple[ChainState, jax.Array]:
             state = kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
             return state, state.is_finite()
 
@@ -253,18 +265,18 @@ def _start(transition, posterior, keys, attempt):
 
 
 @jax.jit
-def _choose(condition, when_true, when_false):
-    def choose(x, y):
+def _choose[T](condition: jax.Array, when_true: T, when_false: T) -> T:
+    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
         return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
 
     return jax.tree.map(choose, when_true, when_false)
 
 
 @jax.jit
-def _stand_in(replicas, is_good):
+def _stand_in(replicas: ChainState, is_good: jax.Array) -> ChainState:
     """Replicas start apart from each other where that is possible; the first good one stands in for bad ones."""
 
-    def of_problem(replicas, is_good):
+    def of_problem(replicas: ChainState, is_good: jax.Array) -> ChainState:
         source = jnp.where(is_good, jnp.arange(is_good.size), jnp.argmax(is_good))
         return jax.tree.map(lambda x: x[source], replicas)
 
@@ -272,27 +284,29 @@ def _stand_in(replicas, is_good):
 
 
 @partial(jax.jit, static_argnums=0)
-def _begin(transition, replicas):
+def _begin(transition: Transition, replicas: ChainState) -> Any:
     return jax.vmap(jax.vmap(transition.begin))(replicas)
 
 
 @partial(jax.jit, static_argnums=0)
-def _end_warmup(transition, carry):
+def _end_warmup(transition: Transition, carry: Any) -> Any:
     return jax.vmap(jax.vmap(transition.end_warmup))(carry)
 
 
 @partial(jit_outermost, static_argnums=0, donate_argnums=2)
-def _advance(transition, posterior, carry, keys, steps):
+def _advance(
+    transition: Transition, posterior: PowerPosterior, carry: Any, keys: jax.Array, steps: jax.Array
+) -> tuple[Any, dict[str, Any]]:
     """A chunk of steps, (length, 3), of every problem; records have the axes (length, C, N, ...)."""
     if len(steps) == 1:
         carry, records = _move(transition, posterior, carry, keys, steps[0])
         return carry, jax.tree.map(lambda x: x[None], records)
     records = jax.eval_shape(partial(_move, transition), posterior, carry, keys, steps[0])[1]
 
-    def idle(carry, step):
+    def idle(carry: Any, step: jax.Array) -> tuple[Any, dict[str, Any]]:
         return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), records)
 
-    def move(carry, step):
+    def move(carry: Any, step: jax.Array) -> tuple[Any, dict[str, Any]]:
         return _move(transition, posterior, carry, keys, step)
 
     return lax.scan(lambda carry, step: lax.cond(step[1] == IDLE, idle, move, carry, step), carry, steps)
@@ -300,16 +314,18 @@ def _advance(transition, posterior, carry, keys, steps):
 
 # Compiled as part of `_advance`; a function of its own, so that the model runs once for shapes and steps.
 @partial(jax.jit, static_argnums=0)
-def _move(transition, posterior, carry, keys, step):
+def _move(
+    transition: Transition, posterior: PowerPosterior, carry: Any, keys: jax.Array, step: jax.Array
+) -> tuple[Any, dict[str, Any]]:
     number, stage, window_ends = step[0], step[1], step[2] == 1
 
-    def move(key, datum, carry):
+    def move(key: jax.Array, datum: tuple[jax.Array, ...], carry: Any) -> tuple[Any, dict[str, Any]]:
         return transition.advance(jax.random.fold_in(key, number), carry, posterior.target(datum), stage, window_ends)
 
     return over_problems(move, posterior, keys, carry)
 
 
-def over_problems(function, posterior, keys, *batched):
+def over_problems(function: Callable[..., Any], posterior: PowerPosterior, keys: jax.Array, *batched: Any) -> Any:
     """Map over chains and data, which are the axes of `keys` and of `batched`.
 
     Args:

@@ -1,5 +1,6 @@
 """Posterior draws: what was drawn, what is known of each draw, and the way to ArviZ."""
 
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from jax import lax
 
 from ..kernels.kernel import Kernel
 from ..model.power_posterior import Position, PowerPosterior
+from ..model.sites import Site
 from .sampler import Sampler
 
 if TYPE_CHECKING:
@@ -93,7 +95,7 @@ class Draws:
         results = _map_draws(_prior, self.posterior, {}, keys)
         return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
 
-    def _run(self, function, *keys):
+    def _run(self, function: Callable[..., dict[str, jax.Array]], *keys: jax.Array) -> dict[str, jax.Array]:
         positions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.positions)
         results = _map_draws(function, self.posterior, positions, *keys)
         split = jax.tree.map(lambda x: x.reshape(self.num_chains, self.num_samples, *x.shape[1:]), results)
@@ -124,21 +126,29 @@ class Draws:
         values = {**self.samples, **(self.deterministics if deterministics and posterior.deterministics else {})}
         taken = {*values, *(site.name for site in posterior.observed), *self.sample_stats, *self.summary}
 
-        def name_of(plate):
+        def name_of(plate: str) -> str:
             # A dimension with the name of a variable would be taken for its coordinates.
             return f"{plate}_plate" if plate in taken else plate
 
         data_dim = [] if self.plate is None else [name_of(self.plate)]
         coords = {data_dim[0]: np.arange(posterior.num_data)} if data_dim else {}
 
-        def dataset(variables, dims, sample_dims=("chain", "draw")):
-            variables = {name: np.asarray(value) for name, value in variables.items()}
-            dims = {name: [*data_dim, *dims.get(name, [])] for name in variables}
-            dims = {name: _fill_dims(name, dims[name], x.ndim - len(sample_dims)) for name, x in variables.items()}
-            kept = {dim: values for dim, values in coords.items() if any(dim in d for d in dims.values())}
-            return dict_to_dataset(variables, dims=dims, coords=kept, sample_dims=list(sample_dims))
+        def dataset(
+            variables: Mapping[str, Any],
+            dims: Mapping[str, Sequence[str | None]],
+            sample_dims: tuple[str, ...] = ("chain", "draw"),
+        ) -> "xarray.Dataset":
+            arrays = {name: np.asarray(value) for name, value in variables.items()}
+            filled: dict[Hashable, Sequence[Hashable]] = {
+                name: _fill_dims(name, [*data_dim, *dims.get(name, [])], x.ndim - len(sample_dims))
+                for name, x in arrays.items()
+            }
+            kept: dict[Any, Any] = {
+                dim: values for dim, values in coords.items() if any(dim in d for d in filled.values())
+            }
+            return dict_to_dataset(arrays, dims=filled, coords=kept, sample_dims=list(sample_dims))
 
-        def site_dims(sites):
+        def site_dims(sites: Iterable[Site]) -> dict[str, list[str | None]]:
             return {site.name: [dim and name_of(dim) for dim in site.dims] for site in sites}
 
         observed = posterior.observations()
@@ -168,33 +178,44 @@ class Draws:
         return xarray.DataTree.from_dict(groups)
 
 
-def _fill_dims(name, dims, num_axes):
+def _fill_dims(name: str, dims: Sequence[str | None], num_axes: int) -> list[str]:
     """Names for all axes, where a plate has not named them."""
-    return [dims[axis] if axis < len(dims) and dims[axis] else f"{name}_dim_{axis}" for axis in range(num_axes)]
+    known = [*dims, *(None for _ in range(num_axes - len(dims)))]
+    return [known[axis] or f"{name}_dim_{axis}" for axis in range(num_axes)]
 
 
-def _deterministics(posterior, datum, position):
+def _deterministics(
+    posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position
+) -> dict[str, jax.Array]:
     return posterior.deterministic_values(datum, position)
 
 
-def _log_likelihood(posterior, datum, position):
+def _log_likelihood(
+    posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position
+) -> dict[str, jax.Array]:
     return posterior.pointwise_log_likelihood(datum, position)
 
 
-def _predict(posterior, datum, position, key):
+def _predict(
+    posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position, key: jax.Array
+) -> dict[str, jax.Array]:
     return posterior.predict(key, datum, position)
 
 
-def _prior(posterior, datum, position, key):
+def _prior(
+    posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position, key: jax.Array
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     return posterior.draw_prior(key, datum)
 
 
 @partial(jax.jit, static_argnums=0)
-def _map_draws(function, posterior, positions, keys=None):
+def _map_draws(
+    function: Callable[..., Any], posterior: PowerPosterior, positions: Position, keys: jax.Array | None = None
+) -> Any:
     """Run the model over draws, positions (D, N, ...), in chunks; results (D, N, ...)."""
     num_data = posterior.num_data
 
-    def one(draw):
+    def one(draw: tuple[Position, jax.Array | None]) -> Any:
         positions, keys = draw
         if keys is not None:
             keys = jax.vmap(partial(jax.random.fold_in, keys))(jnp.arange(num_data))

@@ -12,7 +12,7 @@ from jax.scipy.special import logsumexp
 
 from kaem_ppl.compilation import jit_outermost
 
-from ..model.power_posterior import PowerPosterior
+from ..model.power_posterior import Position, PowerPosterior
 from .chains import over_problems
 from .checks import check_prior
 from .sampler import Sampler, SamplerOutput, problem_keys, progress
@@ -43,7 +43,7 @@ class ImportanceSampling(Sampler):
 
     num_particles: int = 10_000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_particles < 20:
             raise ValueError(f"`num_particles` must be at least 20, got {self.num_particles}.")
 
@@ -109,7 +109,7 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return smoothed.reshape(log_weights.shape), pareto_k.reshape(log_weights.shape[:-1])
 
 
-def _has_flat_tail(log_weights):
+def _has_flat_tail(log_weights: np.ndarray) -> bool:
     """Whether those that would be smoothed are all equal (Vehtari et al. 2024, sec. 6, has their number)."""
     number = len(log_weights)
     size = min(number, int(np.ceil(min(0.2 * number, 3 * np.sqrt(number)))) + 1)
@@ -118,13 +118,15 @@ def _has_flat_tail(log_weights):
 
 
 @partial(jit_outermost, static_argnums=0)
-def _draw(num_particles, posterior, keys, start):
+def _draw(
+    num_particles: int, posterior: PowerPosterior, keys: jax.Array, start: jax.Array
+) -> tuple[Position, jax.Array, jax.Array]:
     """Prior draws with their log-prior and log-likelihood, (C, N, particles, ...)."""
 
-    def draw(key, datum):
+    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[Position, jax.Array, jax.Array]:
         target = posterior.target(datum)
 
-        def one(particle):
+        def one(particle: jax.Array) -> tuple[Position, jax.Array, jax.Array]:
             position = target.draw(jax.random.fold_in(key, particle))
             return position, target.log_prior(position), target.log_likelihood(position)
 
@@ -134,8 +136,12 @@ def _draw(num_particles, posterior, keys, start):
 
 
 @partial(jax.jit, static_argnums=0)
-def _resample(num_samples, keys, log_weights, particles):
-    def resample(key, log_weights, particles):
+def _resample(
+    num_samples: int, keys: jax.Array, log_weights: jax.Array, particles: tuple[Position, jax.Array, jax.Array]
+) -> tuple[Position, jax.Array, jax.Array]:
+    def resample(
+        key: jax.Array, log_weights: jax.Array, particles: tuple[Position, jax.Array, jax.Array]
+    ) -> tuple[Position, jax.Array, jax.Array]:
         # Beyond the numbers of particles, which fit in 31 bits.
         choose_key, order_key = jax.random.split(jax.random.fold_in(key, 2**31))
         chosen = systematic(choose_key, jnp.exp(log_weights), num_samples)

@@ -39,7 +39,7 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     return k.reshape(shape)
 
 
-def _fit(excess, points):
+def _fit(excess: np.ndarray, points: int) -> np.ndarray:
     """Posterior mean of k by the profile of b = -k / sigma, increasing excesses (M, n) to (M,)."""
     number = excess.shape[-1]
     quartile, largest = excess[:, int(number / 4 + 0.5) - 1, None], excess[:, -1:]

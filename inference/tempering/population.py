@@ -309,6 +309,7 @@ def _mutate(
         if kernel.adapts:
             # All particles together measure the acceptance well: follow it at once.
             target_acceptance = kernel.target_acceptance
+            assert target_acceptance is not None, "a kernel that adapts has an acceptance to aim at"
             change = jnp.where(adapts, jnp.exp(acceptance - target_acceptance), 1.0)
             tuning = tuning._replace(step_size=tuning.step_size * change)
         return _keep_if_done(population, population._replace(particles=particles, tuning=tuning)), acceptance

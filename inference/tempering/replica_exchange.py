@@ -10,7 +10,7 @@ Source: Syed, Bouchard-Côté, Deligiannidis and Doucet, Non-reversible parallel
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ class ReplicaExchangeInfo(NamedTuple):
     kernel_info: NamedTuple
 
 
-def init(replicas: ArrayLikeTree, temperatures: ArrayLike) -> ReplicaExchangeState:
+def init(replicas: ArrayTree, temperatures: ArrayLike) -> ReplicaExchangeState:
     """Put replicas at temperatures.
 
     Args:
@@ -178,11 +178,13 @@ def as_top_level_api(
     """
     temperatures = jnp.asarray(temperatures)
 
-    def step_fn(rng_key, position, temperature, parameters):
-        def logdensity_fn(position):
+    def step_fn(
+        rng_key: PRNGKey, position: ArrayTree, temperature: Array, parameters: dict[str, Array]
+    ) -> tuple[ArrayTree, Any]:
+        def logdensity_fn(position: ArrayTree) -> Array:
             return logprior_fn(position) + temperature * loglikelihood_fn(position)
 
-        def one_step(state, rng_key):
+        def one_step(state: Any, rng_key: PRNGKey) -> tuple[Any, Any]:
             return mcmc_step_fn(rng_key, state, logdensity_fn, **parameters)
 
         keys = jax.random.split(rng_key, num_mcmc_steps)
@@ -194,9 +196,9 @@ def as_top_level_api(
     }
     kernel = build_kernel(step_fn, loglikelihood_fn)
 
-    def init_fn(positions: ArrayLikeTree, rng_key: PRNGKey | None = None) -> ReplicaExchangeState:
+    def init_fn(position: ArrayLikeTree, rng_key: PRNGKey | None = None) -> ReplicaExchangeState:
         del rng_key
-        return init(positions, temperatures)
+        return init(jax.tree.map(jnp.asarray, position), temperatures)
 
     return SamplingAlgorithm(init_fn, lambda rng_key, state: kernel(rng_key, state, parameters))
 

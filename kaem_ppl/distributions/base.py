@@ -54,7 +54,7 @@ class TiltedDistribution(Distribution):
         batch_shape: tuple[int, ...],
         *,
         validate_args: bool | None = None,
-    ):
+    ) -> None:
         self.energy, self.reference = energy, reference
         super().__init__(batch_shape, (), validate_args=validate_args)
         self._ranks = ranks_of(self)

@@ -27,7 +27,9 @@ class LeftCensoredTilted(LeftCensoredDistribution):
         validate_args: as for any distribution.
     """
 
-    def __init__(self, base_dist: TiltedDistribution, censored: ArrayLike, *, validate_args: bool | None = None):
+    def __init__(
+        self, base_dist: TiltedDistribution, censored: ArrayLike, *, validate_args: bool | None = None
+    ) -> None:
         shape = lax.broadcast_shapes(base_dist.batch_shape, jnp.shape(censored))
         self.base_dist, self._support = base_dist, base_dist.support
         self.censored = _flags(censored, shape)
@@ -48,7 +50,9 @@ class RightCensoredTilted(RightCensoredDistribution):
         validate_args: as for any distribution.
     """
 
-    def __init__(self, base_dist: TiltedDistribution, censored: ArrayLike, *, validate_args: bool | None = None):
+    def __init__(
+        self, base_dist: TiltedDistribution, censored: ArrayLike, *, validate_args: bool | None = None
+    ) -> None:
         shape = lax.broadcast_shapes(base_dist.batch_shape, jnp.shape(censored))
         self.base_dist, self._support = base_dist, base_dist.support
         self.censored = _flags(censored, shape)
@@ -77,7 +81,7 @@ class IntervalCensoredTilted(IntervalCensoredDistribution):
         right_censored: ArrayLike,
         *,
         validate_args: bool | None = None,
-    ):
+    ) -> None:
         shape = lax.broadcast_shapes(base_dist.batch_shape, jnp.shape(left_censored), jnp.shape(right_censored))
         self.base_dist, self._support = base_dist, base_dist.support
         self.left_censored, self.right_censored = _flags(left_censored, shape), _flags(right_censored, shape)

@@ -46,7 +46,7 @@ class KANTiltedMixture(TiltedDistribution):
         reference: Distribution,
         *,
         validate_args: bool | None = None,
-    ):
+    ) -> None:
         check_values = self._validate_args if validate_args is None else validate_args
         bank = bank_shape(energy)
         if not bank:

@@ -55,7 +55,7 @@ class TabulatedPrior(Distribution):
         cell: Array,
         cubics: Array,
         error: Array,
-    ):
+    ) -> None:
         self.prior, self.table, self.tails = prior, table, tails
         self.low, self.cell, self.cubics, self.error = low, cell, cubics, error
         super().__init__(prior.batch_shape, (), validate_args=False)

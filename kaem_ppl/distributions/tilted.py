@@ -40,7 +40,7 @@ class KANTilted(TiltedDistribution):
         (100, 8)
     """
 
-    def __init__(self, energy: UnivariateKAN, reference: Distribution, *, validate_args: bool | None = None):
+    def __init__(self, energy: UnivariateKAN, reference: Distribution, *, validate_args: bool | None = None) -> None:
         check_values = self._validate_args if validate_args is None else validate_args
         batch_shape = check_arguments(energy, reference, bank_shape(energy), check_values)
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)

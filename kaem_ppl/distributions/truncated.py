@@ -49,7 +49,7 @@ class TruncatedTilted(Distribution):
         high: ArrayLike = jnp.inf,
         *,
         validate_args: bool | None = None,
-    ):
+    ) -> None:
         check_values = self._validate_args if validate_args is None else validate_args
         self.base_dist = base_dist
         dtype = base_dist.energy.domain.dtype

@@ -2,14 +2,14 @@
 
 import jax
 
-from ...inference import MALA, NUTS, AdaptedLadder, ParallelTempering, Sampler, sample_posterior
+from ...inference import MALA, NUTS, AdaptedLadder, Kernel, ParallelTempering, Sampler, sample_posterior
 from ...inference import diagnose as diagnose_draws
 from ...inference.diagnostics.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
 from ..errors import CommandError
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
 
-SAMPLERS: dict[str, Sampler] = {"mala": MALA(), "nuts": NUTS(), "tempering": ParallelTempering()}
+SAMPLERS: dict[str, Sampler | Kernel] = {"mala": MALA(), "nuts": NUTS(), "tempering": ParallelTempering()}
 
 
 def diagnose(
