@@ -18,8 +18,9 @@ from numpyro import handlers
 import kaem_ppl as kp
 from kaem_ppl.inference import MALA, ULA, GivenLadder, ParallelTempering, PowerLadder, sample_posterior
 from kaem_ppl.inference.model.power_posterior import read_power_posterior
-from kaem_ppl.inference.sampling.chains import _advance, find_start
+from kaem_ppl.inference.sampling.chains import _advance, _begin
 from kaem_ppl.inference.sampling.sampler import problem_keys
+from kaem_ppl.inference.sampling.starts import find_starts
 from kaem_ppl.inference.tempering.parallel_tempering import _Tempered
 from kaem_ppl.models import ConvGenerator, MixtureKAEM
 
@@ -135,7 +136,8 @@ def memory_of_steps(model, params, x, sampler):
     """Bytes that the program of a chunk of two steps holds at most: what it is given, makes, and uses in between."""
     posterior = read_power_posterior(model, (x,), {}, params=params, plate="data")
     transition, keys = _Tempered(sampler), problem_keys(jax.random.key(3), 1, len(x))
-    carry = find_start(transition, posterior, keys)
+    replicas = find_starts(transition.kernel, transition.num_replicas, posterior, keys)
+    carry = _begin(transition, replicas)
     steps = jax.ShapeDtypeStruct((2, 3), jnp.int32)
     memory = _advance.lower(transition, posterior, carry, keys, steps).compile().memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes

@@ -19,7 +19,7 @@ from ..kernels.langevin import ULA
 from ..model.coordinates import Coordinates
 from ..model.parameters import Params
 from ..model.power_posterior import Position, PowerPosterior, read_power_posterior
-from ..sampling.chains import over_problems
+from ..sampling.batching import over_problems
 from ..sampling.checks import check_prior
 from ..sampling.sampler import problem_keys, progress
 from ..tempering.ladders import Ladder, PowerLadder, check_ladder

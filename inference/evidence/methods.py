@@ -139,7 +139,7 @@ def _(
     schedule = run_populations(method, posterior, pilot_keys, progress_bar)[1]
     populations, stages = run_populations(method, posterior, keys, progress_bar, schedule)
     values = np.asarray(populations.log_evidence, float)
-    std_errors = np.asarray(log_evidence_std_error(populations.ancestors), float)
+    std_errors = np.asarray(log_evidence_std_error(populations), float)
     check_likelihood(np.isfinite(values), method.num_particles, posterior)
     worst, correlation = std_errors.max(0), np.asarray(stages.correlation).max((0, 2))
     checks = (

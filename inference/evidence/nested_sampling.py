@@ -16,7 +16,7 @@ from kaem_ppl.compilation import jit_outermost
 
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior, Target
-from ..sampling.chains import over_problems, split_as
+from ..sampling.batching import over_problems, shard_like
 from ..sampling.checks import check_likelihood
 from ..sampling.sampler import problem_keys
 
@@ -77,7 +77,7 @@ class NestedSampling:
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
         carry = _begin(self, posterior, keys)
-        carry = split_as(carry.state.particles.loglikelihood, carry)
+        carry = shard_like(carry.state.particles.loglikelihood, carry)
         chunks, bar = [], _bar(progress_bar)
         while not np.all(carry.is_done):
             carry, dead = _advance(self, posterior, keys, carry, len(chunks) * _CHUNK)

@@ -1,7 +1,7 @@
 """Many Markov chains at once: chains and data are one batch, steps run in compiled chunks."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -9,18 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 from kaem_ppl.compilation import is_slow_in_loops, jit_outermost
 
 from ..kernels.adaptation import DRAW, IDLE, Adaptation, adapt, begin_adaptation, end_adaptation, warmup_schedule
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior, Target
+from .batching import over_problems, shard_like
 from .sampler import SamplerOutput, problem_keys, progress
-
-_NUM_STARTS = 20
-# Keys of starts are numbered from here, those of steps from 0.
-_FIRST_START = np.uint32(2**31)
+from .starts import find_starts, trace_start
 
 
 class Transition(Protocol):
@@ -156,9 +153,10 @@ def run_chains(
             "kernel a `step_size` if it has one."
         )
     keys = problem_keys(key, num_chains, posterior.num_data)
-    carry = find_start(transition, posterior, keys)
+    replicas = find_starts(transition.kernel, transition.num_replicas, posterior, keys)
+    carry = shard_like(replicas.log_likelihood, _begin(transition, replicas))
     # A start evaluates the model as a step does.
-    is_slow = is_slow_in_loops(_start.trace(transition, posterior, keys, np.uint32(0)).jaxpr)
+    is_slow = is_slow_in_loops(trace_start(transition.kernel, transition.num_replicas, posterior, keys))
     length = 1 if is_slow else _chunk_length(num_warmup, num_samples)
 
     steps = _schedule(num_warmup, num_samples, length)
@@ -183,34 +181,6 @@ def run_chains(
     seconds = time.perf_counter() - started
     summary = jax.vmap(jax.vmap(transition.summarize))(carry)
     return SamplerOutput(records.pop("position"), records, summary, dims, seconds)
-
-
-def find_start(transition: Transition, posterior: PowerPosterior, keys: jax.Array) -> Any:
-    """What is carried along the chains from prior draws where log-density and gradient are finite; keys (C, N).
-
-    Raises:
-        ValueError: none of several draws will do.
-    """
-    replicas, is_good = _start(transition, posterior, keys, np.uint32(0))
-    is_good = np.asarray(is_good)
-    for attempt in range(1, _NUM_STARTS):
-        found = is_good.any(-1)
-        if found.all():
-            break
-        new, is_new_good = _start(transition, posterior, keys, np.uint32(attempt))
-        replicas, is_good = _choose(found, (replicas, is_good), (new, is_new_good))
-        is_good = np.asarray(is_good)
-    if is_good.any(-1).all():
-        carry = _begin(transition, replicas if is_good.all() else _stand_in(replicas, is_good))
-        return split_as(replicas.log_likelihood, carry)
-    bad = np.flatnonzero(~is_good.any(-1).all(0))
-    which = "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
-    is_possible = np.isfinite(np.asarray(replicas.log_likelihood)[:, bad]).any()
-    part = "log-prior or a gradient" if is_possible else "log-likelihood"
-    raise ValueError(
-        f"The {part} is not finite at any of {_NUM_STARTS} prior draws{which}. Check that the arguments hold no NaN, that "
-        "they lie in the likelihood's support, and that `params` are finite."
-    )
 
 
 def _chunk_length(num_warmup: int, num_samples: int) -> int:
@@ -242,45 +212,6 @@ def _join(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _by_chain(records: dict[str, Any], num_samples: int) -> dict[str, Any]:
     """Records (steps, C, N, ...) without what filled the last chunk, as (C, S, N, ...)."""
     return jax.tree.map(lambda x: jnp.moveaxis(x[:num_samples], 0, 1), records)
-
-
-@partial(jit_outermost, static_argnums=0)
-def _start(
-    transition: Transition, posterior: PowerPosterior, keys: jax.Array, attempt: jax.Array
-) -> tuple[ChainState, jax.Array]:
-    """States at draws of the prior, (C, N, R, ...), and whether a chain can go on from each."""
-    kernel, num_replicas = transition.kernel, transition.num_replicas
-    numbers = _FIRST_START + attempt * num_replicas + jnp.arange(num_replicas, dtype=jnp.uint32)
-
-    def start(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[ChainState, jax.Array]:
-        target = posterior.target(datum)
-
-        def replica(number: jax.Array) -> tuple[ChainState, jax.Array]:
-            state = kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
-            return state, state.is_finite()
-
-        return jax.vmap(replica)(numbers)
-
-    return over_problems(start, posterior, keys)
-
-
-@jax.jit
-def _choose[T](condition: jax.Array, when_true: T, when_false: T) -> T:
-    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
-        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
-
-    return jax.tree.map(choose, when_true, when_false)
-
-
-@jax.jit
-def _stand_in(replicas: ChainState, is_good: jax.Array) -> ChainState:
-    """Replicas start apart from each other where that is possible; the first good one stands in for bad ones."""
-
-    def of_problem(replicas: ChainState, is_good: jax.Array) -> ChainState:
-        source = jnp.where(is_good, jnp.arange(is_good.size), jnp.argmax(is_good))
-        return jax.tree.map(lambda x: x[source], replicas)
-
-    return jax.vmap(jax.vmap(of_problem))(replicas, is_good)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -323,27 +254,3 @@ def _move(
         return transition.advance(jax.random.fold_in(key, number), carry, posterior.target(datum), stage, window_ends)
 
     return over_problems(move, posterior, keys, carry)
-
-
-def over_problems(function: Callable[..., Any], posterior: PowerPosterior, keys: jax.Array, *batched: Any) -> Any:
-    """Map over chains and data, which are the axes of `keys` and of `batched`.
-
-    Args:
-        function: of a key, a datum's rows, and what belongs to the problem.
-        posterior: whose rows are the data.
-        keys: shape (C, N).
-        *batched: pytrees of arrays (C, N, ...).
-    """
-    over_data = jax.vmap(function, in_axes=(0, 0, *(0 for _ in batched)))
-    return jax.vmap(over_data, in_axes=(0, None, *(0 for _ in batched)))(keys, posterior.rows, *batched)
-
-
-def split_as(array: jax.Array, begun: Any) -> Any:
-    """What chains begin with, pytree of arrays (C, N, ...), on the devices among which `array`, (C, N, ...), is split.
-
-    Constants among it would be on every device. A step returns them split, and a program is compiled for where its
-    arguments are: once more.
-    """
-    if not isinstance(array.sharding, NamedSharding):
-        return begun
-    return jax.device_put(begun, NamedSharding(array.sharding.mesh, PartitionSpec(*array.sharding.spec[:2])))

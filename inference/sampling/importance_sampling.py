@@ -13,7 +13,7 @@ from jax.scipy.special import logsumexp
 from kaem_ppl.compilation import jit_outermost
 
 from ..model.power_posterior import Position, PowerPosterior
-from .chains import over_problems
+from .batching import over_problems
 from .checks import check_prior
 from .sampler import Sampler, SamplerOutput, problem_keys, progress
 

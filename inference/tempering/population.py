@@ -17,7 +17,8 @@ from kaem_ppl.compilation import jit_outermost
 from ..kernels.adaptation import factor_covariance
 from ..kernels.kernel import ChainState, Tuning
 from ..model.power_posterior import Position, PowerPosterior
-from ..sampling.chains import over_problems, split_as
+from ..sampling.batching import over_problems, shard_like
+from .decorrelation import compare, has_settled
 from .rare_likelihood import Start, start_where_possible
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class Population(NamedTuple):
         temperature: which they follow.
         tuning: of the kernel.
         log_evidence: estimate so far.
+        start_variance: relative variance of the evidence from the start.
         smallest_ess: of the incremental weights of any stage.
         num_stages: so far.
         is_done: whether the posterior is reached. What is done stays, however long others take.
@@ -71,6 +73,7 @@ class Population(NamedTuple):
     temperature: jax.Array
     tuning: Tuning
     log_evidence: jax.Array
+    start_variance: jax.Array
     smallest_ess: jax.Array
     num_stages: jax.Array
     is_done: jax.Array
@@ -102,7 +105,7 @@ def run_populations(
     """
     start = start_where_possible(sampler.kernel, sampler.num_particles, posterior, keys)
     populations, stages = _begin(sampler, posterior, start), []
-    populations = split_as(populations.particles.log_likelihood, populations)
+    populations = shard_like(populations.particles.log_likelihood, populations)
     bar = _temperature_bar(progress_bar)
     number = 0
     if start.is_repeated:
@@ -152,12 +155,14 @@ def _move(
         rates.append(rate)
         number_of_moves = len(rates)
         if fixed is None or number_of_moves == fixed or number_of_moves.bit_count() == 1:
-            distance, has_moved = (np.asarray(x, float) for x in _compare(before, populations))
+            distance, has_moved = (
+                np.asarray(x, float) for x in compare(before, populations.particles, populations.is_done)
+            )
             correlation, is_power_of_two = 1 - distance, number_of_moves.bit_count() == 1
             is_enough = correlation <= LARGEST_CORRELATION
             if number_of_moves >= 2 * _FEWEST_MOVES_OF_PLATEAU and is_power_of_two and earlier is not None:
                 # A run that follows a schedule moves as often as its pilot had to: it is judged with some room.
-                is_enough |= _has_settled(earlier, distance, _PLATEAU if fixed is None else _PLATEAU_OF_FOLLOWERS)
+                is_enough |= has_settled(earlier, distance, _PLATEAU if fixed is None else _PLATEAU_OF_FOLLOWERS)
             if is_power_of_two:
                 earlier = distance
             left = np.where(is_enough, np.minimum(correlation, LARGEST_CORRELATION), correlation)
@@ -165,16 +170,6 @@ def _move(
             if fixed is None and is_enough.all():
                 break
     return populations, jnp.stack(rates).mean(0), jnp.asarray(left.max(-1)), len(rates), number + len(rates)
-
-
-def _has_settled(earlier: np.ndarray, distance: np.ndarray, most: float) -> np.ndarray:
-    """Whether correlations no longer fall when moves are doubled, as where particles stay in modes of their own.
-
-    Particles that move slowly have a correlation of c(2 n) = c(n)^2; where a part of the variance lies between modes that
-    moves do not cross, c tends to that part. Given are 1 - c before and after doubling.
-    """
-    before, after = (-np.log1p(-np.clip(x, 1e-12, 1 - 1e-6)) for x in (earlier, distance))
-    return (after < most * before) & (distance > 0)
 
 
 def _temperature_bar(show: bool) -> Any:
@@ -187,7 +182,7 @@ def _temperature_bar(show: bool) -> Any:
 
 @partial(jit_outermost, static_argnums=0)
 def _begin(sampler: "TemperedSMC", posterior: PowerPosterior, start: Start) -> Population:
-    def begin(particles: ChainState, ancestors: jax.Array, log_share: jax.Array) -> Population:
+    def begin(particles: ChainState, ancestors: jax.Array, log_share: jax.Array, variance: jax.Array) -> Population:
         one = jax.tree.map(lambda x: x[0], particles.position)
         zero = jnp.zeros((), particles.log_likelihood.dtype)
         return Population(
@@ -196,12 +191,13 @@ def _begin(sampler: "TemperedSMC", posterior: PowerPosterior, start: Start) -> P
             zero,
             sampler.kernel.default_tuning(one),
             log_share.astype(zero.dtype),
+            variance.astype(zero.dtype),
             zero + sampler.num_particles,
             jnp.zeros((), jnp.int32),
             jnp.array(False),
         )
 
-    return jax.vmap(jax.vmap(begin))(start.particles, start.ancestors, start.log_share)
+    return jax.vmap(jax.vmap(begin))(start.particles, start.ancestors, start.log_share, start.share_variance)
 
 
 @partial(jit_outermost, static_argnums=0)
@@ -315,36 +311,6 @@ def _mutate(
         return _keep_if_done(population, population._replace(particles=particles, tuning=tuning)), acceptance
 
     return over_problems(mutate, posterior, keys, populations)
-
-
-@jax.jit
-def _compare(before: ChainState, populations: Population) -> tuple[jax.Array, jax.Array]:
-    """1 - c, c the correlation of coordinates and log-likelihood with themselves before moves; and the share moved.
-
-    Returns:
-        Shapes (C, N, d + 1) and (C, N).
-    """
-
-    def of_population(before: ChainState, after: ChainState) -> tuple[jax.Array, jax.Array]:
-        def columns(state: ChainState) -> jax.Array:
-            flat = jax.vmap(lambda position: ravel_pytree(position)[0])(state.position)
-            return jnp.concatenate([flat, state.log_likelihood[:, None]], axis=1)
-
-        old, new = columns(before), columns(after)
-        has_moved = jnp.mean(jnp.any(old != new, axis=1))
-        old, new = old - old.mean(0), new - new.mean(0)
-        # In units of the largest, for squares of small numbers underflow.
-        unit = jnp.maximum(jnp.max(jnp.abs(old), axis=0), jnp.max(jnp.abs(new), axis=0))
-        unit = jnp.where(unit > 0, unit, 1.0)
-        old, new = old / unit, new / unit
-        # From the squares of differences, which are exact where c is close to 1.
-        size = jnp.mean(jnp.square(old) + jnp.square(new), axis=0)
-        distance = jnp.mean(jnp.square(new - old), axis=0) / jnp.where(size > 0, size, 1.0)
-        return jnp.where(size > 0, distance, 1.0), has_moved
-
-    distance, has_moved = jax.vmap(jax.vmap(of_population))(before, populations.particles)
-    is_done = populations.is_done
-    return jnp.where(is_done[..., None], 1.0, distance), jnp.where(is_done, 1.0, has_moved)
 
 
 def _keep_if_done(old: Population, new: Population) -> Population:

@@ -11,7 +11,7 @@ from kaem_ppl.compilation import jit_outermost
 
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior
-from ..sampling.chains import over_problems
+from ..sampling.batching import over_problems
 from ..sampling.checks import check_likelihood
 
 # Prior draws of one population at most, and how many of them must have a likelihood. At a share of 1e-5 the search ends
@@ -27,12 +27,14 @@ class Start(NamedTuple):
         ancestors: which prior draw each of them is, shape (C, N, P).
         log_share: logarithm of the share of prior draws that have a likelihood above 0, where others were left out; 0
             where all were taken as they came.
+        share_variance: relative variance of that share.
         is_repeated: whether some draws stand for several particles.
     """
 
     particles: ChainState
     ancestors: jax.Array
     log_share: jax.Array
+    share_variance: jax.Array
     is_repeated: bool
 
 
@@ -57,7 +59,8 @@ def start_where_possible(kernel: Kernel, num_particles: int, posterior: PowerPos
     ancestors = jnp.broadcast_to(jnp.arange(num_particles), shape)
     # Half of them is what the first step of a ladder keeps anyway.
     if np.all(np.asarray(counts) >= num_particles // 2):
-        return Start(states, ancestors, jnp.zeros(shape[:2]), False)
+        nothing = jnp.zeros(shape[:2])
+        return Start(states, ancestors, nothing, nothing, False)
 
     found, num_found, batch = states, counts, 1
     while np.any(np.asarray(num_found) < num_particles) and batch * num_particles < _MOST_DRAWS:
@@ -66,10 +69,11 @@ def start_where_possible(kernel: Kernel, num_particles: int, posterior: PowerPos
         batch += 1
     number = np.asarray(num_found)
     check_likelihood(number >= min(_FEWEST_FOUND, num_particles), batch * num_particles, posterior)
-    share = jnp.log(num_found / (batch * num_particles))
+    share = num_found / (batch * num_particles)
     index = jnp.arange(num_particles) % jnp.minimum(num_found, num_particles)[..., None]
     states = jax.vmap(jax.vmap(lambda state, i: jax.tree.map(lambda x: x[i], state)))(found, index)
-    return Start(states, index, share, bool(np.any(number < num_particles)))
+    variance = (1 - share) / num_found
+    return Start(states, index, jnp.log(share), variance, bool(np.any(number < num_particles)))
 
 
 @partial(jit_outermost, static_argnums=(0, 1))

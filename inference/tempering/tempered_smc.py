@@ -16,7 +16,7 @@ from ..model.power_posterior import PowerPosterior
 from ..sampling.checks import check_prior
 from ..sampling.sampler import Sampler, SamplerOutput, problem_keys
 from .ladders import Ladder, check_ladder
-from .population import run_populations
+from .population import Population, run_populations
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class TemperedSMC(Sampler):
         jax.block_until_ready(stats)
         summary = {
             "log_evidence": populations.log_evidence,
-            "log_evidence_std_error": log_evidence_std_error(populations.ancestors),
+            "log_evidence_std_error": log_evidence_std_error(populations),
             "num_stages": populations.num_stages,
             "temperatures": jnp.pad(stages.temperature, ((0, 0), (0, 0), (1, 0))),
             "mutation_acceptance_rate": stages.acceptance_rate,
@@ -118,20 +118,21 @@ class TemperedSMC(Sampler):
 
 
 @jax.jit
-def log_evidence_std_error(ancestors: jax.Array) -> jax.Array:
-    """Standard error of the log-evidence of each population from the ancestors of its particles, (C, N, P) to (C, N).
+def log_evidence_std_error(populations: Population) -> jax.Array:
+    """Standard error of the log-evidence of each population from the ancestors of its particles, (C, N).
 
     The relative variance of the evidence is the chance that two final particles descend from one draw of the prior, less
     the 1 / P of a population without resampling (after Chan and Lai 2013; Lee and Whiteley 2018, for resampling that
-    adds no noise of its own, which systematic resampling nearly is: it errs on the large side).
+    adds no noise of its own, which systematic resampling nearly is: it errs on the large side); and that of its start.
     """
-    num_particles = ancestors.shape[-1]
+    num_particles = populations.ancestors.shape[-1]
 
     def variance(ancestors: jax.Array) -> jax.Array:
         shares = jnp.bincount(ancestors, length=num_particles) / num_particles
         return jnp.sum(jnp.square(shares)) - 1 / num_particles
 
-    return jnp.sqrt(jnp.maximum(jax.vmap(jax.vmap(variance))(ancestors), 0.0))
+    of_ancestors = jnp.maximum(jax.vmap(jax.vmap(variance))(populations.ancestors), 0.0)
+    return jnp.sqrt(of_ancestors + populations.start_variance)
 
 
 @partial(jax.jit, static_argnums=0)

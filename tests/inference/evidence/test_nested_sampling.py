@@ -6,7 +6,6 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import scipy.stats as st
 
 from kaem_ppl.inference import NestedSampling, log_evidence
 from kaem_ppl.inference.evidence.nested_sampling import integrate
@@ -54,15 +53,15 @@ def test_two_latents(linear_gaussian):
 
 
 @pytest.mark.slow
-def test_a_plateau_is_named():
-    # Half of the prior has likelihood 0.
-    def model(x):
+@pytest.mark.parametrize("below", [-np.inf, -2.0], ids=["impossible", "two plateaus"])
+def test_ties_do_no_harm(below):
+    # Half of the prior has one likelihood, and half another or none. Within 4 standard errors: a false alarm in 6e-5 of
+    # seeds.
+    def model():
         z = numpyro.sample("z", dist.Normal(0, 1))
-        numpyro.factor("half", jnp.where(z > 0, 0.0, -jnp.inf))
-        numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        numpyro.factor("half", jnp.where(z > 0, 0.0, below))
 
-    evidence = log_evidence(jax.random.key(0), model, 0.5, method=NestedSampling(100), num_chains=1, progress_bar=False)
-    assert not evidence.is_trustworthy
-    assert any("likelihood is 0 at some prior draws" in words for words in evidence.warnings)
-    exact = st.norm.logpdf(0.5, scale=2**0.5) + st.norm.logcdf(0.25 / 0.5**0.5)
-    assert abs(evidence.value - exact) < 1
+    evidence = log_evidence(jax.random.key(0), model, method=NestedSampling(200), progress_bar=False)
+    assert evidence.is_trustworthy
+    assert abs(evidence.value - np.log(0.5 + 0.5 * np.exp(below))) < 4 * evidence.std_error
+    assert evidence.std_error < 0.1

@@ -1,0 +1,125 @@
+"""Where chains start: draws of the prior at which log-density and gradient are finite, also where these are rare."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from kaem_ppl.compilation import jit_outermost
+
+from ..kernels.kernel import ChainState, Kernel
+from ..model.power_posterior import PowerPosterior
+from .batching import over_problems
+
+_NUM_ATTEMPTS = 20
+# Where likelihoods above 0 are rarer: draws whose likelihood alone is evaluated, in batches. One in 1e5 is found in 98 of
+# 100 searches.
+_BATCH, _NUM_BATCHES = 2_000, 200
+# Keys of starts are numbered from here, those of steps from 0.
+_FIRST_START = np.uint32(2**31)
+
+
+def find_starts(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array) -> ChainState:
+    """States at prior draws where log-density and gradient are finite, (C, N, R, ...); keys (C, N).
+
+    Replicas start apart from each other where that is possible.
+
+    Raises:
+        ValueError: none of many draws will do.
+    """
+
+    def start(first: Any) -> tuple[ChainState, jax.Array]:
+        return _start(
+            kernel, num_replicas, posterior, keys, jnp.broadcast_to(jnp.asarray(first, jnp.uint32), keys.shape)
+        )
+
+    replicas, is_good = start(_FIRST_START)
+    for attempt in range(1, _NUM_ATTEMPTS):
+        found = np.asarray(is_good).any(-1)
+        if found.all():
+            break
+        new = start(_FIRST_START + np.uint32(attempt * num_replicas))
+        replicas, is_good = _choose(found, (replicas, is_good), new)
+    first = _FIRST_START + np.uint32(_NUM_ATTEMPTS * num_replicas)
+    for batch in range(_NUM_BATCHES):
+        found = np.asarray(is_good).any(-1)
+        if found.all():
+            break
+        numbers, is_possible = _search(posterior, keys, first + np.uint32(batch * _BATCH))
+        if not np.asarray(is_possible)[~found].any():
+            continue
+        # The first replica is at the draw that was found.
+        replicas, is_good = _choose(found | ~np.asarray(is_possible), (replicas, is_good), start(numbers))
+    is_good = np.asarray(is_good)
+    if is_good.any(-1).all():
+        return replicas if is_good.all() else _replace_invalid_starts(replicas, is_good)
+    bad = np.flatnonzero(~is_good.any(-1).all(0))
+    which = "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
+    is_possible = np.isfinite(np.asarray(replicas.log_likelihood)[:, bad]).any()
+    part = "log-prior or a gradient" if is_possible else "log-likelihood"
+    number = _NUM_ATTEMPTS * num_replicas + _NUM_BATCHES * _BATCH
+    raise ValueError(
+        f"The {part} is not finite at any of {number} prior draws{which}. Check that the arguments hold no NaN, that "
+        "they lie in the likelihood's support, and that `params` are finite."
+    )
+
+
+def trace_start(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array) -> Any:
+    """What a start computes, which is what a step does to evaluate the model, as `jax.make_jaxpr` gives it."""
+    return _start.trace(kernel, num_replicas, posterior, keys, jnp.zeros(keys.shape, jnp.uint32)).jaxpr
+
+
+@jit_outermost
+def _search(posterior: PowerPosterior, keys: jax.Array, first: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Number of the first of a batch of prior draws with a likelihood, and whether there is one, (C, N) each."""
+
+    def search(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+        target = posterior.target(datum)
+        numbers = first + jnp.arange(_BATCH, dtype=jnp.uint32)
+
+        def is_possible(number: jax.Array) -> jax.Array:
+            return jnp.isfinite(target.log_likelihood(target.draw(jax.random.fold_in(key, number))))
+
+        found = jax.lax.map(is_possible, numbers, batch_size=_BATCH // 10)
+        return numbers[jnp.argmax(found)], jnp.any(found)
+
+    return over_problems(search, posterior, keys)
+
+
+@partial(jit_outermost, static_argnums=(0, 1))
+def _start(
+    kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array, first: jax.Array
+) -> tuple[ChainState, jax.Array]:
+    """States at draws of the prior numbered from `first`, (C, N, R, ...), and whether a chain can go on from each."""
+
+    def start(key: jax.Array, datum: tuple[jax.Array, ...], first: jax.Array) -> tuple[ChainState, jax.Array]:
+        target = posterior.target(datum)
+
+        def replica(number: jax.Array) -> tuple[ChainState, jax.Array]:
+            state = kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
+            return state, state.is_finite()
+
+        return jax.vmap(replica)(first + jnp.arange(num_replicas, dtype=jnp.uint32))
+
+    return over_problems(start, posterior, keys, first)
+
+
+@jax.jit
+def _choose[T](condition: jax.Array, when_true: T, when_false: T) -> T:
+    def choose(x: jax.Array, y: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim)), x, y)
+
+    return jax.tree.map(choose, when_true, when_false)
+
+
+@jax.jit
+def _replace_invalid_starts(replicas: ChainState, is_good: jax.Array) -> ChainState:
+    """Replicas start apart from each other where that is possible; the first good one stands in for bad ones."""
+
+    def of_problem(replicas: ChainState, is_good: jax.Array) -> ChainState:
+        source = jnp.where(is_good, jnp.arange(is_good.size), jnp.argmax(is_good))
+        return jax.tree.map(lambda x: x[source], replicas)
+
+    return jax.vmap(jax.vmap(of_problem))(replicas, is_good)

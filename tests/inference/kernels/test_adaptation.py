@@ -1,0 +1,56 @@
+"""What warm-up learns: the covariance of a correlated normal, and the longest direction of one with many coordinates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+from kaem_ppl.inference import HMC, MALA, ParallelTempering, sample_posterior
+from kaem_ppl.inference.kernels.adaptation import factor_covariance
+
+
+def test_factor_of_a_covariance_in_any_units():
+    covariance = np.array([[1e6, 0.999e2], [0.999e2, 1e-2]], np.float32)
+    factor = np.asarray(factor_covariance(jnp.asarray(covariance), 10_000))
+    np.testing.assert_allclose(factor @ factor.T, covariance, rtol=1e-5)
+    assert np.isfinite(factor_covariance(jnp.zeros((3, 3)), 25)).all()
+
+
+@pytest.mark.parametrize("kernel", [HMC(), MALA()], ids=["HMC", "MALA"])
+def test_a_correlated_normal(kernel):
+    # Oracle: the covariance itself. Means and variances of 4 chains within 5 Monte Carlo errors (of at least 400 effective
+    # draws): a false alarm in 1e-5 of seeds.
+    covariance = jnp.array([[1.0, 0.995], [0.995, 1.0]])
+
+    def model():
+        x = numpyro.sample("x", dist.Normal(0, 3).expand([2]).to_event(1))
+        numpyro.factor("normal", dist.MultivariateNormal(jnp.zeros(2), covariance).log_prob(x) + (x**2).sum() / 18)
+
+    draws = sample_posterior(
+        jax.random.key(0), model, sampler=kernel, num_samples=1000, num_warmup=800, progress_bar=False
+    )
+    x = np.asarray(draws.samples["x"]).reshape(-1, 2)
+    assert (np.abs(x.mean(0)) < 5 / 20).all()
+    assert (np.abs(x.var(0) - 1) < 5 * np.sqrt(2) / 20).all()
+    assert abs(np.corrcoef(x.T)[0, 1] - 0.995) < 0.003
+
+
+@pytest.mark.slow
+def test_the_number_of_temperatures_follows_the_barrier():
+    # A posterior a hundredth as wide as its prior in each of ten coordinates: the barrier is far above what 8 temperatures
+    # serve well.
+    def model(x):
+        z = numpyro.sample("z", dist.Normal(0, 1).expand([10]).to_event(1))
+        numpyro.sample("x", dist.Normal(z, 0.01).to_event(1), obs=x)
+
+    draws = sample_posterior(
+        jax.random.key(0), model, jnp.zeros(10), sampler=ParallelTempering(), num_chains=2, num_samples=300, num_warmup=300,
+        progress_bar=False,
+    )  # fmt: skip
+    barrier = float(draws.summary["communication_barrier"].max())
+    number = draws.summary["temperatures"].shape[-1]
+    assert number > 8
+    assert 1.2 * barrier < number < 3 * barrier + 8
+    assert draws.sample_stats["swap_acceptance"].mean((0, 1)).min() > 0.2
