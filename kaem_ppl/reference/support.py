@@ -135,7 +135,8 @@ def support_bounds(reference: Any) -> tuple[ArrayLike, ArrayLike]:
         return reference.low, reference.high
     if follows(reference, dist.Pareto):
         return reference.scale, math.inf
-    if type(reference) is dist.TransformedDistribution and is_transformed(reference):
+    kind = type(reference)
+    if kind is dist.TransformedDistribution and is_transformed(reference):
         # Its class states less: the codomain of the last transform.
         low, high = support_bounds(reference.base_dist)
         for transform in reference.transforms:

@@ -155,7 +155,7 @@ def _tabulate(reference: Distribution, bounds: tuple[ArrayLike, ArrayLike]) -> T
 @partial(jax.jit, static_argnums=(3, 4))
 def _tabulate_pytree(
     reference: Distribution,
-    numbers: tuple[ArrayLike | None, ...],
+    numbers: tuple[Any, ...],
     zero: Array,
     low: float | None,
     high: float | None,
