@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
 # At its third level, the default, LLVM takes 1.4 times as long as at its second, and our steps run no faster on a CPU
 # (`benchmarks/posterior_steps.py`). A level that XLA_FLAGS names is kept.

@@ -74,6 +74,7 @@ class KANetwork:
 
     def __call__(self, x: ArrayLike) -> Array:
         """Outputs at inputs of shape (..., in): shape (..., out)."""
+        x = jnp.asarray(x)
         for layer in self.layers:
             x = apply_layer(layer, x)
         return x

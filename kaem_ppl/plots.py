@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpyro.distributions import Distribution
 
 from .distributions.base import TiltedDistribution
@@ -83,8 +84,8 @@ def plot_images(generated: ArrayLike, real: ArrayLike, *, num_rows: int = 8, num
             raise ValueError(
                 f"{name} has shape {images.shape}: expected (num_images, height, width), perhaps with a last axis of 3."
             )
-    figure = Figure(figsize=(0.9 * num_columns + 0.6, 0.45 * num_rows + 0.6), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    figure = Figure(figsize=(0.9 * num_columns + 0.6, 0.45 * num_rows + 0.6), layout=layout)
     for panel, (name, images) in zip(figure.subplots(1, 2), grids.items(), strict=True):
         shown = images[: num_rows * num_columns]
         panel.imshow(_tile(np.clip(shown, 0, 1), num_rows, num_columns), cmap="gray_r", vmin=0, vmax=1)

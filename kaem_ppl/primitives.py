@@ -154,9 +154,14 @@ def register_parameters(name: str, init: Callable[[Array], Any]) -> Any:
                 f"Parameter {site!r} needs a random key to start from: wrap the model with "
                 "numpyro.handlers.seed(model, key), or substitute learnt parameters with numpyro.handlers.substitute."
             )
-        return numpyro.param(site, init(key))
+        return _declare(site, init(key))
     _check_like(site, values, jax.eval_shape(init, jax.random.key(0)))
     return values
+
+
+def _declare(site: str, initial: Any) -> Any:
+    """`numpyro.param`, which takes trees of arrays too, where its annotations know arrays."""
+    return numpyro.param(site, initial)
 
 
 def _register_grid(
@@ -167,7 +172,7 @@ def _register_grid(
         shared = uniform_grid(basis, domain)
         initial = {name: jnp.broadcast_to(shared[name], bank_shape + shared[name].shape) for name in ("grid", "domain")}
     site = name + GRID_SUFFIX
-    values = numpyro.param(site, initial)
+    values = _declare(site, initial)
     _check_like(site, values, initial)
     return dict(values)
 

@@ -1,5 +1,7 @@
 """Whitening as a NumPyro reparameterisation: a site written as its quantile function of a standard normal draw."""
 
+from typing import cast
+
 import numpyro
 import numpyro.distributions as dist
 from jax import Array
@@ -41,4 +43,4 @@ class InverseTransformReparam(Reparam):
         if fault:
             raise ValueError(f"Site {name!r} has the distribution {type(fn).__name__}, which {fault}.")
         e = numpyro.sample(f"{name}_base", self._wrap(dist.Normal(0, 1), expand_shape, event_dim))
-        return None, from_standard_normal(fn, e)
+        return None, from_standard_normal(fn, cast(Array, e))

@@ -12,15 +12,19 @@ def as_shape(shape: int | Iterable[int], name: str = "shape") -> tuple[int, ...]
         ValueError: where it is neither an int nor a sequence of ints, or negative; names the argument `name`.
     """
     try:
-        sizes = (operator.index(shape),)
+        sizes = _sizes(shape)
     except TypeError:
-        try:
-            sizes = tuple(operator.index(size) for size in shape)
-        except TypeError:
-            raise ValueError(f"{name}={shape!r}: expected a shape such as (3,), or an int.") from None
+        raise ValueError(f"{name}={shape!r}: expected a shape such as (3,), or an int.") from None
     if any(size < 0 for size in sizes):
         raise ValueError(f"{name}={shape!r}: expected sizes of at least 0.")
     return sizes
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    try:
+        return (operator.index(shape),)
+    except TypeError:
+        return tuple(operator.index(size) for size in shape)
 
 
 def as_count(value: Any, name: str) -> int:

@@ -1,5 +1,7 @@
 """The one map between a standard normal variable and any univariate one, and random masses for exact draws."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -12,7 +14,7 @@ from .reference.log_masses import log_normal_mass
 from .reference.support import follows, is_transformed
 
 
-def from_standard_normal(fn: Distribution, e: Array) -> Array:
+def from_standard_normal(fn: Any, e: Array) -> Array:
     """z = F^-1(Phi(e)), so that z follows `fn` where e is standard normal.
 
     Each half is computed from the logarithm of its own tail's mass, which keeps its digits.
@@ -24,11 +26,11 @@ def from_standard_normal(fn: Distribution, e: Array) -> Array:
     Returns:
         Points of the shape of e. Differentiable in e and in the parameters.
     """
-    match fn:
-        case dist.Independent() | dist.ExpandedDistribution():
-            return from_standard_normal(fn.base_dist, e)
-        case dist.MultivariateNormal():
-            return fn.loc + jnp.matmul(fn.scale_tril, e[..., None])[..., 0]
+    # `Any`, and no `isinstance` around parameters: NumPyro's annotations say less of them than what holds.
+    if isinstance(fn, dist.Independent | dist.ExpandedDistribution):
+        return from_standard_normal(fn.base_dist, e)
+    if follows(fn, dist.MultivariateNormal):
+        return fn.loc + jnp.matmul(fn.scale_tril, e[..., None])[..., 0]
     if follows(fn, dist.Normal, "log_prob", "cdf", "icdf"):
         return fn.loc + fn.scale * e
     if is_transformed(fn):

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +72,7 @@ class Bank:
     def log_reference(self, points: Array) -> Array:
         """log pi_0 at points (..., 1, 1) or each density's own (..., 1, Q), shape (..., 1, 1) or (..., 1, Q)."""
         if not self.reference.batch_shape:
-            return self.reference.log_prob(points)
+            return cast(Array, self.reference.log_prob(points))
         lead = points.shape[:-2]
         own = self.batch_shape if points.shape[-1] == self.num_rows else (1,) * len(self.batch_shape)
         values = self.reference.log_prob(points.reshape(math.prod(lead), *own))

@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import abstractmethod
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -46,6 +46,7 @@ class TiltedDistribution(Distribution):
     pytree_aux_fields = ("_ranks",)
     energy: UnivariateKAN
     reference: Distribution
+    _memory: dict[str, Any]
 
     def __init__(
         self,
@@ -58,6 +59,16 @@ class TiltedDistribution(Distribution):
         self.energy, self.reference = energy, reference
         super().__init__(batch_shape, (), validate_args=validate_args)
         self._ranks = ranks_of(self)
+
+    @property
+    @abstractmethod
+    def log_normalizer(self) -> Array:
+        """log Z of each component; differentiable."""
+
+    @property
+    @abstractmethod
+    def log_normalizer_error(self) -> Array:
+        """Error estimate of each log Z."""
 
     @abstractmethod
     def log_ratio(self, value: Array) -> Array:
@@ -97,7 +108,8 @@ class TiltedDistribution(Distribution):
     @aligned_first
     def support(self) -> Constraint:
         """The reference's own support."""
-        return self.reference.support
+        # NumPyro's annotations allow for none, `check_arguments` does not.
+        return cast(Constraint, self.reference.support)
 
     @aligned_first
     @validate_sample
@@ -190,7 +202,7 @@ class TiltedDistribution(Distribution):
     @aligned_first
     def reference_tails(self) -> ref.Tails:
         """Tails of the reference: found once where its parameters are known, handed on by `given`."""
-        memory = self.__dict__.setdefault("_memory", {})
+        memory = vars(self).setdefault("_memory", {})
         return memory["tails"] if "tails" in memory else ref.tails_of(self.reference)
 
     @aligned_first
@@ -241,7 +253,7 @@ class TiltedDistribution(Distribution):
 
     def _resolve(self, what: Literal["table", "log_normalizer"]) -> Any:
         """The quantity, kept with the distribution."""
-        memory = self.__dict__.setdefault("_memory", {})
+        memory = vars(self).setdefault("_memory", {})
         if what in memory:
             return memory[what]
         if self.is_known:
@@ -282,7 +294,8 @@ class TiltedDistribution(Distribution):
         return jnp.moveaxis(x, -1, 0).reshape(shape)
 
 
-promote_batch_shape.register(TiltedDistribution, promote)
+# NumPyro's generic function has no annotation, and what it falls back on never returns.
+promote_batch_shape.register(TiltedDistribution, promote)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 # Compiled once per kind and shape of distribution: a distribution is a pytree, its settings are part of the kind.

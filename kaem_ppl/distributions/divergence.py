@@ -98,7 +98,8 @@ def _flat_energy(q: TiltedDistribution, p: Distribution) -> UnivariateKAN:
 
 
 @jax.jit
-def _divergence(p: TiltedDistribution, table: Any, p_normalizer: Any, q: Distribution, q_normalizer: Any) -> Array:
+def _divergence(p: TiltedDistribution, table: Any, p_normalizer: Any, q: Any, q_normalizer: Any) -> Array:
+    # q is `Any`: `from_tilted` has seen to its support, which NumPyro's annotations say may be None.
     p = p.given(table=table, log_normalizer=p_normalizer)
     if isinstance(q, TiltedDistribution):
         q = q.given(log_normalizer=q_normalizer)
@@ -132,7 +133,7 @@ def _to_expanded(p: Distribution, q: ExpandedDistribution) -> Array:
     return jnp.broadcast_to(kl_divergence(p, q.base_dist), shape)
 
 
-def _from_point(p: Delta, q: Distribution) -> Array:
+def _from_point(p: Any, q: Distribution) -> Array:
     return p.log_density - q.log_prob(p.v)
 
 

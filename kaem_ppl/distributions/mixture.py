@@ -104,6 +104,6 @@ class KANTiltedMixture(TiltedDistribution):
         return values.reshape(*self.batch_shape, self.energy.batch_shape[-1])
 
 
-@vmap_over.register
+@vmap_over.register  # pyright: ignore[reportCallIssue, reportArgumentType]: NumPyro's own never returns
 def _vmap_over(d: KANTiltedMixture, logits: Any = None, energy: Any = None, reference: Any = None) -> KANTiltedMixture:
     return vmap_over.dispatch(Distribution)(d, logits=logits, energy=energy, reference=reference)

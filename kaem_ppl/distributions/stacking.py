@@ -63,7 +63,7 @@ def aligned[D: "TiltedDistribution"](distribution: D) -> D:
     new = _align_known(distribution, keep_ones=False)
     if new.is_known:
         # So that its integrals are kept too.
-        distribution.__dict__["_aligned"] = new
+        vars(distribution)["_aligned"] = new
     return new
 
 
@@ -75,10 +75,11 @@ def _align_known[D: "TiltedDistribution"](distribution: D, *, keep_ones: bool) -
         return _align(distribution, keep_ones)
 
 
-def _align[D: "TiltedDistribution"](distribution: D, keep_ones: bool) -> D:
+def _align(distribution: Any, keep_ones: bool) -> Any:
+    # `Any`, for only mixtures have logits.
     energy_ranks, reference_ranks, logits_rank, batch_rank = distribution._ranks
     new = copy.copy(distribution)
-    new.__dict__.pop("_memory", None)
+    vars(new).pop("_memory", None)
     is_mixture = logits_rank >= 0
     bank_rank = batch_rank + is_mixture
     new.energy = _align_energy(distribution.energy, energy_ranks, bank_rank, keep_ones)

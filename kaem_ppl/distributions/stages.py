@@ -107,8 +107,9 @@ def fine_integrals(bank: Bank, coarse: Coarse) -> Integrals:
     level, density = _undivided_sums(bank.log_weights - total, coarse)
     density = divided_sums(bank, coarse.log_density, coarse.marked, marked, total, level, density)
     edges, level = part_edges(bank, jnp.any(coarse.marked, axis=1)), jnp.repeat(level, NUM_PARTS, axis=0)
-    found = _replace(bank, own, _own_integrals, (total, error, edges, level, density))
-    return Integrals(found[0], found[1], own, *found[2:], weights, coarse.marked)
+    replaced = _replace(bank, own, _own_integrals, (total, error, edges, level, density))
+    total, error, edges, level, density = replaced
+    return Integrals(total, error, own, edges, level, density, weights, coarse.marked)
 
 
 def _divided_totals(bank: Bank, coarse: Coarse, marked: Marked) -> tuple[Array, Array, Array, Array]:

@@ -76,6 +76,6 @@ class KANTilted(TiltedDistribution):
         return values.reshape(self.batch_shape)
 
 
-@vmap_over.register
+@vmap_over.register  # pyright: ignore[reportCallIssue, reportArgumentType]: NumPyro's own never returns
 def _vmap_over(d: KANTilted, energy: Any = None, reference: Any = None) -> KANTilted:
     return vmap_over.dispatch(Distribution)(d, energy=energy, reference=reference)

@@ -87,7 +87,7 @@ class TruncatedTilted(Distribution):
                 return constraints.less_than_eq(self.high)
         return constraints.real
 
-    def _validate_sample(self, value: ArrayLike) -> Array:
+    def _validate_sample(self, value: ArrayLike) -> ArrayLike:
         # As an array: NumPyro compares a float by NumPy, which can't take traced bounds.
         return super()._validate_sample(jnp.asarray(value))
 

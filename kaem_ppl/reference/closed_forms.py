@@ -21,6 +21,8 @@ from .log_masses import LOG_2, log_hazard, log_normal_mass, log_remainder, norma
 
 _HALF_PI = 0.5 * math.pi
 
+# Distributions are `Any` below: of its parameters NumPyro's annotations say that they may be tuples.
+
 
 class Form(NamedTuple):
     """How one class of distributions states its tails.
@@ -108,37 +110,37 @@ def _gumbel_quantile(below: Array, above: Array) -> Array:
     return -log_hazard(above, below)
 
 
-def _half_normal(d: dist.HalfNormal, x: Array) -> tuple[Array, Array]:
+def _half_normal(d: Any, x: Array) -> tuple[Array, Array]:
     y = x / d.scale
     return jnp.log(jax.scipy.special.erf(y / math.sqrt(2))), LOG_2 + log_normal_mass(-y)
 
 
-def _half_normal_quantile(d: dist.HalfNormal, below: Array, above: Array) -> Array:
+def _half_normal_quantile(d: Any, below: Array, above: Array) -> Array:
     near = math.sqrt(2) * erfinv(jnp.exp(jnp.minimum(below, -0.5)))
     return d.scale * _small(below, above, near, -normal_quantile(above - LOG_2))
 
 
-def _half_cauchy(d: dist.HalfCauchy, x: Array) -> tuple[Array, Array]:
+def _half_cauchy(d: Any, x: Array) -> tuple[Array, Array]:
     y = x / d.scale
     return jnp.log(jnp.arctan2(y, 1.0) / _HALF_PI), jnp.log(jnp.arctan2(1.0, y) / _HALF_PI)
 
 
-def _half_cauchy_quantile(d: dist.HalfCauchy, below: Array, above: Array) -> Array:
+def _half_cauchy_quantile(d: Any, below: Array, above: Array) -> Array:
     t = jnp.tan(_HALF_PI * jnp.exp(_small(below, above, below, above)))
     return d.scale * _small(below, above, t, 1 / t)
 
 
-def _uniform(d: dist.Uniform, x: Array) -> tuple[Array, Array]:
+def _uniform(d: Any, x: Array) -> tuple[Array, Array]:
     width = d.high - d.low
     return jnp.log((x - d.low) / width), jnp.log((d.high - x) / width)
 
 
-def _uniform_quantile(d: dist.Uniform, below: Array, above: Array) -> Array:
+def _uniform_quantile(d: Any, below: Array, above: Array) -> Array:
     width = d.high - d.low
     return _small(below, above, d.low + width * jnp.exp(below), d.high - width * jnp.exp(above))
 
 
-def _asymmetric_laplace(d: dist.AsymmetricLaplace, x: Array) -> tuple[Array, Array]:
+def _asymmetric_laplace(d: Any, x: Array) -> tuple[Array, Array]:
     left, right = d.scale * d.asymmetry, d.scale / d.asymmetry
     y, total = x - d.loc, left + right
     below = jnp.log(left / total) + jnp.where(y < 0, y, 0.0) / left
@@ -147,7 +149,7 @@ def _asymmetric_laplace(d: dist.AsymmetricLaplace, x: Array) -> tuple[Array, Arr
     return jnp.where(y < 0, below, log_remainder(above)), jnp.where(y < 0, log_remainder(below), above)
 
 
-def _asymmetric_laplace_quantile(d: dist.AsymmetricLaplace, below: Array, above: Array) -> Array:
+def _asymmetric_laplace_quantile(d: Any, below: Array, above: Array) -> Array:
     left, right = d.scale * d.asymmetry, d.scale / d.asymmetry
     log_left, log_right = jnp.log(left / (left + right)), jnp.log(right / (left + right))
     is_left = below < log_left
@@ -164,7 +166,7 @@ def _from_above(log_above: Callable[[Any, Array], Array]) -> Callable[[Any, Arra
     return log_masses
 
 
-def _weibull_log_hazard(d: dist.Weibull, x: Array) -> Array:
+def _weibull_log_hazard(d: Any, x: Array) -> Array:
     return d.concentration * jnp.log(x / d.scale)
 
 
@@ -175,7 +177,7 @@ def _hazard_masses(log_h: Array) -> tuple[Array, Array]:
     return jnp.where(far, log_h, log_remainder(jnp.where(far, -1.0, above))), above
 
 
-def _kumaraswamy(d: dist.Kumaraswamy, x: Array) -> tuple[Array, Array]:
+def _kumaraswamy(d: Any, x: Array) -> tuple[Array, Array]:
     log_power = d.concentration1 * jnp.log(x)
     far = log_power < -20
     rest = log_remainder(jnp.where(far, -1.0, log_power))
@@ -183,17 +185,17 @@ def _kumaraswamy(d: dist.Kumaraswamy, x: Array) -> tuple[Array, Array]:
     return _hazard_masses(log_h)
 
 
-def _kumaraswamy_quantile(d: dist.Kumaraswamy, below: Array, above: Array) -> Array:
+def _kumaraswamy_quantile(d: Any, below: Array, above: Array) -> Array:
     log_h = log_hazard(below, above) - jnp.log(d.concentration0)
     return jnp.exp(_hazard_masses(log_h)[0] / d.concentration1)
 
 
-def _levy(d: dist.Levy, x: Array) -> tuple[Array, Array]:
+def _levy(d: Any, x: Array) -> tuple[Array, Array]:
     z = jnp.sqrt(d.scale / (x - d.loc))
     return LOG_2 + log_normal_mass(-z), jnp.log(jax.scipy.special.erf(z / math.sqrt(2)))
 
 
-def _levy_quantile(d: dist.Levy, below: Array, above: Array) -> Array:
+def _levy_quantile(d: Any, below: Array, above: Array) -> Array:
     # 1 / z^2 has no derivative in z left in float32 where the root is tiny, but one in its logarithm.
     is_tiny = above < -12
     root = math.sqrt(2) * erfinv(jnp.exp(jnp.where(is_tiny, -1.0, jnp.minimum(above, -0.5))))
@@ -202,7 +204,7 @@ def _levy_quantile(d: dist.Levy, below: Array, above: Array) -> Array:
     return d.loc + d.scale * jnp.exp(-2 * _small(below, above, near, log_root))
 
 
-def _dagum(d: dist.Dagum, x: Array) -> tuple[Array, Array]:
+def _dagum(d: Any, x: Array) -> tuple[Array, Array]:
     log_power = -d.sharpness * jnp.log(x / d.scale)
     far = log_power < -20
     log_g = jnp.where(far, log_power, jnp.log(jax.nn.softplus(jnp.where(far, 0.0, log_power))))
@@ -210,7 +212,7 @@ def _dagum(d: dist.Dagum, x: Array) -> tuple[Array, Array]:
     return below, above
 
 
-def _dagum_quantile(d: dist.Dagum, below: Array, above: Array) -> Array:
+def _dagum_quantile(d: Any, below: Array, above: Array) -> Array:
     log_g = log_hazard(above, below) - jnp.log(d.concentration)
     # log(expm1(g)) for g from 0 to infinity.
     near, far = log_g < -20, log_g > 3
@@ -220,11 +222,11 @@ def _dagum_quantile(d: dist.Dagum, below: Array, above: Array) -> Array:
     return d.scale * jnp.exp(-log_power / d.sharpness)
 
 
-def _power_law(d: dist.LowerTruncatedPowerLaw, x: Array) -> Array:
+def _power_law(d: Any, x: Array) -> Array:
     return (1 + d.alpha) * jnp.log1p((x - d.low) / d.low)
 
 
-def _bounded_power_law(d: dist.DoublyTruncatedPowerLaw, x: Array) -> tuple[Array, Array]:
+def _bounded_power_law(d: Any, x: Array) -> tuple[Array, Array]:
     """In y = log(x / low) the density is exp(a y) on [0, L], a = alpha + 1."""
     a, length = safe_exponential_rate(1 + d.alpha), jnp.log(d.high / d.low)
     y, rest = jnp.log1p((x - d.low) / d.low), jnp.log1p((x - d.high) / d.high)
@@ -233,7 +235,7 @@ def _bounded_power_law(d: dist.DoublyTruncatedPowerLaw, x: Array) -> tuple[Array
     return below, above
 
 
-def _bounded_power_law_quantile(d: dist.DoublyTruncatedPowerLaw, below: Array, above: Array) -> Array:
+def _bounded_power_law_quantile(d: Any, below: Array, above: Array) -> Array:
     a, length = safe_exponential_rate(1 + d.alpha), jnp.log(d.high / d.low)
     left = jnp.log1p(jnp.exp(below) * jnp.expm1(a * length)) / a
     right = jnp.log1p(jnp.exp(above) * jnp.expm1(-a * length)) / a

@@ -1,6 +1,6 @@
 """Tails of distributions that are built from others: monotone transforms and mixtures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ _INCREASING = (
 )
 
 
-def sign_of(transform: transforms.Transform) -> Any | None:
+def sign_of(transform: transforms.Transform) -> Any:
     """1 or -1, the sign of a monotone transform's derivative, a number or an array; None for any other transform."""
     match transform:
         case transforms.AffineTransform():
@@ -37,7 +37,7 @@ def sign_of(transform: transforms.Transform) -> Any | None:
     return None
 
 
-def sign_of_all(parts: list[transforms.Transform]) -> Any | None:
+def sign_of_all(parts: Sequence[transforms.Transform]) -> Any:
     """The sign of a composition's derivative; None where a part is not known to be monotone."""
     sign = 1.0
     for part in parts:
@@ -88,8 +88,9 @@ class MixtureTails:
 
     def log_masses(self, x: Array) -> tuple[Array, Array]:
         """Log masses below and above points."""
-        pairs = self._by_component(lambda i, x: _masses_inside(self.components[i], *self.bounds[i], x), x)
-        return tuple(_log_sum(self.log_weights + part) for part in pairs)
+        pairs = self._by_component(lambda i, x: _masses_inside(self.components[i], self.bounds[i], x), x)
+        below, above = (_log_sum(self.log_weights + part) for part in pairs)
+        return below, above
 
     def masses_at(self, place: Array) -> tuple[Array, Array]:
         """The same."""
@@ -146,17 +147,19 @@ def _between(low: Array, high: Array) -> Array:
     return jnp.where(far, root, 0.5 * (low + high))
 
 
-def _masses_inside(tails: Any, low: ArrayLike, high: ArrayLike, x: Array) -> tuple[Array, Array]:
+def _masses_inside(tails: Any, bounds: tuple[ArrayLike, ArrayLike], x: Array) -> tuple[Array, Array]:
     """Log masses below and above any points, also outside the support."""
+    low, high = bounds
     inside = (x > low) & (x < high)
     # A point of its own stands in, where nothing is infinite.
     half = jnp.full(inside.shape, -LOG_2, jnp.result_type(float))
     middle = lax.stop_gradient(tails.quantile(half, half))
     pair = complete(*tails.log_masses(jnp.where(inside, x, middle)))
-    return tuple(
+    below, above = (
         jnp.where(inside, part, jnp.where(is_out, -jnp.inf, 0.0))
         for part, is_out in zip(pair, (x <= low, x >= high), strict=True)
     )
+    return below, above
 
 
 def _log_sum(terms: Array) -> Array:

@@ -7,7 +7,7 @@ low + (high - low) sigmoid(t). Power laws, at an end of the support and at infin
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from numpyro.distributions.truncated import (
     TwoSidedTruncatedDistribution,
 )
 
+# `Any` below is for parameters, of which NumPyro's annotations say that they may be tuples.
 _TRUNCATED = (LeftTruncatedDistribution, RightTruncatedDistribution, TwoSidedTruncatedDistribution)
 
 
@@ -41,7 +42,8 @@ class Coordinate(NamedTuple):
 
 def bounded(low: ArrayLike, high: ArrayLike) -> tuple[bool, bool]:
     """Which ends of a support are finite."""
-    return tuple(not (isinstance(x, float) and math.isinf(x)) for x in (low, high))
+    is_low, is_high = (not (isinstance(x, float) and math.isinf(x)) for x in (low, high))
+    return is_low, is_high
 
 
 def to_point(ends: tuple[bool, bool], at: Coordinate, t: Array) -> Array:
@@ -104,12 +106,12 @@ def log_density(reference: Distribution, ends: tuple[bool, bool]) -> Callable[[C
     return value
 
 
-def _beta(reference: dist.Beta, at: Coordinate, t: Array) -> Array:
+def _beta(reference: Any, at: Coordinate, t: Array) -> Array:
     a, b = reference.concentration1, reference.concentration0
     return a * jax.nn.log_sigmoid(t) + b * jax.nn.log_sigmoid(-t)
 
 
-def kinks(reference: Distribution) -> list[ArrayLike]:
+def kinks(reference: Distribution) -> list[Any]:
     """Points inside the support at which the density of a known class is not smooth."""
     match reference:
         case dist.Laplace() | dist.AsymmetricLaplace() | dist.AsymmetricLaplaceQuantile():

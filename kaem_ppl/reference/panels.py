@@ -138,13 +138,13 @@ def _highest(function: Callable[[Array], Array], grid: Array, shape: tuple[int, 
         return take(best - 1)[0], take(best)[0], take(best + 1)[0]
 
     def finer(_: int, triple: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        low, _, high = triple
+        low, high = triple[0], triple[2]
         return zoom(low + (high - low) * fractions)
 
     return jax.lax.stop_gradient(jax.lax.fori_loop(0, _ZOOMS, finer, zoom(points))[1])
 
 
-def _usable(values: Array) -> Array:
+def _usable(values: ArrayLike) -> Array:
     return jnp.where(jnp.isnan(values), -jnp.inf, values)
 
 

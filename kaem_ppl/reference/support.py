@@ -24,6 +24,7 @@ from numpyro.util import not_jax_tracer
 from .closed_forms import FORMS, Form
 from .composite import sign_of, sign_of_all
 
+# A reference is `Any` below where what its class has is read, of which NumPyro's annotations say less than what holds.
 _WITHOUT_DENSITY = (
     dist.Delta,
     dist.Unit,
@@ -111,7 +112,7 @@ def _attribute(kind: type, name: str) -> Any:
     return next((vars(parent)[name] for parent in kind.__mro__ if name in vars(parent)), None)
 
 
-def is_transformed(reference: Distribution) -> bool:
+def is_transformed(reference: Any) -> bool:
     """Whether its law is that of its base through known monotone transforms."""
     if not follows(reference, dist.TransformedDistribution, "log_prob"):
         return False
@@ -123,18 +124,19 @@ def is_mixture(reference: Distribution) -> bool:
     return any(follows(reference, kind, "log_prob") for kind in (dist.MixtureSameFamily, dist.MixtureGeneral))
 
 
-def support_bounds(reference: Distribution) -> tuple[ArrayLike, ArrayLike]:
+def support_bounds(reference: Any) -> tuple[ArrayLike, ArrayLike]:
     """Ends of the support, each of a shape that broadcasts with the reference's batch shape; +-inf where unbounded."""
     form = form_of(reference)
     if form is not None:
         return form.bounds(reference)
     if isinstance(reference, dist.ExpandedDistribution):
         return support_bounds(reference.base_dist)
-    if isinstance(reference, dist.LogUniform):
+    if follows(reference, dist.LogUniform):
         return reference.low, reference.high
-    if isinstance(reference, dist.Pareto):
+    if follows(reference, dist.Pareto):
         return reference.scale, math.inf
-    if type(reference) is dist.TransformedDistribution and is_transformed(reference):
+    kind = type(reference)
+    if kind is dist.TransformedDistribution and is_transformed(reference):
         # Its class states less: the codomain of the last transform.
         low, high = support_bounds(reference.base_dist)
         for transform in reference.transforms:
@@ -146,12 +148,13 @@ def support_bounds(reference: Distribution) -> tuple[ArrayLike, ArrayLike]:
             lows, highs = zip(*pairs, strict=True)
             return _extreme(lows, jnp.minimum), _extreme(highs, jnp.maximum)
         low, high = support_bounds(reference.component_distribution)
-        return tuple(x if jnp.ndim(x) == 0 else of(x, axis=-1) for x, of in ((low, jnp.min), (high, jnp.max)))
+        low, high = (x if jnp.ndim(x) == 0 else of(x, axis=-1) for x, of in ((low, jnp.min), (high, jnp.max)))
+        return low, high
     support = reference.support
     return getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
 
 
-def _extreme(bounds: tuple[ArrayLike, ...], of_two: Any) -> ArrayLike:
+def _extreme(bounds: tuple[Any, ...], of_two: Any) -> ArrayLike:
     if all(isinstance(x, float | int) for x in bounds):
         return float(min(bounds) if of_two is jnp.minimum else max(bounds))
     result = bounds[0]
@@ -230,7 +233,8 @@ def is_rough_at_ends(reference: Distribution) -> tuple[bool, bool]:
         reference = reference.base_dist
     if any(follows(reference, kind, "log_prob") for kind in _SMOOTH_TO_THE_ENDS):
         return False, False
-    return tuple(not _is_infinite(bound) for bound in support_bounds(reference))
+    low, high = support_bounds(reference)
+    return not _is_infinite(low), not _is_infinite(high)
 
 
 def _is_infinite(bound: ArrayLike) -> bool:

@@ -160,9 +160,7 @@ class TabulatedTails:
         t = jnp.where(before, self.edges[0] + (log_below - self.log_lower[0]) / slopes[0], t)
         return jnp.where(after, self.edges[-1] - (log_above - self.log_upper[-1]) / slopes[1], t)
 
-    def _search(
-        self, passed: Callable[[Callable[[Array], Array]], Array], edges: Array, shape: tuple[int, ...]
-    ) -> Array:
+    def _search(self, passed: Callable[[Array], Array], edges: Array, shape: tuple[int, ...]) -> Array:
         """The panel of each point: how many inner edges it has passed, by bisection."""
         inner = lax.stop_gradient(edges[1:-1])
         number = len(inner)

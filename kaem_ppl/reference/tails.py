@@ -20,6 +20,7 @@ from .support import follows, form_of, is_mixture, is_transformed, support_bound
 from .tabulated import TabulatedTails
 
 
+# A reference is `Any` below where what its class has is read, which NumPyro's `Distribution` does not have.
 class Tails(Protocol):
     """Masses on either side of a point, in logarithms, and the point that has given ones; a pytree.
 
@@ -73,7 +74,7 @@ class OwnTails:
         return self.reference.log_quantile(log_below, log_above)
 
 
-def tails_of(reference: Distribution) -> Tails:
+def tails_of(reference: Any) -> Tails:
     """The tails of a univariate continuous distribution.
 
     From the literature, from those of what it is built of, or by quadrature of its `log_prob`. A table is kept with a
@@ -102,7 +103,7 @@ def tails_of(reference: Distribution) -> Tails:
     return _tabulated(reference)
 
 
-def _standardised(reference: Distribution) -> tuple[Distribution, ArrayLike, ArrayLike] | None:
+def _standardised(reference: Any) -> tuple[Distribution, Any, Any] | None:
     """A distribution of fixed location and scale and the map from it, so that these may be traced and the table is not."""
     if follows(reference, dist.StudentT, "log_prob"):
         return _kept(reference, reference.df, lambda df: dist.StudentT(df, 0.0, 1.0)), reference.loc, reference.scale
@@ -154,13 +155,13 @@ def _tabulate(reference: Distribution, bounds: tuple[ArrayLike, ArrayLike]) -> T
 @partial(jax.jit, static_argnums=(3, 4))
 def _tabulate_pytree(
     reference: Distribution,
-    numbers: tuple[ArrayLike | None, ...],
+    numbers: tuple[Any, ...],
     zero: Array,
     low: float | None,
     high: float | None,
 ) -> TabulatedTails:
-    bounds = (number if x is None else float(x) for x, number in zip((low, high), numbers, strict=True))
-    return TabulatedTails.of(reference, *bounds, zero)
+    start, stop = (number if x is None else float(x) for x, number in zip((low, high), numbers, strict=True))
+    return TabulatedTails.of(reference, start, stop, zero)
 
 
 def log_masses(reference: Distribution, x: ArrayLike) -> tuple[Array, Array]:
