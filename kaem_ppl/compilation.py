@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
@@ -88,5 +89,5 @@ def _running(x: Array, reduce: Callable[..., Array], empty: Array, combine: Call
 def _running_in_block(x: Array, reduce: Callable[..., Array], empty: Array) -> Array:
     """Along the second axis."""
     size = x.shape[1]
-    so_far = jnp.tri(size, dtype=bool).reshape(1, size, size, *(1,) * (x.ndim - 2))
+    so_far = np.tri(size, dtype=bool).reshape(1, size, size, *(1,) * (x.ndim - 2))
     return reduce(jnp.where(so_far, x[:, None], empty), axis=2)

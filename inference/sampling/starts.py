@@ -68,7 +68,7 @@ def find_starts(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, ke
 
 def trace_start(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array) -> Any:
     """What a start computes, which is what a step does to evaluate the model, as `jax.make_jaxpr` gives it."""
-    return _start.trace(kernel, num_replicas, posterior, keys, jnp.zeros(keys.shape, jnp.uint32)).jaxpr
+    return _start.trace(kernel, num_replicas, posterior, keys, np.zeros(keys.shape, np.uint32)).jaxpr
 
 
 @jit_outermost
@@ -101,7 +101,7 @@ def _start(
             state = kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
             return state, state.is_finite()
 
-        return jax.vmap(replica)(first + jnp.arange(num_replicas, dtype=jnp.uint32))
+        return jax.vmap(replica)(first + np.arange(num_replicas, dtype=np.uint32))
 
     return over_problems(start, posterior, keys, first)
 

@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from ..quadrature.division import NUM_PARTS, TO_PARTS, Marked, part_nodes, summarize_parts, values_on_parts
@@ -213,8 +214,8 @@ def part_edges(bank: Bank, divided: Array) -> Array:
     """Edges of the table's panels, (4 N + 1, Q), of seeds that are divided in four or not, shape (N, Q)."""
     seeds = bank.seeds[:, 0]
     left, right = seeds[:-1, None], seeds[1:, None]
-    parts = jnp.arange(NUM_PARTS, dtype=seeds.dtype)[:, None]
-    fractions = jnp.where(divided[:, None], parts / NUM_PARTS, jnp.minimum(parts, 1.0))
+    parts = np.arange(NUM_PARTS, dtype=seeds.dtype)[:, None]
+    fractions = jnp.where(divided[:, None], parts / NUM_PARTS, np.minimum(parts, 1.0))
     edges = jnp.where(fractions == 1, right, left + (right - left) * fractions)
     edges = edges.reshape(bank.num_panels, bank.num_rows)
     return jnp.concatenate([edges, jnp.broadcast_to(seeds[-1:], (1, bank.num_rows))])

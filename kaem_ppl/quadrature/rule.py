@@ -100,13 +100,13 @@ def sums_of_nodes(shape: Array) -> Array:
 def multiply_nodes(matrix: np.ndarray, values: Array) -> Array:
     """A matrix (M, 15) times values at the nodes, (15, ...) to (M, ...), as one product."""
     flat = values.reshape(len(values), -1)
-    product = contract("mj,jx->mx", jnp.asarray(matrix, values.dtype), flat)
+    product = contract("mj,jx->mx", np.asarray(matrix, values.dtype), flat)
     return product.reshape(len(matrix), *values.shape[1:])
 
 
-def _column(numbers: np.ndarray, like: Array) -> Array:
+def _column(numbers: np.ndarray, like: Array) -> np.ndarray:
     """Numbers along a new first axis, in front of those of another array."""
-    return jnp.asarray(numbers, like.dtype).reshape(-1, *(1,) * like.ndim)
+    return np.asarray(numbers, like.dtype).reshape(-1, *(1,) * like.ndim)
 
 
 def log_total(panels: Panels, log_tails: Array) -> Array:

@@ -91,7 +91,8 @@ def test_draws_do_not_depend_on_the_chunks():
 
 def test_first_draws_take_few_programs():
     # Oracle: JAX's own count of compilations. All replicas start in one program and move in another; the prior's table,
-    # keys and results take the others. Each operation outside `jax.jit` would be one more.
+    # keys and results, and the comparison of the reading with NumPyro, take the others. Each operation outside `jax.jit`
+    # would be one more.
     programs = []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, fun_name=None, **__: (
@@ -110,7 +111,7 @@ def test_first_draws_take_few_programs():
     programs.clear()
     draw(model=learnt, params=params, sampler=sampler, num_warmup=0, num_samples=13)
     assert {"jit(_start)", "jit(_advance)"} <= set(programs)
-    assert len(programs) <= 32, programs
+    assert len(programs) <= 42, programs
     programs.clear()
     draw(model=learnt, params=params, sampler=sampler, num_warmup=0, num_samples=13)
     assert not programs
