@@ -60,7 +60,7 @@ lint: $(VENV)/.installed  ## check style, types, and which room imports which
 	$(RUN) -m ruff format --check .
 	rm -rf build
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
-	PYTHONPATH=build/installed $(VENV)/bin/lint-imports pyproject.toml
+	cd build/installed && $(CURDIR)/$(VENV)/bin/lint-imports $(CURDIR)/pyproject.toml
 	$(VENV)/bin/basedpyright
 
 format: $(VENV)/.installed  ## rewrite the code in the house style
