@@ -19,8 +19,8 @@ SMALLEST_SWAP_RATE = 0.1
 SMALLEST_DISAGREEMENT_P = 1e-4
 # A population whose log-evidence is uncertain by half a nat descends from about four draws of the prior.
 LARGEST_POPULATION_STD_ERROR = 0.5
-# Correlation of particles with themselves before the moves of a stage; above it they have not been moved enough.
-LARGEST_MOVE_CORRELATION = 0.35
+# Correlation of particles with themselves before the moves of a stage; above it they have hardly been moved.
+LARGEST_MOVE_CORRELATION = 0.9
 # A bias of a quarter of a standard error lowers the coverage of a 95 % interval to 94 %.
 LARGEST_BIAS_IN_STD_ERRORS = 0.25
 # Of the variance of an unadjusted sampler's draws, relative.

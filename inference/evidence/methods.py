@@ -15,6 +15,7 @@ from ..diagnostics.limits import (
     SMALLEST_ESS_OF_MEAN,
     disagreement_p,
 )
+from ..kernels.kernel import Kernel
 from ..model.power_posterior import PowerPosterior
 from ..sampling.checks import check_likelihood
 from ..sampling.importance_sampling import ImportanceSampling
@@ -110,7 +111,7 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
             f"chains disagree about the log-likelihood at some temperature, R-hat above {LARGEST_R_HAT_OF_MEAN}. Draw "
             "longer.",
         ),
-        _kernel_is_exact(method.is_exact, posterior),
+        _kernel_is_exact(method.kernel, posterior),
     )
     own = Check(
         "Pareto k-hat of each step",
@@ -157,7 +158,7 @@ def _(
         ),
         _agreement(values, std_errors, "populations", "Take more particles or more mutation steps."),
         _enough(method.num_particles * num_chains, posterior),
-        _kernel_is_exact(method.is_exact, posterior),
+        _kernel_is_exact(method.kernel, posterior),
     )
     summary = {
         "num_stages": np.asarray(populations.num_stages).max(0),
@@ -232,12 +233,12 @@ def _(
     return MethodResult(estimates, None, summary, checks)
 
 
-def _kernel_is_exact(is_exact: bool, posterior: PowerPosterior) -> Check:
+def _kernel_is_exact(kernel: Kernel, posterior: PowerPosterior) -> Check:
     return Check(
         "kernel without bias",
-        np.full(posterior.num_data, not is_exact),
-        "the kernel is not corrected by a Metropolis step: its draws have a bias of the order of its step that no standard "
-        "error shows. Use `MALA` or `HMC`.",
+        np.full(posterior.num_data, not kernel.is_exact),
+        f"the kernel is {type(kernel).__name__}, which no Metropolis step corrects: its draws have a bias of the order of "
+        "its step that no standard error shows. Use `MALA` or `HMC`.",
     )
 
 

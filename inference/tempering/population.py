@@ -31,7 +31,7 @@ LARGEST_CORRELATION = 0.2
 # Or when twice the moves, at least four, lower its logarithm by less than this factor, which is 2 for slow moves.
 _PLATEAU, _PLATEAU_OF_FOLLOWERS, _FEWEST_MOVES_OF_PLATEAU = 1.6, 1.85, 4
 # Share of particles that must have moved at all.
-_LEAST_MOVED = 0.95
+_LEAST_MOVED = 0.5
 _POWER_ITERATIONS = 10
 
 

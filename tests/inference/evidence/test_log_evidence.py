@@ -163,7 +163,7 @@ def impossible(x):
         ({"model": flat}, ValueError, "its evidence is not defined"),
         ({"method": ParallelTempering(ladder=GivenLadder((0.1, 1)))}, ValueError, "must start at 0"),
         pytest.param(
-            {"model": impossible, "method": SMALL["TemperedSMC"]}, ValueError, "0 at every one of 400 prior draws",
+            {"model": impossible, "method": SMALL["TemperedSMC"]}, ValueError, "0 at every one of 4000000 prior draws",
             marks=pytest.mark.slow,
         ),
         ({"model": impossible, "method": SMALL["ImportanceSampling"]}, ValueError, "0 at every one of 2000 prior draws"),
