@@ -56,7 +56,7 @@ def find_difference(
 ) -> Difference | None:
     """The first site whose log-density differs from NumPyro's at a random point; None where none does.
 
-    Inside a traced function, whose numbers are not known, nothing is compared.
+    Nothing is compared inside a traced function, whose numbers are not known, nor of arrays that other processes hold.
 
     Args:
         comparison: the two programs.
@@ -68,6 +68,11 @@ def find_difference(
     inputs = list(arrays), list(rows), list(shared), dict(given)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
         return None
+    if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(inputs) if isinstance(leaf, jax.Array)):
+        # Several processes hold the data.
+        return None
+    # The comparison is compiled for one device, wherever the data are.
+    inputs = jax.device_put(inputs, jax.local_devices()[0])
     compare, difference = _compiled(comparison), None
     for number in range(_NUM_POINTS):
         pairs = jax.device_get(compare(*inputs, point_key(number)))
