@@ -104,7 +104,7 @@ def run_populations(
         ValueError: the likelihood of some datum is 0 at every one of many prior draws.
     """
     start = start_where_possible(sampler.kernel, sampler.num_particles, posterior, keys)
-    populations, stages = _begin(sampler, posterior, start), []
+    populations, stages = _begin(sampler, start), []
     populations = shard_like(populations.particles.log_likelihood, populations)
     bar = _temperature_bar(progress_bar)
     number = 0
@@ -181,7 +181,7 @@ def _temperature_bar(show: bool) -> Any:
 
 
 @partial(jit_outermost, static_argnums=0)
-def _begin(sampler: "TemperedSMC", posterior: PowerPosterior, start: Start) -> Population:
+def _begin(sampler: "TemperedSMC", start: Start) -> Population:
     def begin(particles: ChainState, ancestors: jax.Array, log_share: jax.Array, variance: jax.Array) -> Population:
         one = jax.tree.map(lambda x: x[0], particles.position)
         zero = jnp.zeros((), particles.log_likelihood.dtype)
