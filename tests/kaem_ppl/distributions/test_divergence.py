@@ -12,7 +12,7 @@ from scipy import integrate, stats
 
 import kaem_ppl as kp
 
-from . import members
+from .. import members
 
 SIZES = (None, 3, 10)
 PAIRS = {

@@ -12,8 +12,8 @@ from scipy import stats
 import kaem_ppl as kp
 from kaem_ppl.distributions import integration, stages
 
-from . import oracle
-from .members import bank, oracle_of
+from .. import oracle
+from ..members import bank, oracle_of
 
 SETTINGS = {
     "RBF": (kp.RBF(20), (-3.0, 3.0), (dist.Normal, 0.0, 1.0)),
