@@ -1,4 +1,4 @@
-"""Functions that pickle refuses, by the name they are imported by.
+"""Pickle functions that pickle refuses, by their import path.
 
 `jax.jit` and `jax.custom_jvp` make objects, such as `jax.nn.silu`, which pickle takes for functions that have been
 replaced. Stored by name, they come back as the same object, so that what was compiled for them still serves.

@@ -1,4 +1,4 @@
-"""Convergence diagnostics: whether draws can be believed, and if not, why."""
+"""Convergence diagnostics: whether draws pass the thresholds of `limits`, and which fail."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any

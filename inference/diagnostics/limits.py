@@ -1,4 +1,4 @@
-"""At which limits draws and evidences are believed: stated here once, with their sources, for all that judge."""
+"""Thresholds of R-hat, effective sample size, Pareto k-hat and the rest, stated once with their sources."""
 
 import jax.numpy as jnp
 import numpy as np

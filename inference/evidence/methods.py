@@ -1,4 +1,4 @@
-"""How each method estimates the evidence of every datum, and which of its own checks it passes."""
+"""Each evidence method (tempering, nested sampling, importance sampling): its estimate and its own checks."""
 
 from functools import singledispatch
 from typing import Any, NamedTuple

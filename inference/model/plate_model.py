@@ -1,4 +1,4 @@
-"""A NumPyro model read along one plate: which sites are latent, which observed, and how prior draws score the data."""
+"""A model with a plate of data for importance sampling: prior draws, and their log-likelihood for each datum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Ladders of temperatures from the prior, 0, to the posterior, 1: values shared by all tempered methods."""
+"""Ladders of temperatures from 0, the prior, to 1, the posterior: geometric, power and fixed spacing."""
 
 import itertools
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Populations of particles from the prior to the posterior: reweight, resample, move until they have decorrelated."""
+"""The particle populations of SMC: reweight, resample, move, and the number of moves."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
