@@ -37,7 +37,7 @@ def to_picklable(function: Callable[..., Any]) -> Any:
     if name is None:
         return function
     for module in (*_PUBLIC_MODULES, getattr(function, "__module__", None)):
-        # What stands in the main script is for pickle to judge: another process may have another one.
+        # Functions of the main script are left to pickle: another process may run another script.
         if module is None or module == "__main__":
             continue
         place = ImportedFunction(module, name)

@@ -92,7 +92,8 @@ class PlateModel:
     def integrals(self, params: Params, batch: Any) -> Integrals:
         """Tables and normalisers of the tilted priors that follow from the parameters alone, all of them known numbers.
 
-        Handed to a compiled function as arguments, they spare it finding them, and it serves other parameters too.
+        Passed to a compiled function as arguments, so that it does not compute them and
+        need not be compiled again for other parameters.
         """
         priors: dict[str, dist.Distribution] = {}
 
