@@ -81,7 +81,7 @@ def test_uniform_masses(dtype):
             assert st.binomtest(int((x < 2.0**-k).sum()), x.size, 2.0**-k).pvalue > 1e-5
 
 
-@pytest.mark.parametrize("sampler", [EllipticalSlice(), PCNL()], ids=["EllipticalSlice", "PCNL"])
+@pytest.mark.parametrize("sampler", [EllipticalSlice(), pytest.param(PCNL(), marks=pytest.mark.slow)])
 def test_a_users_subclass_keeps_its_law(sampler):
     # Oracle: N(3, 1) with a datum 1 of unit noise has the posterior N(2, 1/2), though `loc` says 0.
     def model(x):

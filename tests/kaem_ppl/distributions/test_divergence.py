@@ -38,7 +38,9 @@ def _integrate(log_p, log_q):
     return integrate.quad(integrand, -40, 40, points=[-9, -3, -1.5, 0, 1.5, 3, 9], limit=1000)[0]
 
 
-@pytest.mark.parametrize("pair", PAIRS)
+@pytest.mark.parametrize(
+    "pair", [pytest.param(name, marks=() if name == "another normal" else pytest.mark.slow) for name in PAIRS]
+)
 def test_against_a_distribution_of_numpyro(pair):
     make, oracle = PAIRS[pair]
     forward, backward = kl_divergence(_tilted(), make()), kl_divergence(make(), _tilted())
