@@ -81,10 +81,10 @@ def classify(trace: Trace, plate: str | None) -> Sites:
     latents = [site for site in samples if is_latent(site)]
     observed = [site for site in samples if not is_latent(site)]
     if not latents:
-        raise ValueError("The model has no latent site: there is nothing to sample. Is every site observed?")
+        raise ValueError("`model` has no latent site, so there is nothing to sample: is every site observed?")
     if not observed:
         raise ValueError(
-            "The model has no observed site, so its posterior is its prior. Give a site `obs=`, and pass the data to the "
+            "`model` has no observed site, so its posterior is its prior: give a site `obs=`, and pass the data to the "
             "model; or draw from the prior by `numpyro.infer.Predictive`."
         )
     return Sites(
@@ -111,7 +111,7 @@ def plate_size(trace: Trace, plate: str) -> int:
         sizes |= {frame.name: frame.size for frame in site.get("cond_indep_stack") or ()}
     if plate not in sizes:
         raise ValueError(
-            f"`plate` is {plate!r}, but the model's plates are {sorted(sizes)}. Name one of them, or leave `plate` out to "
+            f"`plate` is {plate!r}, but the model's plates are {sorted(sizes)}: name one of them, or leave `plate` out to "
             "treat the model as one problem."
         )
     return sizes[plate]
@@ -142,7 +142,7 @@ def check_params(trace: Trace, params: dict[str, Any]) -> None:
     names = {name for name, site in trace.items() if site["type"] == "param"}
     missing = sorted(names - set(params))
     if missing:
-        raise ValueError(f"`params` lacks the model's {missing}. Pass the learnt values, such as `fit(...).params`.")
+        raise ValueError(f"`params` lacks the model's {missing}: pass the learnt values, such as `fit(...).params`.")
     check_names(set(params), names)
 
 

@@ -26,7 +26,7 @@ from .handlers import (
     random_point,
     run_model,
 )
-from .parameters import Parameters, Params
+from .parameters import CheckParams, Parameters, Params
 from .sites import Site, Sites, apply_scale, classify, plate_dims, plate_size, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity, Traced, compiled
 from .wrappers import unwrap
@@ -115,7 +115,7 @@ class Runs:
             args, kwargs = layout.merge(arrays)
             model = handlers.substitute(handlers.seed(self.model, key), data=given)
             model = handlers.substitute(model, substitute_fn=random_point)
-            with OmitNormalizers(), CheckSites(self.plate, num_rows):
+            with OmitNormalizers(), CheckParams(self.given), CheckSites(self.plate, num_rows):
                 log_probs, found = compute_log_probs(model, args, kwargs, {}, sum_log_prob=False)
             trace.update(found)
             if self.plate is not None:
