@@ -152,7 +152,7 @@ def _resample(
         choose_key, order_key = jax.random.split(jax.random.fold_in(key, 2**31))
         chosen = systematic(choose_key, jnp.exp(log_weights), num_samples)
         # Particles in random order, copies of one together: what they have in common is autocorrelation.
-        place = jax.random.permutation(order_key, len(log_weights))[chosen]
+        place = jax.random.bits(order_key, (len(log_weights),))[chosen]
         return jax.tree.map(lambda x: x[chosen[jnp.argsort(place)]], particles)
 
     return jax.vmap(jax.vmap(resample))(keys, log_weights, particles)

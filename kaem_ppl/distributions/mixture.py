@@ -53,12 +53,14 @@ class KANTiltedMixture(TiltedDistribution):
         if not bank:
             raise ValueError("energy has batch shape (): expected a last axis of components, batch_shape + (K,).")
         self.logits = logits if isinstance(logits, jax.Array) else as_array(logits, "logits", float)
-        if jnp.shape(logits)[-1:] != bank[-1:]:
-            raise ValueError(f"logits has shape {jnp.shape(logits)}: expected {bank[-1]} components, as energy has.")
+        if jnp.shape(self.logits)[-1:] != bank[-1:]:
+            raise ValueError(
+                f"logits has shape {jnp.shape(self.logits)}: expected {bank[-1]} components, as energy has."
+            )
         if check_values and not_jax_tracer(self.logits) and not np.all(np.isfinite(self.logits)):
             raise ValueError("logits holds values that are not finite: expected finite numbers throughout.")
         batch_shape = check_arguments(
-            energy, reference, lax.broadcast_shapes(bank[:-1], jnp.shape(logits)[:-1]), check_values
+            energy, reference, lax.broadcast_shapes(bank[:-1], jnp.shape(self.logits)[:-1]), check_values
         )
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
 

@@ -105,7 +105,7 @@ _WEIGH = functools.partial(weigh, KEY, model, X)
 _LEARN = functools.partial(learn, KEY, learnt, X)
 
 KEYS = [
-    (lambda key=key: call(key), "key")
+    (lambda call=call, key=key: call(key), "key")
     for call in (lambda key: sample(key, model, X), lambda key: weigh(key, model, X), lambda key: learn(key, learnt, X))
     for key in (None, 1.5, "0", True, jax.random.split(KEY), jnp.zeros(3), jnp.zeros(3, jnp.uint32))
 ]
