@@ -1,4 +1,4 @@
-"""The sites of a model: which are latent, observed or deterministic, where they stand, and which are refused."""
+"""Classify sites as latent, observed or deterministic, and find which batch axis of each indexes the data."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -90,7 +90,7 @@ def classify(trace: Trace, plate: str | None) -> Sites:
     return Sites(
         tuple(_describe(site, plate) for site in latents),
         tuple(_describe(site, plate) for site in observed),
-        tuple(Site(name, None, ()) for name, site in trace.items() if site["type"] == "deterministic"),
+        tuple(_describe_deterministic(site, plate) for site in trace.values() if site["type"] == "deterministic"),
         _names(site for site in latents if site["scale"] is not None or is_masked(site["fn"])),
         _names(site for site in latents if is_improper(site["fn"])),
         _names(s for s in latents if isinstance(unwrap(s["fn"]), TiltedDistribution) and not in_control_flow(s)),
@@ -190,6 +190,19 @@ def _describe(site: SiteMessage, plate: str | None) -> Site:
         None if skipped is None else skipped - fn.event_dim,
         tuple(names.get(dim) for dim in range(-num_batch, 0) if dim != skipped),
     )
+
+
+def _describe_deterministic(site: SiteMessage, plate: str | None) -> Site:
+    """A deterministic site; the plates around it name its first axes, where these have their sizes."""
+    if plate is not None:
+        return Site(site["name"], None, ())
+    frames = {frame.dim: frame for frame in site.get("cond_indep_stack", ())}
+    shape, num_batch = jnp.shape(site["value"]), -min(frames, default=0)
+    sizes = [frames[dim].size if dim in frames else None for dim in range(-num_batch, 0)]
+    if len(shape) < num_batch or any(wanted not in (None, size) for wanted, size in zip(sizes, shape, strict=False)):
+        return Site(site["name"], None, ())
+    names = tuple(frames[dim].name if dim in frames else None for dim in range(-num_batch, 0))
+    return Site(site["name"], None, names)
 
 
 def _names(sites: Iterable[SiteMessage]) -> tuple[str, ...]:

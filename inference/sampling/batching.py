@@ -1,4 +1,4 @@
-"""Functions of one problem mapped over chains, data and particles within a memory budget, on the devices that hold them."""
+"""Vectorise functions over chains, data and particles, within a memory budget, and place arrays on devices."""
 
 from collections.abc import Callable
 from typing import Any

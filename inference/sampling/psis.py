@@ -131,17 +131,17 @@ def _smooth_row(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     """Smoothed log-weights (P,), up to a constant, and k, by ArviZ."""
     from arviz_stats.base.array import array_stats
 
-    alive = np.isfinite(log_weights)
-    if not alive.any():
+    finite = np.isfinite(log_weights)
+    if not finite.any():
         return np.zeros_like(log_weights), np.inf
-    if alive.sum() < _FEWEST_WEIGHTS:
+    if finite.sum() < _FEWEST_WEIGHTS:
         return log_weights, np.inf
-    if _has_flat_tail(log_weights[alive]):
+    if _has_flat_tail(log_weights[finite]):
         return log_weights, -np.inf
     # ArviZ takes the log-likelihood that is left out, of which weights are the inverse.
-    values, k = array_stats.psislw(-log_weights[alive])
+    values, k = array_stats.psislw(-log_weights[finite])
     smoothed = np.full_like(log_weights, -np.inf)
-    smoothed[alive] = values
+    smoothed[finite] = values
     return smoothed, k if np.isfinite(k) else np.inf
 
 

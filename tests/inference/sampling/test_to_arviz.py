@@ -126,7 +126,9 @@ def test_weights_of_importance_sampling_are_kept():
 
 def test_names_and_labels_of_axes(draws):
     tree = draws.to_arviz(
-        posterior_predictive=True, dims={"weights": ["feature"]}, coords={"feature": ["a", "b"], "time": np.asarray(T)}
+        posterior_predictive=True,
+        dims={"weights": ["feature"]},
+        coords={"feature": ["a", "b"], "time": np.asarray(T)},
     )
     assert tree["posterior"]["weights"].dims == ("chain", "draw", "feature")
     assert tree["posterior"]["mean"].dims == ("chain", "draw", "time")
