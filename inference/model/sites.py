@@ -158,8 +158,8 @@ def check_mutable(trace: Trace) -> None:
     mutable = [name for name, site in trace.items() if site["type"] == "mutable"]
     if mutable:
         raise ValueError(
-            f"The model keeps mutable state in {mutable} (batch statistics, for example), which has no meaning along a "
-            "chain or where data share prior draws. Use a module without it, such as layer or group normalisation."
+            f"`model` keeps mutable state in {mutable}, as batch normalisation and dropout do, which has no meaning along "
+            "a chain or where data share prior draws: use a module without it, such as layer or group normalisation."
         )
 
 

@@ -245,8 +245,8 @@ def _check_randomness(one: Traced) -> None:
     names = jax.tree.unflatten(one.outputs, range(one.outputs.num_leaves))["log_probs"]
     name = next(name for name in names if one.select(lambda outputs: outputs["log_probs"][name]).uses()[-1])  # noqa: B023
     raise ValueError(
-        f"The log-density of site {name!r} depends on a random number that is no site of the model: one hidden by "
-        "`numpyro.handlers.block`, or drawn by `numpyro.prng_key()`, as dropout does. Make it a latent site, or fix it."
+        f"The log-density of site {name!r} depends on a random number that is no site of `model`, one hidden by "
+        "`numpyro.handlers.block`, or drawn by `numpyro.prng_key()`, as dropout does: make it a latent site, or fix it."
     )
 
 

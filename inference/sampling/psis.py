@@ -142,7 +142,7 @@ def _smooth_row(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     values, k = array_stats.psislw(-log_weights[finite])
     smoothed = np.full_like(log_weights, -np.inf)
     smoothed[finite] = values
-    return smoothed, k if np.isfinite(k) else np.inf
+    return smoothed, float(k) if np.isfinite(k) else np.inf
 
 
 def _has_flat_tail(log_weights: np.ndarray) -> bool:

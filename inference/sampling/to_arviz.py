@@ -4,6 +4,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kaem_ppl.arguments import check_kind
@@ -175,7 +176,7 @@ def _constants(posterior: PowerPosterior, observed: Mapping[str, Any]) -> tuple[
     names = argument_names(posterior.layout, posterior.model.function)
     for name, (kind, fixed) in zip(names, posterior.layout.leaves, strict=True):
         value = fixed.value if fixed is not None else next(rows if kind == "row" else shared)
-        if not is_array(value) or not np.size(value) or jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if not is_array(value) or not np.size(value) or jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             continue
         array = np.asarray(value)
         if any(x.shape == array.shape and np.array_equal(x, array, equal_nan=True) for x in seen):
