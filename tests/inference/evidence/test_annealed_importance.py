@@ -123,7 +123,11 @@ def test_sandwich_of_a_kaem_with_the_digits_decoder():
     ("make", "error", "message"),
     [
         (lambda: AnnealedImportanceSampling(0), ValueError, "`num_particles` must be a whole number of at least 1"),
-        (lambda: AnnealedImportanceSampling(num_steps=0), ValueError, "`num_steps` must be a whole number of at least 1"),
+        (
+            lambda: AnnealedImportanceSampling(num_steps=0),
+            ValueError,
+            "`num_steps` must be a whole number of at least 1",
+        ),
         (
             lambda: AnnealedImportanceSampling(kernel=ImportanceSampling()),
             TypeError,
