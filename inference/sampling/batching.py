@@ -10,7 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from kaem_ppl.compilation import is_slow_in_loops, largest_array
 
-from ..model.power_posterior import PowerPosterior
+from ..model.power_posterior import Position, PowerPosterior
 
 # Bytes that evaluations of the model take together, about, where particles or draws meet data. Results do not depend on it,
 # beyond rounding.
@@ -43,9 +43,14 @@ def shard_like(array: jax.Array, tree: Any) -> Any:
     return jax.device_put(tree, NamedSharding(array.sharding.mesh, PartitionSpec(*array.sharding.spec[:2])))
 
 
-def evaluation_bytes(posterior: PowerPosterior) -> tuple[int, int]:
-    """Bytes that an evaluation at one particle of one problem takes, about; and those of its position and densities."""
-    return _bytes(*_trace_evaluation(posterior))
+def evaluation_bytes(posterior: PowerPosterior, position: Position | None = None) -> tuple[int, int]:
+    """Bytes that an evaluation at one particle of one problem takes, about; and those of its position and densities.
+
+    Args:
+        posterior: the model.
+        position: of one particle; None takes a draw of the prior, which must be proper.
+    """
+    return _bytes(*_trace_evaluation(posterior, position))
 
 
 def map_particles(function: Callable[..., Any], posterior: PowerPosterior, num_problems: int, *particles: Any) -> Any:
@@ -72,12 +77,12 @@ def _bytes(program: ClosedJaxpr, shapes: Any) -> tuple[int, int]:
     return _LIVE * max(largest_array(program), kept), kept
 
 
-def _trace_evaluation(posterior: PowerPosterior) -> tuple[ClosedJaxpr, Any]:
-    """The evaluation of a draw of the prior, traced, and the shapes of what it returns."""
+def _trace_evaluation(posterior: PowerPosterior, position: Position | None = None) -> tuple[ClosedJaxpr, Any]:
+    """The evaluation at a position, or a draw of the prior, traced, and the shapes of what it returns."""
 
-    def evaluate(posterior: PowerPosterior, key: jax.Array) -> Any:
+    def evaluate(posterior: PowerPosterior, key: jax.Array, position: Position | None) -> Any:
         target = posterior.target(tuple(row[0] for row in posterior.rows))
-        position = target.draw(key)
+        position = target.draw(key) if position is None else position
         return position, target.log_prior(position), target.log_likelihood(position)
 
-    return jax.make_jaxpr(evaluate, return_shape=True)(posterior, jax.random.key(0))
+    return jax.make_jaxpr(evaluate, return_shape=True)(posterior, jax.random.key(0), position)

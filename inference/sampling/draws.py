@@ -192,7 +192,8 @@ def _map_draws(
         return over_data(posterior.rows, positions, keys)
 
     # A draw is evaluated as a particle is, and so predicted; what is computed of each is kept, whatever its size.
-    at_once = batching.MEMORY_BUDGET // (num_data * batching.evaluation_bytes(posterior)[0])
+    position = jax.tree.map(lambda x: x[0, 0], positions) or None
+    at_once = batching.MEMORY_BUDGET // (num_data * batching.evaluation_bytes(posterior, position)[0])
     return lax.map(one, (positions, keys), batch_size=max(1, at_once))
 
 

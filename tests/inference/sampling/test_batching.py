@@ -115,3 +115,17 @@ def test_the_size_of_an_evaluation_is_that_of_its_largest_array():
     assert kept == 3 * 4
     assert evaluation >= 7 * 2 * 4
     assert largest_array(jax.make_jaxpr(lambda x: (x[:, None] * x).sum())(jnp.ones(9))) == 81 * 4
+
+
+def test_draws_of_a_flat_prior_are_evaluated():
+    # Nothing can be drawn from it, so an evaluation is measured at the draws. Oracle: the density by hand.
+    def model(x):
+        loc = numpyro.sample("loc", dist.ImproperUniform(dist.constraints.real, (), ()))
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("x", dist.Normal(loc, 1), obs=x)
+
+    draws = sample_posterior(
+        0, model, X[:, 0], sampler=MALA(0.1), num_chains=1, num_samples=5, num_warmup=0, progress_bar=False
+    )
+    exact = dist.Normal(draws.samples["loc"][..., None], 1).log_prob(X[:, 0])
+    np.testing.assert_allclose(draws.log_likelihood["x"], exact, rtol=1e-5)
