@@ -4,6 +4,7 @@ On a CPU a program takes about 5 ms of compilation for each loop that XLA makes 
 functions here make few of them.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -49,6 +50,26 @@ def _is_slow(equation: Any) -> bool:
     space = tuple(range(len(numbers.rhs_spec) - 2))
     maps, kernel = (0, len(space) + 1, *(axis + 1 for axis in space)), (len(space) + 1, len(space), *space)
     return (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) != (maps, kernel, maps)
+
+
+def largest_array(program: ClosedJaxpr) -> int:
+    """Bytes of the largest array that a program computes.
+
+    Args:
+        program: made by `jax.make_jaxpr`.
+    """
+    return _largest_array(program.jaxpr)
+
+
+def _largest_array(jaxpr: Any) -> int:
+    sizes = [
+        math.prod(x.aval.shape) * x.aval.dtype.itemsize
+        for equation in jaxpr.eqns
+        for x in equation.outvars
+        if hasattr(x.aval, "shape")
+    ]
+    inner = [_largest_array(x) for equation in jaxpr.eqns for x in _inner(equation)]
+    return max([0, *sizes, *inner])
 
 
 def _inner(equation: Any) -> Iterator[Any]:

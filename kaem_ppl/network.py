@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from .arguments import as_shape
 from .basis import Basis
 from .quadrature import contract
 from .univariate import UnivariateKAN
@@ -107,9 +108,12 @@ def apply_layer(bank: UnivariateKAN, x: ArrayLike) -> Array:
 
 def check_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     """The sizes of a network as a tuple; ValueError where they are not two or more positive integers."""
-    if len(sizes) < 2 or any(int(size) != size or size < 1 for size in sizes):
-        raise ValueError(f"sizes={sizes!r}: expected two or more positive integers, inputs first and outputs last.")
-    return tuple(int(size) for size in sizes)
+    found = as_shape(sizes, "sizes", least=1)
+    if len(found) < 2:
+        raise ValueError(
+            f"`sizes` must be two or more positive integers, inputs first and outputs last, got {sizes!r}."
+        )
+    return found
 
 
 def _second_moment(activation: Callable[[Array], Array]) -> float:

@@ -11,10 +11,10 @@ from jax import Array
 from numpyro.distributions import Distribution, biject_to
 from numpyro.util import not_jax_tracer
 
+from .arguments import as_count, as_shape, check_callable, check_kind
 from .basis import RBF, Basis
 from .distributions import KANTilted, KANTiltedMixture
 from .network import KANetwork, check_sizes
-from .shapes import as_count, as_shape
 from .univariate import UnivariateKAN, uniform_grid
 
 # What the name of a prior's grid site adds to the prior's own: training looks these sites up by it.
@@ -56,6 +56,7 @@ def kan_prior(
 
     Raises:
         RuntimeError: where nothing is substituted for the parameters and there is no `numpyro.handlers.seed`.
+        TypeError: where an argument is of the wrong kind.
         ValueError: where an argument can't be used, or the substituted parameters have another structure or shape.
 
     Example:
@@ -66,8 +67,11 @@ def kan_prior(
         >>> numpyro.handlers.seed(model, jax.random.key(0))().shape
         (8,)
     """
-    if num_components is not None and as_count(num_components, "num_components") < 1:
-        raise ValueError(f"num_components={num_components}: expected at least 1, or None for no mixture.")
+    _check_name(name)
+    check_kind(basis, Basis, "basis", "a basis such as `RBF(20)`")
+    check_callable(activation, "activation", "an elementwise function such as `jax.nn.silu`")
+    if num_components is not None:
+        num_components = as_count(num_components, "num_components", 1)
     shape = as_shape(shape)
     bank_shape = shape if num_components is None else (*shape, num_components)
 
@@ -115,9 +119,15 @@ def kan_generator(
 
     Raises:
         RuntimeError: where nothing is substituted for the parameters and there is no `numpyro.handlers.seed`.
+        TypeError: where an argument is of the wrong kind.
         ValueError: where an argument can't be used, or the substituted parameters have another structure or shape.
     """
+    _check_name(name)
     sizes = check_sizes(sizes)
+    check_kind(basis, Basis, "basis", "a basis such as `RBF(20)`")
+    check_callable(activation, "activation", "an elementwise function such as `jax.nn.silu`")
+    if output is not None:
+        check_callable(output, "output", "an elementwise function such as `jax.nn.sigmoid`, or None")
 
     def init(key: Array) -> dict[str, dict[str, Array]]:
         network = KANetwork.init(key, sizes, basis=basis, domain=domain, activation=activation)
@@ -157,6 +167,10 @@ def register_parameters(name: str, init: Callable[[Array], Any]) -> Any:
         return _declare(site, init(key))
     _check_like(site, values, jax.eval_shape(init, jax.random.key(0)))
     return values
+
+
+def _check_name(name: str) -> None:
+    check_kind(name, str, "name", "a string, the first part of the names of parameters")
 
 
 def _declare(site: str, initial: Any) -> Any:

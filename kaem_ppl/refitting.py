@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.util import not_jax_tracer
 
+from .arguments import as_array, as_number
 from .quadrature import contract
 
 if TYPE_CHECKING:
@@ -21,14 +22,13 @@ def refit(
     bank: "UnivariateKAN", samples: ArrayLike, domain: tuple[float, float] | Array | None, tolerance: float
 ) -> "UnivariateKAN":
     """What `UnivariateKAN.refit` does."""
-    samples = jnp.asarray(samples, bank.coef.dtype)
+    samples = as_array(samples, "samples", bank.coef.dtype)
     lead = samples.ndim - len(bank.batch_shape)
     if lead < 1 or samples.shape[lead:] != bank.batch_shape:
         raise ValueError(f"samples of shape {samples.shape}: expected (num_samples, ...) + {bank.batch_shape}.")
     if not_jax_tracer(samples) and not np.all(np.isfinite(samples)):
         raise ValueError("samples holds values that are not finite: expected finite numbers throughout.")
-    if tolerance < 0:
-        raise ValueError(f"tolerance={tolerance}: expected at least 0.")
+    tolerance = as_number(tolerance, "tolerance", least=0)
     num_grid = bank.grid.shape[-1]
     if num_grid == 0 and domain is None:
         return bank

@@ -13,11 +13,11 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro.util import not_jax_tracer
 
+from .arguments import as_key, as_shape, check_callable, check_kind
 from .basis import Basis
 from .pickling import from_picklable, to_picklable
 from .quadrature import contract
 from .refitting import check_domain, refit
-from .shapes import as_shape
 
 
 @partial(
@@ -71,7 +71,7 @@ class UnivariateKAN:
         """A bank with random coefficients on a uniform grid, close to the zero function.
 
         Args:
-            key: a JAX random key.
+            key: a JAX random key, or an integer seed.
             batch_shape: shape of the bank; an int is a shape of one axis.
             basis: the family of functions, for example `RBF(20)`.
             domain: (a, b), finite and increasing.
@@ -79,11 +79,11 @@ class UnivariateKAN:
 
         Raises:
             ValueError: where the domain is not two finite increasing numbers, or `batch_shape` no shape.
-            TypeError: where the basis is not a `Basis`.
+            TypeError: where the basis is not a `Basis`, the key no key, or the activation no function.
         """
-        if not isinstance(basis, Basis):
-            raise TypeError(f"basis={basis!r}: expected an instance such as RBF(20).")
-        batch_shape = as_shape(batch_shape, "batch_shape")
+        check_kind(basis, Basis, "basis", "a basis such as `RBF(20)`")
+        check_callable(activation, "activation", "an elementwise function such as `jax.nn.silu`")
+        key, batch_shape = as_key(key), as_shape(batch_shape, "batch_shape")
         constants = uniform_grid(basis, domain)
         dtype = constants["domain"].dtype
         spline_key, base_key = jax.random.split(key)

@@ -12,6 +12,9 @@ from jax import Array
 from jax.typing import ArrayLike
 from numpyro import handlers
 
+from kaem_ppl.arguments import set_counts
+
+from .checks import check_generator, check_scale
 from .generators import Generator
 from .kaem import observe_normal, plate_size
 
@@ -40,6 +43,12 @@ class LatentEBM:
     energy: Generator
     generator: Generator
     scale: float
+
+    def __post_init__(self) -> None:
+        set_counts(self, num_latents=1)
+        check_generator(self.energy, "energy")
+        check_generator(self.generator)
+        check_scale(self.scale)
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...). Without data latents are drawn from Normal(0, I), not from p(z)."""
@@ -120,6 +129,11 @@ class GaussianModel:
     num_latents: int
     generator: Generator
     scale: float
+
+    def __post_init__(self) -> None:
+        set_counts(self, num_latents=1)
+        check_generator(self.generator)
+        check_scale(self.scale)
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""

@@ -13,6 +13,10 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions import biject_to
 
+from kaem_ppl.arguments import as_shape, check_callable, check_kind, describe, set_counts
+from kaem_ppl.network import check_sizes
+
+from .checks import set_image_shape
 from .convolutions import downsample
 from .data.images import to_unit_interval
 from .generators import MLPGenerator, register_layers
@@ -37,6 +41,10 @@ class MLPEncoder:
 
     sizes: tuple[int, ...]
     activation: Callable[[Array], Array] = jax.nn.gelu
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", check_sizes(self.sizes))
+        check_callable(self.activation, "activation", "an elementwise function such as `jax.nn.gelu`")
 
     def __call__(self, name: str) -> Callable[[Array], tuple[Array, Array]]:
         """Register the parameters of an `MLPGenerator` with twice as many outputs as there are latents."""
@@ -72,12 +80,9 @@ class ConvEncoder:
     activation: Callable[[Array], Array] = jax.nn.leaky_relu
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise ValueError(f"shape={self.shape}: expected (height, width, channels), positive.")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels={self.channels}: expected at least one number of channels, all positive.")
-        if self.num_latents < 1:
-            raise ValueError(f"num_latents={self.num_latents}: expected at least 1.")
+        set_image_shape(self)
+        set_counts(self, num_latents=1)
+        check_callable(self.activation, "activation", "an elementwise function such as `jax.nn.leaky_relu`")
 
     def __call__(self, name: str) -> Callable[[Array], tuple[Array, Array]]:
         """Register `{name}$params`, a dictionary of the layers `layer_0`, ..., `end`."""
@@ -121,6 +126,15 @@ class AmortizedGuide:
     encoder: Encoder
     shape: tuple[int, ...]
     support: dist.constraints.Constraint
+
+    def __post_init__(self) -> None:
+        if isinstance(self.encoder, type):
+            raise TypeError(
+                f"`encoder` must be an encoder such as `MLPEncoder((64, 8))`, got {describe(self.encoder)}."
+            )
+        check_callable(self.encoder, "encoder", "an encoder such as `MLPEncoder((64, 8))`")
+        object.__setattr__(self, "shape", as_shape(self.shape, "shape", least=1))
+        check_kind(self.support, dist.constraints.Constraint, "support", "a constraint such as `constraints.real`")
 
     def __call__(self, x: Array) -> None:
         """Sample `z` for each datum."""

@@ -13,10 +13,13 @@ from jax import Array
 from numpyro.primitives import Messenger
 
 from kaem_ppl import RBF, kan_generator
+from kaem_ppl.arguments import check_callable, check_kind, set_counts, set_number
 from kaem_ppl.basis import Basis
 from kaem_ppl.network import check_sizes
 from kaem_ppl.primitives import register_parameters
+from kaem_ppl.refitting import check_domain
 
+from .checks import check_generator, check_inputs, set_image_shape
 from .convolutions import upsample
 
 
@@ -44,6 +47,11 @@ class KANGenerator:
     domain: tuple[float, float] = (-3.0, 3.0)
     output: Callable[[Array], Array] | None = None
 
+    def __post_init__(self) -> None:
+        _check_network(self)
+        check_kind(self.basis, Basis, "basis", "a basis such as `RBF(10)`")
+        object.__setattr__(self, "domain", check_domain(self.domain))
+
     def __call__(self, name: str) -> Callable[[Array], Array]:
         """Register `{name}$params`, as `kan_generator` does, and return the network."""
         return kan_generator(name, self.sizes, basis=self.basis, domain=self.domain, output=self.output)
@@ -63,9 +71,13 @@ class MLPGenerator:
     activation: Callable[[Array], Array] = jax.nn.gelu
     output: Callable[[Array], Array] | None = None
 
+    def __post_init__(self) -> None:
+        _check_network(self)
+        check_callable(self.activation, "activation", "an elementwise function such as `jax.nn.gelu`")
+
     def __call__(self, name: str) -> Callable[[Array], Array]:
         """Register `{name}$params`, a dictionary of `layer_0`, ... with `weight` and `bias`, and return the network."""
-        sizes = check_sizes(self.sizes)
+        sizes = self.sizes
 
         def init(key: Array) -> dict[str, dict[str, Array]]:
             keys = jax.random.split(key, len(sizes) - 1)
@@ -81,6 +93,7 @@ class MLPGenerator:
         layers = register_parameters(name, init)
 
         def generate(x: Array) -> Array:
+            check_inputs(x, sizes[0])
             for index in range(len(sizes) - 1):
                 layer = layers[f"layer_{index}"]
                 x = (self.activation(x) if index else x) @ layer["weight"] + layer["bias"]
@@ -112,10 +125,11 @@ class ConvGenerator:
     output: Callable[[Array], Array] | None = jax.nn.sigmoid
 
     def __post_init__(self) -> None:
-        if len(self.shape) != 3 or min(self.shape) < 1:
-            raise ValueError(f"shape={self.shape}: expected (height, width, channels), positive.")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels={self.channels}: expected at least one number of channels, all positive.")
+        set_counts(self, num_inputs=1)
+        set_image_shape(self)
+        check_callable(self.activation, "activation", "an elementwise function such as `jax.nn.leaky_relu`")
+        if self.output is not None:
+            check_callable(self.output, "output", "an elementwise function such as `jax.nn.sigmoid`, or None")
 
     def __call__(self, name: str) -> Callable[[Array], Array]:
         """Register `{name}$params`, a dictionary of the layers `start`, `layer_0`, ..., and return the network."""
@@ -137,6 +151,7 @@ class ConvGenerator:
         layers = register_layers(name, make)
 
         def generate(z: Array) -> Array:
+            check_inputs(z, self.num_inputs)
             x = layers["start"](z.reshape(-1, self.num_inputs)).reshape(-1, *start)
             for index in range(len(self.channels)):
                 layer = layers[f"layer_{index}"]
@@ -179,9 +194,7 @@ class SequenceGenerator:
     num_layers: int = 2
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 1:
-                raise ValueError(f"{field.name}={getattr(self, field.name)}: expected at least 1.")
+        set_counts(self, **{field.name: 1 for field in dataclasses.fields(self)})
         if self.width % self.num_heads:
             raise ValueError(f"width={self.width}: expected a multiple of num_heads={self.num_heads}.")
 
@@ -217,6 +230,7 @@ class SequenceGenerator:
         layers = register_layers(name, make)
 
         def generate(z: Array) -> Array:
+            check_inputs(z, self.num_inputs)
             x = layers["start"](z.reshape(-1, 1, self.num_inputs)) + layers["positions"].embedding[...]
             for index in range(self.num_layers):
                 x += layers[f"attention_{index}"](layers[f"attention_normalization_{index}"](x))
@@ -242,6 +256,11 @@ class Standardized:
     mean: float
     std: float
 
+    def __post_init__(self) -> None:
+        check_generator(self.generator)
+        set_number(self, "mean")
+        set_number(self, "std", above=0)
+
     def __call__(self, name: str) -> Callable[[Array], Array]:
         """Register the generator's parameters and return a function of inputs (..., in)."""
         generate = self.generator(name)
@@ -263,6 +282,9 @@ class Bfloat16Generator:
 
     generator: Generator
 
+    def __post_init__(self) -> None:
+        check_generator(self.generator)
+
     def __call__(self, name: str) -> Callable[[Array], Array]:
         """Register the generator's parameters and return a function of the latents (..., in)."""
         with _RoundParameters():
@@ -281,6 +303,12 @@ class _RoundParameters(Messenger):
 def _round(leaf: Any) -> Array:
     leaf = jnp.asarray(leaf)
     return leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def _check_network(settings: Any) -> None:
+    object.__setattr__(settings, "sizes", check_sizes(settings.sizes))
+    if settings.output is not None:
+        check_callable(settings.output, "output", "an elementwise function such as `jax.nn.sigmoid`, or None")
 
 
 def register_layers(name: str, make: Callable[[Array], dict[str, Any]]) -> dict[str, Any]:

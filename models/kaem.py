@@ -13,8 +13,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kaem_ppl import kan_prior
+from kaem_ppl.arguments import as_array, as_count, as_shape, check_kind, set_counts
 from kaem_ppl.basis import Basis
+from kaem_ppl.reference import check_reference
+from kaem_ppl.refitting import check_domain
 
+from .checks import check_generator, check_scale
 from .generators import Generator
 from .padded_categorical import PaddedCategorical
 
@@ -45,6 +49,9 @@ class ProductKAEM:
     reference: dist.Distribution
     scale: float
     adaptive_grid: bool = False
+
+    def __post_init__(self) -> None:
+        _check_settings(self)
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""
@@ -81,6 +88,9 @@ class MixtureKAEM:
     reference: dist.Distribution
     scale: float
     adaptive_grid: bool = False
+
+    def __post_init__(self) -> None:
+        _check_settings(self)
 
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on data x, shape (num_data, ...), or generate `size` of them."""
@@ -122,6 +132,9 @@ class SequenceKAEM:
     padding: int = 0
     adaptive_grid: bool = False
 
+    def __post_init__(self) -> None:
+        _check_settings(self)
+
     def __call__(self, x: ArrayLike | None = None, size: int | None = None) -> Array:
         """Condition on tokens x, integers of shape (num_data, length), or generate `size` sequences."""
         prior = _prior(self, self.shape)
@@ -130,6 +143,21 @@ class SequenceKAEM:
             z = cast(Array, numpyro.sample("z", prior.to_event(2)))
             tokens = PaddedCategorical(generate(z.sum(-1)), self.padding).to_event(1)
             return cast(Array, numpyro.sample("x", tokens, obs=x))
+
+
+def _check_settings(model: "ProductKAEM | MixtureKAEM | SequenceKAEM") -> None:
+    shape = as_shape(model.shape, "shape", least=1)
+    if len(shape) != 2:
+        raise ValueError(f"`shape` must be (Q, P), two positive integers, got {shape}.")
+    check_generator(model.generator)
+    check_kind(model.basis, Basis, "basis", "a basis such as `RBF(20)`")
+    check_reference(model.reference)
+    object.__setattr__(model, "shape", shape)
+    object.__setattr__(model, "domain", check_domain(model.domain))
+    if isinstance(model, SequenceKAEM):
+        set_counts(model, padding=0)
+    else:
+        check_scale(model.scale)
 
 
 def _prior(
@@ -141,6 +169,10 @@ def _prior(
 
 def observe_normal(mean: Array, scale: float, x: ArrayLike | None) -> Array:
     """The sites `mean` and `x` ~ Normal(mean, scale) of data along the present plate, everything else their event."""
+    if x is not None and jnp.shape(x)[1:] != mean.shape[mean.ndim - jnp.ndim(x) + 1 :]:
+        raise ValueError(
+            f"`x` has shape {jnp.shape(x)}: expected data of shape {mean.shape[1:]} each, as the generator's outputs."
+        )
     numpyro.deterministic("mean", mean)
     return cast(Array, numpyro.sample("x", dist.Normal(mean, scale).to_event(mean.ndim - 1), obs=x))
 
@@ -149,12 +181,16 @@ def plate_size(x: ArrayLike | None, size: int | None) -> int:
     """Number of data: the rows of `x`, or `size` without data.
 
     Raises:
-        ValueError: neither is given.
+        TypeError: `x` is no array.
+        ValueError: neither is given, `x` has no rows, or `size` is no positive integer.
     """
     if x is not None:
-        return jnp.shape(x)[0]
+        shape = as_array(x, "x").shape
+        if not shape or not shape[0]:
+            raise ValueError(f"`x` must have a row for each datum, and at least one, got shape {shape}.")
+        return shape[0]
     if size is None:
         raise ValueError(
             "Neither `x` nor `size` is given: call the model with data, or with a number of them to generate."
         )
-    return size
+    return as_count(size, "size", 1)

@@ -88,7 +88,7 @@ def diagnose(draws: Draws) -> Diagnosis:
 
     if not isinstance(draws, Draws):
         raise TypeError(
-            f"`draws` must be what `sample_posterior` returned, got {type(draws).__name__}. Pass the result itself rather "
+            f"`draws` must be what `sample_posterior` returned, got {type(draws).__name__}: pass the result itself rather "
             "than its `.samples`."
         )
     report = _Report()

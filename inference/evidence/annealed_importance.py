@@ -11,15 +11,16 @@ import numpy as np
 from jax.typing import ArrayLike
 from numpyro import handlers
 
+from kaem_ppl.arguments import as_count, as_key, check_kind, set_counts
 from kaem_ppl.compilation import jit_outermost
 
 from ..kernels.hamiltonian import HMC
-from ..kernels.kernel import ChainState, Kernel, Tuning
+from ..kernels.kernel import ChainState, Kernel, Tuning, check_kernel
 from ..kernels.langevin import ULA
 from ..model.coordinates import Coordinates
 from ..model.parameters import Params
 from ..model.power_posterior import Position, PowerPosterior, read_power_posterior
-from ..sampling.batching import over_problems
+from ..sampling.batching import map_particles, over_problems
 from ..sampling.checks import check_prior
 from ..sampling.sampler import problem_keys, progress
 from ..tempering.ladders import Ladder, PowerLadder, check_ladder
@@ -55,13 +56,10 @@ class AnnealedImportanceSampling:
     num_steps: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kernel, Kernel):
-            raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `HMC()`, got {self.kernel!r}.")
+        check_kernel(self.kernel)
         if isinstance(self.kernel, ULA):
-            raise ValueError("`kernel` is ULA, which does not leave the power posterior invariant. Take `MALA()`.")
-        for name in ("num_particles", "num_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+            raise ValueError("`kernel` is ULA, which does not leave the power posterior invariant: take `MALA()`.")
+        set_counts(self, num_particles=1, num_steps=1)
         check_ladder(self.ladder, "AnnealedImportanceSampling", fixed=True, from_prior=True)
 
     @property
@@ -173,10 +171,8 @@ def bound_log_evidence(
         TypeError: `method` is not annealed importance sampling.
         ValueError: an argument or the model is not usable; the message says which and what to do.
     """
-    if not isinstance(method, AnnealedImportanceSampling):
-        raise TypeError(f"`method` must be an `AnnealedImportanceSampling`, got {method!r}.")
-    if not isinstance(num_chains, int) or num_chains < 2:
-        raise ValueError(f"`num_chains` must be a whole number of at least 2, got {num_chains!r}.")
+    check_kind(method, AnnealedImportanceSampling, "method", "an `AnnealedImportanceSampling()`")
+    key, num_chains = as_key(key), as_count(num_chains, "num_chains", 2)
     read = partial(read_power_posterior, params=params, plate=plate, coordinates=method.coordinates)
     posterior = read(model, args, kwargs)
     check_prior(posterior, "bound_log_evidence")
@@ -239,7 +235,7 @@ def _draw_prior(method: AnnealedImportanceSampling, posterior: PowerPosterior, k
             draw_key = jax.random.fold_in(jax.random.fold_in(key, 0), number)
             return method.kernel.evaluate(target, target.draw(draw_key))
 
-        return jax.vmap(particle)(jnp.arange(method.num_particles))
+        return map_particles(particle, posterior, keys.size, jnp.arange(method.num_particles))
 
     return over_problems(draw, posterior, keys)
 
@@ -291,7 +287,8 @@ def _move(
             weighed = particle.log_likelihood if reverse else before
             return particle, log_weight + (high - low) * weighed
 
-        return jax.vmap(one)(jnp.arange(method.num_particles), particles, log_weights)
+        numbers = jnp.arange(method.num_particles)
+        return map_particles(one, posterior, keys.size, numbers, particles, log_weights)
 
     tuning = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(keys), *x.shape)), tuning)
     return over_problems(move, posterior, keys, particles, log_weights, tuning)

@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kaem_ppl.arguments import as_number, check_kind
+
 from .log_evidence import LogEvidence
 
 if TYPE_CHECKING:
     import pandas
+
+# By which a sum of probabilities may miss 1, as numbers with a few digits do.
+_ROUNDING = 1e-3
 
 
 @dataclass(frozen=True)
@@ -40,27 +45,31 @@ def compare_evidence(
 
     Args:
         evidences: by name of the model, at least two.
-        prior_probabilities: of the models; equal if None.
+        prior_probabilities: of the models, summing to 1; equal if None.
 
     Raises:
         TypeError: a value is not the result of `log_evidence`.
         ValueError: there are fewer than two models, their numbers of data differ, or the prior probabilities are not
-            positive or miss a model.
+            positive, do not sum to 1, or miss a model.
     """
     import pandas
 
+    check_kind(evidences, Mapping, "evidences", "a dictionary of results of `log_evidence` by name of the model")
     if len(evidences) < 2:
         raise ValueError(f"`evidences` must hold at least two models, got {list(evidences)}.")
     for name, evidence in evidences.items():
-        if not isinstance(evidence, LogEvidence):
-            raise TypeError(f"`evidences[{name!r}]` must come from `log_evidence`, got {type(evidence).__name__}.")
+        check_kind(evidence, LogEvidence, f"evidences[{name!r}]", "what `log_evidence` returned")
     sizes = {name: evidence.value.shape for name, evidence in evidences.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"`evidences` are of different numbers of data, {sizes}: compare models of the same data.")
     names = list(evidences)
-    prior = dict.fromkeys(names, 1.0) if prior_probabilities is None else dict(prior_probabilities)
-    if set(prior) != set(names) or not all(p > 0 for p in prior.values()):
-        raise ValueError(f"`prior_probabilities` must give a positive number to each of {names}, got {prior}.")
+    given = dict.fromkeys(names, 1 / len(names)) if prior_probabilities is None else prior_probabilities
+    check_kind(given, Mapping, "prior_probabilities", "a dictionary of numbers by name of the model")
+    if set(given) != set(names):
+        raise ValueError(f"`prior_probabilities` must name each of {names} once, got {list(given)}.")
+    prior = {name: as_number(given[name], f"prior_probabilities[{name!r}]", above=0) for name in names}
+    if abs(sum(prior.values()) - 1) > _ROUNDING:
+        raise ValueError(f"`prior_probabilities` must sum to 1, got {prior}, whose sum is {sum(prior.values()):g}.")
 
     value, std_error = np.array([evidences[name].total() for name in names]).T
     log_joint = value + np.log([prior[name] for name in names])

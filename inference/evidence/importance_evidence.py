@@ -6,12 +6,20 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from kaem_ppl.arguments import as_count, as_key
+
+from ..model.arguments import batch_arguments, check_call
 from ..model.data import check_data
-from ..model.parameters import Params
+from ..model.parameters import Params, as_params
 from ..model.plate_model import Integrals, PlateModel, read_plate_model
+from ..sampling import batching
+
+# Bytes that a pair of a draw and a datum takes while it is weighed: a few arrays of them live together.
+_BYTES_OF_PAIR = 16
 
 
 class ImportanceLogEvidence(NamedTuple):
@@ -53,18 +61,16 @@ def importance_log_evidence(
         num_draws: S, prior draws.
         params: constrained values of the model's `numpyro.param` sites.
         plate: name of the plate that holds the data.
-        chunk_size: draws evaluated at once; memory grows with B * chunk_size.
+        chunk_size: draws made at once, which meet the data in pieces of bounded memory (`sampling/batching.py`).
 
     Raises:
         ValueError: an argument, the data or the model is not usable; the message says which and what to do.
     """
     data, _ = check_data(data)
-    if num_draws < 1:
-        raise ValueError(f"`num_draws` must be at least 1, got {num_draws}.")
-    if chunk_size < 1:
-        raise ValueError(f"`chunk_size` must be at least 1, got {chunk_size}.")
-    chunk_size = min(chunk_size, num_draws)
-    params = params or {}
+    key, num_draws = as_key(key), as_count(num_draws, "num_draws", 1)
+    chunk_size = min(as_count(chunk_size, "chunk_size", 1), num_draws)
+    params = as_params(params)
+    check_call(model, *batch_arguments(data), plate)
     read_key, draws_key = jax.random.split(key)
     plate_model = read_plate_model(read_key, model, data, plate, params, needs_all_params=True)
 
@@ -85,17 +91,29 @@ def _estimate(
 ) -> ImportanceLogEvidence:
     def add_chunk(sums: tuple[jax.Array, jax.Array], chunk: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
         chunk_key = jax.random.fold_in(key, chunk)
-        log_weights, _ = plate_model.score_prior_draws(chunk_key, params, data, chunk_size, integrals)
         # The last chunk may reach beyond the draws asked for.
         wanted = chunk * chunk_size + jnp.arange(chunk_size) < num_draws
-        log_weights = jnp.where(wanted, log_weights, -jnp.inf)
-        log_sum, log_sum_of_squares = sums
-        return (
-            jnp.logaddexp(log_sum, logsumexp(log_weights, axis=-1)),
-            jnp.logaddexp(log_sum_of_squares, logsumexp(2 * log_weights, axis=-1)),
-        ), None
 
-    nothing = jnp.full(jax.tree.leaves(data)[0].shape[0], -jnp.inf)
+        def sum_weights(first: jax.Array) -> tuple[jax.Array, jax.Array]:
+            rows = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, num_rows), data)
+            keys = chunk_key if plate_model.draws_are_shared else _keys_of_data(chunk_key, first, num_rows)
+            log_weights, _ = plate_model.score_prior_draws(keys, params, rows, chunk_size, integrals)
+            log_weights = jnp.where(wanted, log_weights, -jnp.inf)
+            return logsumexp(log_weights, axis=-1), logsumexp(2 * log_weights, axis=-1)
+
+        if num_rows == num_data:
+            found = sum_weights(jnp.array(0))
+        else:
+            found = jax.tree.map(lambda x: x[piece_of_datum, place_in_piece], lax.map(sum_weights, firsts))
+        return jax.tree.map(jnp.logaddexp, sums, found), None
+
+    num_data = jax.tree.leaves(data)[0].shape[0]
+    num_rows = int(np.clip(batching.MEMORY_BUDGET // (chunk_size * _BYTES_OF_PAIR), 1, num_data))
+    # The last piece of the data has the size of the others, and begins earlier.
+    firsts = jnp.minimum(jnp.arange(-(-num_data // num_rows)) * num_rows, num_data - num_rows)
+    piece_of_datum = jnp.arange(num_data) // num_rows
+    place_in_piece = jnp.arange(num_data) - firsts[piece_of_datum]
+    nothing = jnp.full(num_data, -jnp.inf)
     num_chunks = -(-num_draws // chunk_size)
     (log_sum, log_sum_of_squares), _ = lax.scan(add_chunk, (nothing, nothing), jnp.arange(num_chunks))
     effective_sample_size = jnp.exp(2 * log_sum - log_sum_of_squares)
@@ -105,3 +123,8 @@ def _estimate(
         jnp.sqrt(jnp.maximum(1 / effective_sample_size - 1 / num_draws, 0)),
         effective_sample_size,
     )
+
+
+def _keys_of_data(key: jax.Array, first: jax.Array, number: int) -> jax.Array:
+    """A key for each datum that depends on its number only."""
+    return jax.vmap(lambda datum: jax.random.fold_in(key, datum))(first + jnp.arange(number))

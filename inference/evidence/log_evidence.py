@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from kaem_ppl.arguments import as_count, as_key, describe
+
 from ..diagnostics.diagnose import say_passed
 from ..model.parameters import Params
 from ..model.power_posterior import PowerPosterior, read_power_posterior
@@ -136,7 +138,7 @@ def log_evidence(
     - `NestedSampling`: reads no gradient and no temperature.
 
     Args:
-        key: PRNG key.
+        key: PRNG key, or an integer seed.
         model: NumPyro model with proper priors and continuous latents.
         *args: its positional arguments.
         params: constrained values of the model's `numpyro.param` sites.
@@ -166,22 +168,20 @@ def log_evidence(
         >>> bool(abs(evidence.value - exact) < 4 * evidence.std_error)
         True
     """
-    for name, value, least in (
-        ("num_chains", num_chains, 1), ("num_samples", num_samples, 4), ("num_warmup", num_warmup, 0),
-    ):  # fmt: skip
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+    key = as_key(key)
+    num_chains, num_samples = as_count(num_chains, "num_chains", 1), as_count(num_samples, "num_samples", 4)
+    num_warmup = as_count(num_warmup, "num_warmup", 0)
     if not hasattr(method, "coordinates") or estimate.dispatch(type(method)) is estimate.dispatch(object):
         raise TypeError(
             f"`method` must be one of `ParallelTempering()`, `TemperedSMC()`, `AnnealedImportanceSampling()`, "
-            f"`ImportanceSampling()` and `NestedSampling()`, got {method!r}."
+            f"`ImportanceSampling()` and `NestedSampling()`, got {describe(method)}."
         )
     started = time.perf_counter()
     posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates)
     if not posterior.has_proper_prior:
         raise ValueError(
-            "The prior of this model is flat, scaled or masked in part, so its evidence is not defined: it would change "
-            "with the constant that such a prior leaves open. Give every latent a proper prior."
+            "The prior of `model` is flat, scaled or masked in part, so its evidence is not defined, as it would change "
+            "with the constant that such a prior leaves open: give every latent a proper prior."
         )
     found = estimate(
         method, key, posterior, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,

@@ -81,8 +81,8 @@ def estimate(
 def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **settings: Any) -> MethodResult:
     if not method.ladder.starts_at_prior:
         raise ValueError(
-            f"The ladder of ParallelTempering must start at 0, the prior, to give an evidence; it starts at "
-            f"{method.ladder.temperatures[0]}."
+            f"`ladder` must start at 0, the prior, where ParallelTempering is to give an evidence, got "
+            f"{method.ladder.temperatures[0]} first."
         )
     output = method.sample(key, posterior, **settings)
     l = np.asarray(output.stats["tempered_log_likelihood"], float)

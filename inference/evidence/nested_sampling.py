@@ -12,6 +12,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jax.scipy.special import ndtr
 
+from kaem_ppl.arguments import set_counts, set_number
 from kaem_ppl.compilation import jit_outermost
 
 from ..model.coordinates import Coordinates, Unconstrained
@@ -57,12 +58,8 @@ class NestedSampling:
     remaining: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.num_live < 20:
-            raise ValueError(f"`num_live` must be at least 20, got {self.num_live}.")
-        if self.num_slice_steps is not None and self.num_slice_steps < 1:
-            raise ValueError(f"`num_slice_steps` must be at least 1, got {self.num_slice_steps}.")
-        if not 0 < self.remaining < 1:
-            raise ValueError(f"`remaining` is a share of the evidence, between 0 and 1, got {self.remaining}.")
+        set_counts(self, num_live=20, num_slice_steps=1)
+        set_number(self, "remaining", above=0, below=1, what="a share of the evidence")
 
     @property
     def num_delete(self) -> int:

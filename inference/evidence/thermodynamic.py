@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpyro.diagnostics import effective_sample_size
 
+from kaem_ppl.arguments import as_array
+
 from ..diagnostics.limits import LARGEST_BIAS_IN_STD_ERRORS, LARGEST_PARETO_K
 from ..sampling.psis import pareto_k
 
@@ -54,7 +56,7 @@ def thermodynamic_curve(log_likelihood: np.ndarray, temperatures: np.ndarray) ->
         log_likelihood: shape (C, S, N, R).
         temperatures: shape (N, R).
     """
-    l = np.asarray(log_likelihood, float)
+    l, temperatures = _check_draws(log_likelihood, temperatures)
     with np.errstate(invalid="ignore"):
         mean, std_error = l.mean((0, 1)), std_error_of_mean(l)
     steps = np.diff(temperatures)
@@ -96,7 +98,8 @@ def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarr
         log_likelihood: shape (C, S, N, R).
         temperatures: shape (N, R).
     """
-    l, h = np.asarray(log_likelihood, float), np.diff(temperatures)
+    l, temperatures = _check_draws(log_likelihood, temperatures)
+    h = np.diff(temperatures)
     first, share, is_short = _step(l[..., 0], h[:, 0])
     l, h = l[..., 1:], h[:, 1:]
     with np.errstate(invalid="ignore"):
@@ -128,10 +131,29 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
         log_likelihood: shape (C, S, N, R).
         temperatures: shape (N, R).
     """
-    l = np.asarray(log_likelihood, float)
+    l, temperatures = _check_draws(log_likelihood, temperatures)
     value, shares, is_short = _step(l[..., :-1], np.diff(temperatures))
     # Summed over the steps before the error is taken, for neighbouring temperatures share what they swap.
     return Estimate(value.sum(-1), std_error_of_mean(shares.sum(-1)), is_short.all(-1))
+
+
+def _check_draws(log_likelihood: np.ndarray, temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both as arrays of floats.
+
+    Raises:
+        ValueError: their shapes do not fit, or the temperatures decrease.
+    """
+    l, t = (
+        np.asarray(as_array(x, name), float)
+        for name, x in (("log_likelihood", log_likelihood), ("temperatures", temperatures))
+    )
+    if l.ndim != 4:
+        raise ValueError(f"`log_likelihood` must have the shape (C, S, N, R), got {l.shape}.")
+    if t.shape != l.shape[2:]:
+        raise ValueError(f"`temperatures` must have the shape (N, R), {l.shape[2:]} here, got {t.shape}.")
+    if not (np.diff(t) >= 0).all():
+        raise ValueError("`temperatures` must increase from 0 to 1, got some that decrease.")
+    return l, t
 
 
 def _step(l: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

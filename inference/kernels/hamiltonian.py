@@ -8,17 +8,9 @@ import jax.numpy as jnp
 from blackjax.mcmc import hmc, nuts
 from jax.flatten_util import ravel_pytree
 
-from .kernel import (
-    ChainState,
-    Kernel,
-    Target,
-    Tuning,
-    check_acceptance,
-    check_step_size,
-    log_density_at,
-    pull_back,
-    stretch,
-)
+from kaem_ppl.arguments import set_counts, set_number
+
+from .kernel import ChainState, Kernel, Target, Tuning, log_density_at, pull_back, stretch
 
 # BlackJAX's annotations say float where arrays are meant.
 _hmc: Any = hmc
@@ -55,12 +47,9 @@ class HMC(Kernel):
     max_integration_steps: int = 512
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size)
-        check_acceptance(self.target_acceptance)
-        for name in ("num_integration_steps", "max_integration_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
+        set_number(self, "step_size", above=0)
+        set_number(self, "target_acceptance", above=0, below=1)
+        set_counts(self, num_integration_steps=1, max_integration_steps=1)
 
     @property
     def reads_longest(self) -> bool:  # type: ignore[override]
@@ -121,9 +110,8 @@ class NUTS(Kernel):
     max_tree_depth: int = 10
 
     def __post_init__(self) -> None:
-        check_acceptance(self.target_acceptance)
-        if self.max_tree_depth < 1:
-            raise ValueError(f"`max_tree_depth` must be at least 1, got {self.max_tree_depth}.")
+        set_number(self, "target_acceptance", above=0, below=1)
+        set_counts(self, max_tree_depth=1)
 
     def step(
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning

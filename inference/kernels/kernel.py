@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from kaem_ppl.arguments import check_kind
+
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, Target
 
@@ -169,23 +171,10 @@ class Kernel(ABC):
         return Tuning(jnp.asarray(self.initial_step_size, flat.dtype), scale, jnp.ones((), flat.dtype))
 
 
-def check_step_size(step_size: float | None, *, required: bool = False) -> None:
-    """Refuse a step size that is not positive.
+def check_kernel(kernel: object) -> None:
+    """Refuse what is not a Markov kernel.
 
     Raises:
-        ValueError: it is not, or is missing where it is required.
+        TypeError: it is not.
     """
-    if step_size is None and not required:
-        return
-    if step_size is None or not step_size > 0:
-        raise ValueError(f"`step_size` must be positive, got {step_size}.")
-
-
-def check_acceptance(target_acceptance: float) -> None:
-    """Refuse a target acceptance outside (0, 1).
-
-    Raises:
-        ValueError: it is outside.
-    """
-    if not 0 < target_acceptance < 1:
-        raise ValueError(f"`target_acceptance` must lie between 0 and 1, got {target_acceptance}.")
+    check_kind(kernel, Kernel, "kernel", "a Markov kernel such as `MALA()` or `HMC()`")

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from blackjax.mcmc import diffusions, proposal
 from jax.flatten_util import ravel_pytree
 
-from .kernel import ChainState, Kernel, Target, Tuning, check_acceptance, check_step_size, pull_back, stretch
+from kaem_ppl.arguments import set_number
+
+from .kernel import ChainState, Kernel, Target, Tuning, pull_back, stretch
 
 # BlackJAX's annotations say float where arrays are meant.
 _diffusions: Any = diffusions
@@ -33,7 +35,7 @@ class ULA(Kernel):
     step_size: float
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size, required=True)
+        set_number(self, "step_size", above=0)
 
     def step(
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
@@ -68,8 +70,8 @@ class MALA(Kernel):
     target_acceptance: float = 0.574
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size)
-        check_acceptance(self.target_acceptance)
+        set_number(self, "step_size", above=0)
+        set_number(self, "target_acceptance", above=0, below=1)
 
     @property
     def adapts(self) -> bool:

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from blackjax.mcmc import proposal as proposals
 from jax.flatten_util import ravel_pytree
 
+from kaem_ppl.arguments import set_number
+
 from ..model.coordinates import Coordinates, Whitened
-from .kernel import ChainState, Kernel, Target, Tuning, check_acceptance, check_step_size, temper
+from .kernel import ChainState, Kernel, Target, Tuning, temper
 
 # BlackJAX's annotations say float where arrays are meant.
 _proposals: Any = proposals
@@ -39,12 +41,9 @@ class PCNL(Kernel):
     target_acceptance: float = 0.574
 
     def __post_init__(self) -> None:
-        check_step_size(self.step_size)
-        check_acceptance(self.target_acceptance)
-        if self.step_size is not None and self.step_size > 2:
-            raise ValueError(
-                f"`step_size` must be at most 2, where a proposal forgets the state, got {self.step_size}."
-            )
+        # At 2 a proposal forgets the state.
+        set_number(self, "step_size", above=0, most=2)
+        set_number(self, "target_acceptance", above=0, below=1)
 
     @property
     def adapts(self) -> bool:

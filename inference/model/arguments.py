@@ -1,13 +1,16 @@
 """Classify the arguments of a model: a row for each datum, an array that all data share, or a fixed value."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+import inspect
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from kaem_ppl.arguments import check_callable, check_kind
 
 type Kind = Literal["row", "shared", "fixed"]
 
@@ -93,6 +96,51 @@ class Layout:
         """Positional and keyword arguments of the model, from what `split` returns."""
         sources = {"row": iter(rows), "shared": iter(shared)}
         return self.merge([next(sources[kind]) for kind, _ in self.leaves if kind != "fixed"])
+
+
+def check_call(model: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], plate: str | None) -> None:
+    """Refuse what is no model, arguments that a model does not take, and a plate that is no name.
+
+    Raises:
+        TypeError: `model` can't be called, or not with these arguments; or `plate` is no string.
+    """
+    check_callable(model, "model", "a NumPyro model, a function")
+    if plate is not None:
+        check_kind(plate, str, "plate", "the name of a plate, or None")
+    try:
+        signature = inspect.signature(model)
+    except (TypeError, ValueError):
+        # Not every callable has one.
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(model, "__name__", type(model).__name__)
+        raise TypeError(
+            f"`model` is `{name}{signature}`, which can't be called with the arguments that were given for it: {error}."
+        ) from None
+
+
+def argument_names(layout: Layout, model: Callable[..., Any]) -> list[str]:
+    """Names of the leaves of the arguments, as the model calls them, for messages."""
+    paths = jax.tree.leaves_with_path(jax.tree.unflatten(layout.structure, range(layout.structure.num_leaves)))
+    try:
+        parameters = [x.name for x in inspect.signature(model).parameters.values() if x.kind < x.VAR_POSITIONAL]
+    except (TypeError, ValueError):
+        parameters = []
+
+    def name_of(path: Any) -> str:
+        of_keywords, place = path[0].idx, path[1]
+        known = (
+            place.key
+            if of_keywords
+            else parameters[place.idx]
+            if place.idx < len(parameters)
+            else f"*args[{place.idx}]"
+        )
+        return f"`{known}{jax.tree_util.keystr(path[2:])}`"
+
+    return [name_of(path) for path, _ in paths]
 
 
 def flatten_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], Any]:

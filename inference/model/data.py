@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kaem_ppl.arguments import as_array
+
 
 def check_data(data: Any) -> tuple[Any, int]:
     """Put data on the device after checking that every leaf is finite and has the same leading size.
@@ -20,37 +22,40 @@ def check_data(data: Any) -> tuple[Any, int]:
         ValueError: a leaf is None, is not numeric, has no leading axis, holds a value that is not finite, or
             disagrees with another leaf about num_data.
     """
+    if isinstance(data, list) and data and not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(data)):
+        # A list of numbers, or of lists of them, is an array.
+        data = as_array(data, "data")
     paths_and_leaves, structure = jax.tree.flatten_with_path(data, is_leaf=lambda leaf: leaf is None)
     if not paths_and_leaves:
-        raise ValueError(f"`data` holds no array: got {data!r}. Pass an array, a tuple or a dict of arrays.")
+        raise ValueError(f"`data` holds no array, got {data!r}: pass an array, a tuple or a dict of arrays.")
     leaves = []
     first_name, num_data = "", None
     for path, leaf in paths_and_leaves:
         name = f"`data{jax.tree_util.keystr(path)}`"
         if leaf is None:
-            raise ValueError(f"{name} is None. Leave it out, or pass an array with one row per datum.")
+            raise ValueError(f"{name} is None: leave it out, or pass an array with one row per datum.")
         if not isinstance(leaf, jax.Array):
             leaf = np.asarray(leaf)
             if leaf.dtype.kind not in "biufc":
-                raise ValueError(f"{name} has dtype {leaf.dtype}. Pass numbers.")
+                raise ValueError(f"{name} has dtype {leaf.dtype}: pass numbers.")
         if leaf.ndim == 0:
-            raise ValueError(f"{name} is a scalar. Pass an array whose leading axis runs over the data.")
+            raise ValueError(f"{name} is a scalar: pass an array whose leading axis runs over the data.")
         if num_data is None:
             first_name, num_data = name, leaf.shape[0]
         if leaf.shape[0] != num_data:
             raise ValueError(
-                f"{name} has leading size {leaf.shape[0]}, but {first_name} has {num_data}. "
-                "Every leaf needs one row per datum."
+                f"{name} has leading size {leaf.shape[0]}, but {first_name} has {num_data}: every leaf "
+                "needs one row per datum."
             )
         leaf = jnp.asarray(leaf)
         if not jnp.isfinite(leaf).all():
             raise ValueError(
-                f"{name} holds values that are not finite. Drop those rows, or pass a finite placeholder together "
+                f"{name} holds values that are not finite: drop those rows, or pass a finite placeholder together "
                 "with a mask that the model gives to `numpyro.handlers.mask`."
             )
         leaves.append(leaf)
     if not num_data:
-        raise ValueError(f"{first_name} has no rows. Pass at least one datum.")
+        raise ValueError(f"{first_name} has no rows: pass at least one datum.")
     return jax.tree.unflatten(structure, leaves), num_data
 
 

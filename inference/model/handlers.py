@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.extend.core
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
@@ -14,6 +15,7 @@ from numpyro.contrib.control_flow.scan import scan_wrapper
 from numpyro.infer.initialization import init_to_uniform
 from numpyro.primitives import Messenger
 
+from kaem_ppl.arguments import describe
 from kaem_ppl.distributions import KANTiltedMixture
 from kaem_ppl.distributions.base import TiltedDistribution
 
@@ -218,6 +220,8 @@ class CheckSites(Messenger):
         """Raise ValueError where the message can't be read."""
         if msg["type"] == "plate":
             self._check_plate(msg["name"], *msg["args"])
+        if msg["type"] == "sample" and msg["is_observed"]:
+            _check_value(msg["name"], msg["value"])
         is_site = msg["type"] in ("sample", "deterministic")
         if is_site and jax.extend.core.get_opaque_trace_state() != self._trace_state:
             raise ValueError(
@@ -230,6 +234,16 @@ class CheckSites(Messenger):
         check_subsampling(name, size, subsample_size)
         if name == self.plate and self.num_rows is not None:
             check_plate_size(name, size, self.num_rows, self.whole)
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Raise TypeError for an observed value that is no array of numbers."""
+    is_array = isinstance(value, jax.Array) or (isinstance(value, np.ndarray) and value.dtype.kind in "biufcV")
+    if not (is_array or isinstance(value, int | float | complex | np.number | np.bool)):
+        raise TypeError(
+            f"Observed site {name!r} has a value that is no array of numbers, {describe(value)}: pass an array, as by "
+            "`jnp.asarray`."
+        )
 
 
 def check_subsampling(name: str, size: int, subsample_size: int | None) -> None:

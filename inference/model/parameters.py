@@ -1,17 +1,22 @@
 """The `numpyro.param` sites of a model: their first values, and the map to the unconstrained space of optimisers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
+import numpy as np
 from numpyro import handlers
 from numpyro.distributions import biject_to, constraints
 from numpyro.distributions.transforms import Transform
+from numpyro.primitives import Messenger
+
+from kaem_ppl.arguments import describe
 
 from .data import call_model
-from .handlers import Trace, substitute_zero_latents
+from .handlers import SiteMessage, Trace, substitute_zero_latents
 from .sites import check_mutable, check_names
 
 type Params = dict[str, Any]
@@ -38,6 +43,65 @@ class Parameters:
         return {name: jax.tree.map(self.transforms[name].inv, value) for name, value in constrained.items()}
 
 
+def as_params(params: Any) -> Params:
+    """The argument `params` as values by site name; what has them as its own `params`, as a result of `fit`, is taken.
+
+    Raises:
+        TypeError: it is no mapping of site names to arrays.
+        ValueError: a value is NaN.
+    """
+    if params is None:
+        return {}
+    # A result of `fit` holds the learnt values.
+    params = getattr(params, "params", params)
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            "`params` must be a dictionary of values by the name of a `numpyro.param` site, such as `fit(...).params`, got "
+            f"{describe(params)}."
+        )
+    for path, leaf in jax.tree.leaves_with_path(dict(params)):
+        name = f"`params{jax.tree_util.keystr(path)}`"
+        dtype = np.asarray(leaf).dtype if not isinstance(leaf, jax.Array) else leaf.dtype
+        if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool)):
+            raise TypeError(f"{name} must be an array of numbers, got {describe(leaf)}.")
+        is_known = not isinstance(leaf, jax.core.Tracer) and getattr(leaf, "is_fully_addressable", True)
+        if is_known and jnp.issubdtype(dtype, jnp.inexact) and np.isnan(np.asarray(leaf)).any():
+            raise ValueError(f"{name} holds NaN: pass values that are numbers, such as those of an earlier state.")
+    return dict(params)
+
+
+class CheckParams(Messenger):
+    """Refuses a given parameter of another shape than the model starts it with, before the model meets it."""
+
+    def __init__(self, given: Params) -> None:
+        """Set up.
+
+        Args:
+            given: values by site name.
+        """
+        super().__init__()
+        self.given = given
+
+    def postprocess_message(self, msg: SiteMessage) -> None:
+        """Raise ValueError where the shape differs."""
+        if msg["type"] != "param" or msg["name"] not in self.given or not msg["args"]:
+            return
+        shapes = []
+        for value in (msg["args"][0], msg["value"]):
+            if value is None or not jax.tree.leaves(value):
+                return
+            leaves = jax.tree.leaves_with_path(value)
+            shapes.append({jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves})
+        expected, found = shapes
+        if expected != found:
+            # Those of one array have no path.
+            wanted, came = (", ".join(f"{k} {v}".strip() for k, v in x.items()) for x in shapes)
+            raise ValueError(
+                f"`params[{msg['name']!r}]` has shape {came}, but the model starts it with shape {wanted}: pass values of "
+                "that shape."
+            )
+
+
 def transforms_of(trace: Trace) -> dict[str, Transform]:
     """By name of the `numpyro.param` sites of a trace, the bijection from unconstrained to constrained space."""
     params = {name: site for name, site in trace.items() if site["type"] == "param"}
@@ -50,7 +114,7 @@ def check_floating(values: Params) -> None:
         for leaf in jax.tree.leaves(value):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
                 raise ValueError(
-                    f"Parameter {name!r} has dtype {jnp.result_type(leaf)}. Start it from floating-point numbers."
+                    f"`params[{name!r}]` has dtype {jnp.result_type(leaf)}: start it from floating-point numbers."
                 )
 
 

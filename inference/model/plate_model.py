@@ -76,7 +76,7 @@ class PlateModel:
         The draws are held fixed: derivatives in `params` are those of the log-densities at the draws.
 
         Args:
-            key: PRNG key.
+            key: PRNG key; or keys (B,), one for each datum, where draws are not shared.
             params: constrained parameters.
             batch: pytree of arrays (B, ...).
             num_draws: S, prior draws for all data together where draws are shared, for each datum otherwise.
@@ -145,7 +145,8 @@ class PlateModel:
             return jnp.asarray(sum(self._log_prob(sites[name]) for name in self.observed)), log_prior
 
         chunk = min(num_data, max(1, _ROWS_AT_ONCE // num_draws))
-        return lax.map(score, (jax.random.split(key, num_data), batch), batch_size=chunk)
+        keys = key if key.ndim else jax.random.split(key, num_data)
+        return lax.map(score, (keys, batch), batch_size=chunk)
 
     def _prior_draws(
         self, key: jax.Array, params: Params, rows: Any, integrals: Integrals | None = None

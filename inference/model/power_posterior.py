@@ -12,10 +12,10 @@ from numpyro.primitives import Messenger
 
 from kaem_ppl.distributions.tabulated import TabulatedPrior, tabulate_prior
 
-from .arguments import Layout
+from .arguments import Layout, check_call
 from .coordinates import Coordinates, Unconstrained
 from .handlers import DrawLatents, PlaceLatents, RedrawObserved, SiteMessage, Trace, in_control_flow, run_model
-from .parameters import Params
+from .parameters import Params, as_params
 from .reader import read_model
 from .sites import Site, apply_scale, scaled_log_prob
 from .traced import ModelIdentity
@@ -129,6 +129,12 @@ class PowerPosterior:
         pointwise = {site.name: scaled_log_prob(sites[site.name]) for site in self.observed}
         return pointwise if self.plate is None else jax.tree.map(jnp.sum, pointwise)
 
+    def pointwise_log_prior(self, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
+        """Log-prior of each latent site's value, its batch axes kept; with a plate one number for the datum."""
+        sites = self._place(datum, position)
+        pointwise = {site.name: jnp.asarray(scaled_log_prob(sites[site.name])) for site in self.latents}
+        return pointwise if self.plate is None else jax.tree.map(jnp.sum, pointwise)
+
     def predict(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Draw every observed site anew given a position, without the data plate's axis."""
         return self._read_observed(self._run(datum, RedrawObserved(), self._placer(position), key=key))
@@ -192,7 +198,7 @@ def read_power_posterior(
         args: its positional arguments; pytrees. Those that are no rows reach a model that looks at their values, as by
             `np.asarray(x)`, as they are; programs are then compiled for these values.
         kwargs: its keyword arguments; pytrees.
-        params: constrained values of its `numpyro.param` sites.
+        params: constrained values of its `numpyro.param` sites, or what `fit` returned.
         plate: name of the plate whose rows are problems of their own. Arrays among the arguments whose leading axis has
             the plate's size are cut into rows, but those that the model reads whole for a datum; everything else reaches
             the model as it is.
@@ -203,7 +209,8 @@ def read_power_posterior(
             the coordinates do not exist for it; nothing is latent, or nothing observed; a parameter is missing; a site
             can't be read, or its log-density is not NumPyro's.
     """
-    reading = read_model(model, args, kwargs, params=jax.tree.map(jnp.asarray, params or {}), plate=plate)
+    check_call(model, args, kwargs, plate)
+    reading = read_model(model, args, kwargs, params=jax.tree.map(jnp.asarray, as_params(params)), plate=plate)
     return condition(reading, coordinates)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .arguments import Layout, batch_arguments, flatten_arguments, is_array
+from .arguments import Layout, argument_names, batch_arguments, flatten_arguments, is_array
 from .check import find_whole_reads, point_key
 from .handlers import Trace, check_plate_size
 from .parameters import Parameters, Params, transforms_of
@@ -129,6 +129,7 @@ def _read_whole(runs: Runs, leaves: Sequence[Any], structure: Any) -> WholeModel
     except Exception as error:
         if not any(map(is_array, leaves)):
             raise
+        _check_rows(error, runs.model, leaves, structure)
         try:
             # A model that looks at its data gets them as they are.
             return runs.trace_whole(Layout.of(leaves, structure, fix_arrays=True), leaves)
@@ -136,6 +137,14 @@ def _read_whole(runs: Runs, leaves: Sequence[Any], structure: Any) -> WholeModel
             if isinstance(error, _CONCRETE_ERRORS):
                 raise
             raise error from None
+
+
+def _check_rows(error: Exception, model: Callable[..., Any], leaves: Sequence[Any], structure: Any) -> None:
+    """Raise ValueError where NumPyro refused a plate because an array has no rows."""
+    names = argument_names(Layout.of(leaves, structure), model)
+    empty = [name for name, leaf in zip(names, leaves, strict=True) if is_array(leaf) and jnp.shape(leaf)[:1] == (0,)]
+    if empty and isinstance(error, AssertionError) and "size of plate" in str(error):
+        raise ValueError(f"{' and '.join(empty)} must have at least one row, got none.") from error
 
 
 def _trace_two_rows(runs: Runs, whole: WholeModel, leaves: Sequence[Any]) -> Trace:

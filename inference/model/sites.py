@@ -81,16 +81,16 @@ def classify(trace: Trace, plate: str | None) -> Sites:
     latents = [site for site in samples if is_latent(site)]
     observed = [site for site in samples if not is_latent(site)]
     if not latents:
-        raise ValueError("The model has no latent site: there is nothing to sample. Is every site observed?")
+        raise ValueError("`model` has no latent site, so there is nothing to sample: is every site observed?")
     if not observed:
         raise ValueError(
-            "The model has no observed site, so its posterior is its prior. Give a site `obs=`, and pass the data to the "
+            "`model` has no observed site, so its posterior is its prior: give a site `obs=`, and pass the data to the "
             "model; or draw from the prior by `numpyro.infer.Predictive`."
         )
     return Sites(
         tuple(_describe(site, plate) for site in latents),
         tuple(_describe(site, plate) for site in observed),
-        tuple(Site(name, None, ()) for name, site in trace.items() if site["type"] == "deterministic"),
+        tuple(_describe_deterministic(site, plate) for site in trace.values() if site["type"] == "deterministic"),
         _names(site for site in latents if site["scale"] is not None or is_masked(site["fn"])),
         _names(site for site in latents if is_improper(site["fn"])),
         _names(s for s in latents if isinstance(unwrap(s["fn"]), TiltedDistribution) and not in_control_flow(s)),
@@ -111,7 +111,7 @@ def plate_size(trace: Trace, plate: str) -> int:
         sizes |= {frame.name: frame.size for frame in site.get("cond_indep_stack") or ()}
     if plate not in sizes:
         raise ValueError(
-            f"`plate` is {plate!r}, but the model's plates are {sorted(sizes)}. Name one of them, or leave `plate` out to "
+            f"`plate` is {plate!r}, but the model's plates are {sorted(sizes)}: name one of them, or leave `plate` out to "
             "treat the model as one problem."
         )
     return sizes[plate]
@@ -142,7 +142,7 @@ def check_params(trace: Trace, params: dict[str, Any]) -> None:
     names = {name for name, site in trace.items() if site["type"] == "param"}
     missing = sorted(names - set(params))
     if missing:
-        raise ValueError(f"`params` lacks the model's {missing}. Pass the learnt values, such as `fit(...).params`.")
+        raise ValueError(f"`params` lacks the model's {missing}: pass the learnt values, such as `fit(...).params`.")
     check_names(set(params), names)
 
 
@@ -158,8 +158,8 @@ def check_mutable(trace: Trace) -> None:
     mutable = [name for name, site in trace.items() if site["type"] == "mutable"]
     if mutable:
         raise ValueError(
-            f"The model keeps mutable state in {mutable} (batch statistics, for example), which has no meaning along a "
-            "chain or where data share prior draws. Use a module without it, such as layer or group normalisation."
+            f"`model` keeps mutable state in {mutable}, as batch normalisation and dropout do, which has no meaning along "
+            "a chain or where data share prior draws: use a module without it, such as layer or group normalisation."
         )
 
 
@@ -190,6 +190,19 @@ def _describe(site: SiteMessage, plate: str | None) -> Site:
         None if skipped is None else skipped - fn.event_dim,
         tuple(names.get(dim) for dim in range(-num_batch, 0) if dim != skipped),
     )
+
+
+def _describe_deterministic(site: SiteMessage, plate: str | None) -> Site:
+    """A deterministic site; the plates around it name its first axes, where these have their sizes."""
+    if plate is not None:
+        return Site(site["name"], None, ())
+    frames = {frame.dim: frame for frame in site.get("cond_indep_stack", ())}
+    shape, num_batch = jnp.shape(site["value"]), -min(frames, default=0)
+    sizes = [frames[dim].size if dim in frames else None for dim in range(-num_batch, 0)]
+    if len(shape) < num_batch or any(wanted not in (None, size) for wanted, size in zip(sizes, shape, strict=False)):
+        return Site(site["name"], None, ())
+    names = tuple(frames[dim].name if dim in frames else None for dim in range(-num_batch, 0))
+    return Site(site["name"], None, names)
 
 
 def _names(sites: Iterable[SiteMessage]) -> tuple[str, ...]:

@@ -26,7 +26,7 @@ from .handlers import (
     random_point,
     run_model,
 )
-from .parameters import Parameters, Params
+from .parameters import CheckParams, Parameters, Params
 from .sites import Site, Sites, apply_scale, classify, plate_dims, plate_size, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity, Traced, compiled
 from .wrappers import unwrap
@@ -115,7 +115,7 @@ class Runs:
             args, kwargs = layout.merge(arrays)
             model = handlers.substitute(handlers.seed(self.model, key), data=given)
             model = handlers.substitute(model, substitute_fn=random_point)
-            with OmitNormalizers(), CheckSites(self.plate, num_rows):
+            with OmitNormalizers(), CheckParams(self.given), CheckSites(self.plate, num_rows):
                 log_probs, found = compute_log_probs(model, args, kwargs, {}, sum_log_prob=False)
             trace.update(found)
             if self.plate is not None:
@@ -245,8 +245,8 @@ def _check_randomness(one: Traced) -> None:
     names = jax.tree.unflatten(one.outputs, range(one.outputs.num_leaves))["log_probs"]
     name = next(name for name in names if one.select(lambda outputs: outputs["log_probs"][name]).uses()[-1])  # noqa: B023
     raise ValueError(
-        f"The log-density of site {name!r} depends on a random number that is no site of the model: one hidden by "
-        "`numpyro.handlers.block`, or drawn by `numpyro.prng_key()`, as dropout does. Make it a latent site, or fix it."
+        f"The log-density of site {name!r} depends on a random number that is no site of `model`, one hidden by "
+        "`numpyro.handlers.block`, or drawn by `numpyro.prng_key()`, as dropout does: make it a latent site, or fix it."
     )
 
 

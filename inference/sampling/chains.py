@@ -149,7 +149,7 @@ def run_chains(
     kernel = transition.kernel
     if kernel.adapts and num_warmup == 0:
         raise ValueError(
-            f"{type(kernel).__name__} adapts its step size in warm-up, but `num_warmup` is 0. Give it some, or give the "
+            f"{type(kernel).__name__} adapts its step size in warm-up, but `num_warmup` is 0: give it some, or give the "
             "kernel a `step_size` if it has one."
         )
     keys = problem_keys(key, num_chains, posterior.num_data)

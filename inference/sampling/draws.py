@@ -1,25 +1,24 @@
 """The result of sampling: draws, statistics of each draw, prediction, and conversion to ArviZ."""
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
+
+from kaem_ppl.arguments import as_key
 
 from ..kernels.kernel import Kernel
 from ..model.power_posterior import Position, PowerPosterior
-from ..model.sites import Site
+from . import batching
 from .sampler import Sampler
+from .to_arviz import convert
 
 if TYPE_CHECKING:
     import xarray
-
-# Rows that pass through the model at once when it is run again over the draws.
-_ROWS_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,9 +75,18 @@ class Draws:
         """Log-likelihood by observed site: of each datum with a plate, (C, S, N), else over its batch, (C, S, ...)."""
         return self._run(_log_likelihood)
 
+    @cached_property
+    def log_prior(self) -> dict[str, jax.Array]:
+        """Log-prior by latent site: of each datum with a plate, (C, S, N), else over its batch, (C, S, ...)."""
+        return self._run(_log_prior)
+
     def predict(self, key: jax.Array) -> dict[str, jax.Array]:
-        """Draw new observations for each posterior draw, arrays (C, S, [N], ...)."""
-        return self._run(_predict, jax.random.split(key, self.num_chains * self.num_samples))
+        """Draw new observations for each posterior draw, arrays (C, S, [N], ...).
+
+        Args:
+            key: PRNG key, or an integer seed.
+        """
+        return self._run(_predict, jax.random.split(as_key(key), self.num_chains * self.num_samples))
 
     def draw_prior(self) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Draw latents from the prior and observations given them, (1, S, [N], ...), as many draws as a chain has.
@@ -88,100 +96,55 @@ class Draws:
         """
         if not self.posterior.has_proper_prior:
             raise ValueError(
-                "The prior is flat, scaled or masked in part, so it can't be drawn from. Give the model a proper prior, or "
-                "leave the prior out."
+                "The prior of `model` is flat, scaled or masked in part, so it can't be drawn from: give the model a "
+                "proper prior, or leave the prior out."
             )
         keys = jax.random.split(jax.random.fold_in(self.key, 2), self.num_samples)
         results = _map_draws(_prior, self.posterior, {}, keys)
         return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
 
     def _run(self, function: Callable[..., dict[str, jax.Array]], *keys: jax.Array) -> dict[str, jax.Array]:
-        positions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.positions)
+        number = self.num_chains * self.num_samples
+        positions = jax.tree.map(lambda x: x.reshape(number, *x.shape[2:]), self.positions)
         results = _map_draws(function, self.posterior, positions, *keys)
         split = jax.tree.map(lambda x: x.reshape(self.num_chains, self.num_samples, *x.shape[1:]), results)
         return split if self.plate is not None else jax.tree.map(lambda x: x[:, :, 0], split)
 
     def to_arviz(
-        self, *, prior: bool = False, posterior_predictive: bool = False, deterministics: bool = True
+        self,
+        *,
+        prior: bool = False,
+        posterior_predictive: bool = False,
+        deterministics: bool = True,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        coords: Mapping[str, Any] | None = None,
     ) -> "xarray.DataTree":
         """Convert to what ArviZ reads.
 
-        Groups: `posterior`, `sample_stats`, `log_likelihood`, `observed_data` and `run_summary`. The data plate and the
-        plates inside are named dimensions.
+        Groups: `posterior`, `sample_stats`, `log_likelihood`, `log_prior` (log-densities of the latent sites, as
+        `psense_summary` reads them), `observed_data`, `run_summary`, and where the model takes other arrays than those
+        that are observed, `constant_data`. The data plate and the plates inside are named dimensions. A slash in a name,
+        as `numpyro.handlers.scope` puts it there, becomes a dot; sites without elements are left out.
 
         Args:
             prior: whether to add the groups `prior` and `prior_predictive`, as many draws as a chain has.
             posterior_predictive: whether to add the group `posterior_predictive`.
             deterministics: whether deterministic sites belong to the posterior. Leave them out where they are large,
                 such as the mean of an image.
+            dims: by name of the site, names of its last axes; those before keep the names of their plates.
+            coords: by name of an axis, a label for each of its entries.
 
         Returns:
             A tree that `.to_netcdf` writes, given h5netcdf or netCDF4.
+
+        Raises:
+            TypeError: `dims` or `coords` is no dictionary.
+            ValueError: they name what there is not, or have another length.
         """
-        import xarray
-        from arviz_base import dict_to_dataset
-
-        posterior = self.posterior
-        latents = posterior.latents + (posterior.deterministics if deterministics else ())
-        values = {**self.samples, **(self.deterministics if deterministics and posterior.deterministics else {})}
-        taken = {*values, *(site.name for site in posterior.observed), *self.sample_stats, *self.summary}
-
-        def name_of(plate: str) -> str:
-            # A dimension with the name of a variable would be taken for its coordinates.
-            return f"{plate}_plate" if plate in taken else plate
-
-        data_dim = [] if self.plate is None else [name_of(self.plate)]
-        coords = {data_dim[0]: np.arange(posterior.num_data)} if data_dim else {}
-
-        def dataset(
-            variables: Mapping[str, Any],
-            dims: Mapping[str, Sequence[str | None]],
-            sample_dims: tuple[str, ...] = ("chain", "draw"),
-        ) -> "xarray.Dataset":
-            arrays = {name: np.asarray(value) for name, value in variables.items()}
-            filled: dict[Hashable, Sequence[Hashable]] = {
-                name: _fill_dims(name, [*data_dim, *dims.get(name, [])], x.ndim - len(sample_dims))
-                for name, x in arrays.items()
-            }
-            kept: dict[Any, Any] = {
-                dim: values for dim, values in coords.items() if any(dim in d for d in filled.values())
-            }
-            return dict_to_dataset(arrays, dims=filled, coords=kept, sample_dims=list(sample_dims))
-
-        def site_dims(sites: Iterable[Site]) -> dict[str, list[str | None]]:
-            return {site.name: [dim and name_of(dim) for dim in site.dims] for site in sites}
-
-        observed = posterior.observations()
-        factors = set(self.log_likelihood) - set(observed)
-        pointwise = {k: v for k, v in self.log_likelihood.items() if k not in factors} or self.log_likelihood
-        groups = {
-            "posterior": dataset(values, site_dims(latents)),
-            "sample_stats": dataset(self.sample_stats, self.dims),
-            "log_likelihood": dataset(pointwise, site_dims(posterior.observed) if self.plate is None else {}),
-            "observed_data": dataset(observed, site_dims(posterior.observed), ()),
-            "run_summary": dataset(self.summary, self.dims, ("chain",)),
-        }
-        if posterior_predictive:
-            new = self.predict(jax.random.fold_in(self.key, 1))
-            groups["posterior_predictive"] = dataset(new, site_dims(posterior.observed))
-        if prior:
-            latent_draws, new = self.draw_prior()
-            groups["prior"] = dataset(latent_draws, site_dims(posterior.latents))
-            groups["prior_predictive"] = dataset(new, site_dims(posterior.observed))
-        attributes = {
-            "inference_library": "kaem_ppl",
-            "sampler": repr(self.sampler),
-            "sampling_time": self.seconds,
-        }
-        for group in ("posterior", "sample_stats"):
-            groups[group].attrs.update(attributes)
-        return xarray.DataTree.from_dict(groups)
-
-
-def _fill_dims(name: str, dims: Sequence[str | None], num_axes: int) -> list[str]:
-    """Names for all axes, where a plate has not named them."""
-    known = [*dims, *(None for _ in range(num_axes - len(dims)))]
-    return [known[axis] or f"{name}_dim_{axis}" for axis in range(num_axes)]
+        return convert(
+            self, prior=prior, posterior_predictive=posterior_predictive, deterministics=deterministics, dims=dims,
+            coords=coords,
+        )  # fmt: skip
 
 
 def _deterministics(
@@ -194,6 +157,10 @@ def _log_likelihood(
     posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position
 ) -> dict[str, jax.Array]:
     return posterior.pointwise_log_likelihood(datum, position)
+
+
+def _log_prior(posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
+    return posterior.pointwise_log_prior(datum, position)
 
 
 def _predict(
@@ -224,7 +191,10 @@ def _map_draws(
         )
         return over_data(posterior.rows, positions, keys)
 
-    return lax.map(one, (positions, keys), batch_size=max(1, _ROWS_AT_ONCE // num_data))
+    # A draw is evaluated as a particle is, and so predicted; what is computed of each is kept, whatever its size.
+    position = jax.tree.map(lambda x: x[0, 0], positions) or None
+    at_once = batching.MEMORY_BUDGET // (num_data * batching.evaluation_bytes(posterior, position)[0])
+    return lax.map(one, (positions, keys), batch_size=max(1, at_once))
 
 
 @jax.jit

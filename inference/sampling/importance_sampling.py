@@ -1,26 +1,29 @@
 """Importance sampling with the prior as proposal, its weights smoothed, then resampled."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.smc.resampling import systematic
-from jax.scipy.special import logsumexp
 
+from kaem_ppl.arguments import set_counts
 from kaem_ppl.compilation import jit_outermost
 
 from ..model.power_posterior import Position, PowerPosterior
-from .batching import over_problems
-from .checks import check_prior
+from . import batching
+from .batching import evaluation_bytes, over_problems
+from .checks import check_likelihood, check_prior
+from .psis import log_sum_exp, smooth
 from .sampler import Sampler, SamplerOutput, problem_keys, progress
 
-# A tail is fitted to at least five of the largest fifth of the weights.
-_FEWEST_WEIGHTS = 25
-# Rows that pass through the model at once.
-_ROWS_AT_ONCE = 20_000
+# Copies of what is drawn that live together until it is resampled.
+_COPIES = 4
+
+# Positions, log-priors and log-likelihoods.
+type _Particles = tuple[Position, jax.Array, jax.Array]
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,11 @@ class ImportanceSampling(Sampler):
 
     Each chain of each datum has particles of its own. The summary has `pareto_k`, which says whether the weights can be
     trusted (below 0.7), `effective_sample_size` of the smoothed weights, and `log_evidence` from the raw ones. Resampling
-    repeats particles; copies of one stand next to each other, so that ArviZ's effective sizes count them once.
+    repeats particles; copies of one stand next to each other, so that ArviZ's effective sizes count them once. The
+    statistic `log_weight` of a draw is the logarithm of the smoothed weight, of a sum of one, of its particle.
+
+    Data, and particles of each, are drawn in pieces of about `MEMORY_BUDGET` bytes (`sampling/batching.py`), whatever their
+    number; results do not depend on the pieces, beyond rounding.
 
     Where most data of a batch are not to be trusted, be wary of those that are: they may have missed the largest weights
     by chance. Take more particles until nearly all pass.
@@ -44,8 +51,7 @@ class ImportanceSampling(Sampler):
     num_particles: int = 10_000
 
     def __post_init__(self) -> None:
-        if self.num_particles < 20:
-            raise ValueError(f"`num_particles` must be at least 20, got {self.num_particles}.")
+        set_counts(self, num_particles=20)
 
     def sample(
         self,
@@ -61,60 +67,60 @@ class ImportanceSampling(Sampler):
         check_prior(posterior, "ImportanceSampling")
         started = time.perf_counter()
         keys = problem_keys(key, num_chains, posterior.num_data)
-        chunk = int(np.clip(_ROWS_AT_ONCE // keys.size, 1, self.num_particles))
-        starts = range(0, self.num_particles, chunk)
-        parts = [_draw(chunk, posterior, keys, start) for start in progress(starts, len(starts), "chunk", progress_bar)]
-        particles = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2)[:, :, : self.num_particles], *parts)
-        log_weights, pareto_k = smooth(np.asarray(particles[2]))
-        positions, log_prior, log_likelihood = _resample(num_samples, keys, jnp.asarray(log_weights), particles)
+        num_data, num_particles = _pieces(self.num_particles, posterior, num_chains)
+        starts = range(0, posterior.num_data, num_data)
+        parts = []
+        for first in progress(starts, len(starts), "piece of the data", progress_bar):
+            # The last piece has the size of the others, so that one program serves all.
+            low = min(first, posterior.num_data - num_data)
+            rows = tuple(row[low : low + num_data] for row in posterior.rows) if len(starts) > 1 else posterior.rows
+            these = keys[:, low : low + num_data]
+            piece = self._sample(num_samples, replace(posterior, rows=rows), these, num_particles)
+            # Off the device, which holds one piece at a time.
+            piece = jax.device_get(piece) if len(starts) > 1 else piece
+            # What pieces share with the one before was drawn there.
+            parts.append(jax.tree.map(lambda x, skip=first - low: x[:, skip:], piece))
+        everything = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts) if len(parts) > 1 else parts[0]
+        (positions, log_prior, log_likelihood, log_weight), summary = everything
+        check_likelihood(np.isfinite(summary["log_evidence"]), self.num_particles, posterior)
         lp = log_prior + log_likelihood
-        stats = {"lp": lp, "log_prior": log_prior, "log_likelihood": log_likelihood, "energy": -lp}
-        stats, positions = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), (stats, positions))
+        stats = {
+            "lp": lp, "log_prior": log_prior, "log_likelihood": log_likelihood, "energy": -lp, "log_weight": log_weight,
+        }  # fmt: skip
+        stats, positions = jax.tree.map(lambda x: jnp.moveaxis(jnp.asarray(x), 2, 1), (stats, positions))
         jax.block_until_ready(stats)
-        summary = {
-            "pareto_k": pareto_k,
-            "effective_sample_size": 1 / np.exp(2 * log_weights).sum(-1),
-            "log_evidence": logsumexp(particles[2], axis=-1) - np.log(self.num_particles),
-        }
         return SamplerOutput(positions, stats, summary, {}, time.perf_counter() - started)
 
-
-def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pareto-smooth log-weights over their last axis, on the host.
-
-    Args:
-        log_weights: shape (..., P).
-
-    Returns:
-        Log-weights that sum to one, all equal where every weight is 0; and the shape k of the fitted tail, shape (...),
-        infinite where fewer than 25 weights differ from 0, minus infinite where the largest are equal: there is no tail.
-    """
-    from arviz_stats.base.array import array_stats
-
-    flat = log_weights.reshape(-1, log_weights.shape[-1]).astype(np.float64)
-    flat = np.where(np.isfinite(flat), flat, -np.inf)
-    smoothed, pareto_k = np.empty_like(flat), np.full(len(flat), np.inf)
-    for row, weights in enumerate(flat):
-        finite = np.isfinite(weights)
-        if finite.sum() >= _FEWEST_WEIGHTS and _has_flat_tail(weights[finite]):
-            pareto_k[row] = -np.inf
-        elif finite.sum() >= _FEWEST_WEIGHTS:
-            # ArviZ takes the log-likelihood that is left out, of which weights are the inverse.
-            values, k = array_stats.psislw(-weights[finite])
-            weights = np.full_like(weights, -np.inf)
-            weights[finite] = values
-            pareto_k[row] = k if np.isfinite(k) else np.inf
-        total = np.logaddexp.reduce(weights)
-        smoothed[row] = weights - total if finite.any() else -np.log(len(weights))
-    return smoothed.reshape(log_weights.shape), pareto_k.reshape(log_weights.shape[:-1])
+    def _sample(
+        self, num_samples: int, posterior: PowerPosterior, keys: jax.Array, at_once: int
+    ) -> tuple[tuple[Position, jax.Array, jax.Array, jax.Array], dict[str, np.ndarray]]:
+        """Draws (C, N, S, ...) of a piece of the data, and what is said of them, (C, N)."""
+        drawn = [_draw(at_once, posterior, keys, first) for first in range(0, self.num_particles, at_once)]
+        particles = drawn[0]
+        if len(drawn) > 1 or at_once > self.num_particles:
+            particles = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2)[:, :, : self.num_particles], *drawn)
+        raw = np.asarray(particles[2])
+        log_weights, k = smooth(raw)
+        smoothed = jnp.asarray(log_weights, raw.dtype)
+        (positions, log_prior, log_likelihood), log_weight = _resample(
+            num_samples, keys, smoothed, (particles, smoothed)
+        )
+        summary = {
+            "pareto_k": k,
+            "effective_sample_size": 1 / np.exp(2 * log_weights).sum(-1),
+            "log_evidence": log_sum_exp(raw) - np.log(self.num_particles),
+        }
+        return (positions, log_prior, log_likelihood, log_weight), summary
 
 
-def _has_flat_tail(log_weights: np.ndarray) -> bool:
-    """Whether those that would be smoothed are all equal (Vehtari et al. 2024, sec. 6, has their number)."""
-    number = len(log_weights)
-    size = min(number, int(np.ceil(min(0.2 * number, 3 * np.sqrt(number)))) + 1)
-    largest = np.partition(log_weights, -size)[-size:]
-    return largest.max() == largest.min()
+def _pieces(num_particles: int, posterior: PowerPosterior, num_chains: int) -> tuple[int, int]:
+    """Data, and particles of each, that are drawn together within the memory budget."""
+    evaluation, position = evaluation_bytes(posterior)
+    # What is drawn is kept until it is resampled, in a few copies.
+    kept = _COPIES * num_particles * position
+    num_data = int(np.clip(batching.MEMORY_BUDGET // (num_chains * max(kept, evaluation)), 1, posterior.num_data))
+    at_once = int(np.clip(batching.MEMORY_BUDGET // (num_chains * num_data * evaluation), 1, num_particles))
+    return num_data, at_once
 
 
 @partial(jit_outermost, static_argnums=0)
@@ -137,16 +143,16 @@ def _draw(
 
 @partial(jax.jit, static_argnums=0)
 def _resample(
-    num_samples: int, keys: jax.Array, log_weights: jax.Array, particles: tuple[Position, jax.Array, jax.Array]
-) -> tuple[Position, jax.Array, jax.Array]:
+    num_samples: int, keys: jax.Array, log_weights: jax.Array, particles: tuple[_Particles, jax.Array]
+) -> tuple[_Particles, jax.Array]:
     def resample(
-        key: jax.Array, log_weights: jax.Array, particles: tuple[Position, jax.Array, jax.Array]
-    ) -> tuple[Position, jax.Array, jax.Array]:
+        key: jax.Array, log_weights: jax.Array, particles: tuple[_Particles, jax.Array]
+    ) -> tuple[_Particles, jax.Array]:
         # Beyond the numbers of particles, which fit in 31 bits.
         choose_key, order_key = jax.random.split(jax.random.fold_in(key, 2**31))
         chosen = systematic(choose_key, jnp.exp(log_weights), num_samples)
         # Particles in random order, copies of one together: what they have in common is autocorrelation.
-        place = jax.random.permutation(order_key, len(log_weights))[chosen]
+        place = jax.random.bits(order_key, (len(log_weights),))[chosen]
         return jax.tree.map(lambda x: x[chosen[jnp.argsort(place)]], particles)
 
     return jax.vmap(jax.vmap(resample))(keys, log_weights, particles)

@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 
+from kaem_ppl.arguments import as_count, as_key, check_kind
+
 from ..kernels.hamiltonian import NUTS
 from ..kernels.kernel import Kernel
 from ..model.parameters import Params
@@ -34,11 +36,11 @@ def sample_posterior(
     `args` and `kwargs` whose leading axis has the plate's size are cut into rows.
 
     Args:
-        key: PRNG key; the result depends on nothing else that is random, and the draws of chain c of datum n on nothing
-            but the key, c and n.
+        key: PRNG key, or an integer seed; the result depends on nothing else that is random, and the draws of chain c of
+            datum n on nothing but the key, c and n.
         model: NumPyro model, called as `model(*args, **kwargs)`.
         *args: its positional arguments.
-        params: constrained values of the model's `numpyro.param` sites.
+        params: constrained values of the model's `numpyro.param` sites, or what `fit` returned.
         sampler: how to draw; a Markov kernel such as `NUTS()` draws by chains of its own.
         num_chains: independent chains for each problem.
         num_samples: draws of each chain.
@@ -50,7 +52,7 @@ def sample_posterior(
 
     Raises:
         ValueError: an argument or the model is not usable; the message says which and what to do.
-        TypeError: `sampler` is not a sampler.
+        TypeError: an argument is of the wrong kind, such as a `sampler` that is none.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
@@ -64,12 +66,10 @@ def sample_posterior(
         >>> draws.samples["z"].shape
         (4, 100)
     """
-    if not isinstance(sampler, Sampler | Kernel):
-        raise TypeError(f"`sampler` must be a sampler such as `NUTS()` or `ParallelTempering()`, got {sampler!r}.")
-    counts = {"num_chains": (num_chains, 1), "num_samples": (num_samples, 1), "num_warmup": (num_warmup, 0)}
-    for name, (value, least) in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+    key = as_key(key)
+    check_kind(sampler, (Sampler, Kernel), "sampler", "a sampler such as `NUTS()` or `ParallelTempering()`")
+    num_chains, num_samples = as_count(num_chains, "num_chains", 1), as_count(num_samples, "num_samples", 1)
+    num_warmup = as_count(num_warmup, "num_warmup", 0)
     posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=sampler.coordinates)
     settings = {"num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup}
     if isinstance(sampler, Kernel):

@@ -11,7 +11,8 @@ from kaem_ppl.compilation import jit_outermost
 
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior
-from .batching import over_problems
+from .batching import map_particles, over_problems
+from .checks import say_data, say_nan
 
 _NUM_ATTEMPTS = 20
 # Where likelihoods above 0 are rarer: draws whose likelihood alone is evaluated, in batches. One in 1e5 is found in 98 of
@@ -56,13 +57,15 @@ def find_starts(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, ke
     if is_good.any(-1).all():
         return replicas if is_good.all() else _replace_invalid_starts(replicas, is_good)
     bad = np.flatnonzero(~is_good.any(-1).all(0))
-    which = "" if posterior.plate is None else f" for data {bad[:10].tolist()}{' and others' if len(bad) > 10 else ''}"
     is_possible = np.isfinite(np.asarray(replicas.log_likelihood)[:, bad]).any()
     part = "log-prior or a gradient" if is_possible else "log-likelihood"
     number = _NUM_ATTEMPTS * num_replicas + _NUM_BATCHES * _BATCH
     raise ValueError(
-        f"The {part} is not finite at any of {number} prior draws{which}. Check that the arguments hold no NaN, that "
-        "they lie in the likelihood's support, and that `params` are finite."
+        f"The {part} is not finite at any of {number} prior draws{say_data(bad, posterior)}: "
+        + (
+            say_nan(posterior)
+            or "check that the arguments lie in the likelihood's support, and that `params` are finite."
+        )
     )
 
 
@@ -82,7 +85,7 @@ def _search(posterior: PowerPosterior, keys: jax.Array, first: jax.Array) -> tup
         def is_possible(number: jax.Array) -> jax.Array:
             return jnp.isfinite(target.log_likelihood(target.draw(jax.random.fold_in(key, number))))
 
-        found = jax.lax.map(is_possible, numbers, batch_size=_BATCH // 10)
+        found = map_particles(is_possible, posterior, keys.size, numbers)
         return numbers[jnp.argmax(found)], jnp.any(found)
 
     return over_problems(search, posterior, keys)

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from kaem_ppl.arguments import as_number, check_kind, describe, set_counts, set_number
+
 
 @dataclass(frozen=True)
 class Ladder(ABC):
@@ -52,9 +54,8 @@ class PowerLadder(Ladder):
     power: float = 3.0
 
     def __post_init__(self) -> None:
-        check_num_temperatures(self.num_temperatures)
-        if not self.power > 0:
-            raise ValueError(f"`power` must be positive, got {self.power}.")
+        set_counts(self, num_temperatures=2)
+        set_number(self, "power", above=0)
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -87,10 +88,8 @@ class GeometricLadder(Ladder):
     smallest: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.num_temperatures < 3:
-            raise ValueError(f"`num_temperatures` must be at least 3, got {self.num_temperatures}.")
-        if not 0 < self.smallest < 1:
-            raise ValueError(f"`smallest` must lie between 0 and 1, got {self.smallest}.")
+        set_counts(self, num_temperatures=3)
+        set_number(self, "smallest", above=0, below=1)
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -106,14 +105,17 @@ class GivenLadder(Ladder):
         num_temperatures: R, how many were given.
 
     Raises:
-        ValueError: they do not increase from 0 or more to 1 in at least two temperatures.
+        TypeError: they are no sequence.
+        ValueError: they are no numbers, or do not increase from 0 or more to 1 in at least two temperatures.
     """
 
     num_temperatures: int
     given: tuple[float, ...]
 
     def __init__(self, temperatures: Sequence[float]) -> None:
-        ladder = tuple(float(t) for t in temperatures)
+        if isinstance(temperatures, str) or not np.iterable(temperatures):
+            raise TypeError(f"`temperatures` must be a sequence of numbers, got {describe(temperatures)}.")
+        ladder = tuple(as_number(t, "temperatures", what="a sequence of numbers") for t in temperatures)
         increases = all(low < high for low, high in itertools.pairwise(ladder))
         if len(ladder) < 2 or not increases or ladder[0] < 0 or ladder[-1] != 1:
             raise ValueError(f"`temperatures` must increase from 0 or more to 1, in at least two values, got {ladder}.")
@@ -148,10 +150,10 @@ class AdaptedLadder(Ladder):
     grows: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
+        set_counts(self, max_temperatures=2, num_temperatures=2)
         if self.num_temperatures is None:
             object.__setattr__(self, "num_temperatures", min(8, self.max_temperatures))
             object.__setattr__(self, "grows", True)
-        check_num_temperatures(self.num_temperatures)
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -163,16 +165,6 @@ class AdaptedLadder(Ladder):
         raised = AdaptedLadder(min(num_temperatures, self.max_temperatures), self.max_temperatures)
         object.__setattr__(raised, "grows", True)
         return raised
-
-
-def check_num_temperatures(num_temperatures: int) -> None:
-    """Raise if there are fewer than two temperatures.
-
-    Raises:
-        ValueError: there are fewer than two temperatures.
-    """
-    if num_temperatures < 2:
-        raise ValueError(f"`num_temperatures` must be at least 2, got {num_temperatures}.")
 
 
 def check_ladder(ladder: Ladder, method: str, *, fixed: bool = False, from_prior: bool = False) -> None:
@@ -188,11 +180,10 @@ def check_ladder(ladder: Ladder, method: str, *, fixed: bool = False, from_prior
         TypeError: it is not a ladder.
         ValueError: the temperatures are adapted, or do not start at 0.
     """
-    if not isinstance(ladder, Ladder):
-        raise TypeError(f"`ladder` must be a ladder such as `PowerLadder(16)`, got {ladder!r}.")
+    check_kind(ladder, Ladder, "ladder", "a ladder such as `PowerLadder(16)`")
     if fixed and ladder.adapts:
         raise ValueError(
-            f"{method} needs temperatures that are known before it runs, got `{ladder!r}`. Give a `PowerLadder`, "
+            f"`ladder` must be known before {method} runs, got `{type(ladder).__name__}`: give a `PowerLadder`, "
             "`GeometricLadder` or `GivenLadder`."
         )
     if from_prior and not ladder.starts_at_prior:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation
 from ..kernels.hamiltonian import HMC
-from ..kernels.kernel import ChainState, Kernel
+from ..kernels.kernel import ChainState, Kernel, check_kernel
 from ..model.coordinates import Coordinates
 from ..model.power_posterior import PowerPosterior, Target
 from ..sampling.chains import record, run_chains
@@ -48,8 +48,7 @@ class ParallelTempering(Sampler):
     ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kernel, Kernel):
-            raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `NUTS()`, got {self.kernel!r}.")
+        check_kernel(self.kernel)
         check_ladder(self.ladder, "ParallelTempering")
 
     @property
@@ -83,7 +82,7 @@ class ParallelTempering(Sampler):
             check_prior(posterior, "A ladder of ParallelTempering that starts at temperature 0")
         if self.ladder.adapts and num_warmup == 0:
             raise ValueError(
-                "The ladder is adapted in warm-up, but `num_warmup` is 0. Give it some, or give a fixed ladder such as "
+                "The ladder is adapted in warm-up, but `num_warmup` is 0: give it some, or give a fixed ladder such as "
                 "`PowerLadder(8)`."
             )
         output = run_chains(

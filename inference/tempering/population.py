@@ -17,7 +17,7 @@ from kaem_ppl.compilation import jit_outermost
 from ..kernels.adaptation import factor_covariance
 from ..kernels.kernel import ChainState, Tuning
 from ..model.power_posterior import Position, PowerPosterior
-from ..sampling.batching import over_problems, shard_like
+from ..sampling.batching import map_particles, over_problems, shard_like
 from .decorrelation import compare, has_settled
 from .rare_likelihood import Start, start_where_possible
 
@@ -299,7 +299,8 @@ def _mutate(
             particle_key = jax.random.fold_in(key, particle)
             return kernel.step(particle_key, state, target, temperature, population.tuning)
 
-        particles, info = jax.vmap(move)(jnp.arange(sampler.num_particles), population.particles)
+        numbers = jnp.arange(sampler.num_particles)
+        particles, info = map_particles(move, posterior, keys.size, numbers, population.particles)
         acceptance = jnp.mean(jnp.nan_to_num(info["acceptance_rate"]))
         tuning = population.tuning
         if kernel.adapts:

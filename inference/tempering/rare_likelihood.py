@@ -11,7 +11,7 @@ from kaem_ppl.compilation import jit_outermost
 
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior
-from ..sampling.batching import over_problems
+from ..sampling.batching import map_particles, over_problems
 from ..sampling.checks import check_likelihood
 
 # Prior draws of one population at most, and how many of them must have a likelihood. At a share of 1e-5 the search ends
@@ -89,7 +89,7 @@ def _draw(
         def particle(number: jax.Array) -> ChainState:
             return kernel.evaluate(target, target.draw(jax.random.fold_in(key, number)))
 
-        states = jax.vmap(particle)(jnp.arange(num_particles))
+        states = map_particles(particle, posterior, keys.size, jnp.arange(num_particles))
         is_good = jax.vmap(lambda state: state.is_finite())(states)
         order = jnp.argsort(~is_good, stable=True)
         return jax.tree.map(lambda x: x[order], states), jnp.sum(is_good)

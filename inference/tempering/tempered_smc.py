@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from blackjax.smc.resampling import systematic
 
+from kaem_ppl.arguments import set_counts, set_number
+
 from ..kernels.hamiltonian import HMC
-from ..kernels.kernel import ChainState, Kernel
+from ..kernels.kernel import ChainState, Kernel, check_kernel
 from ..model.coordinates import Coordinates
 from ..model.power_posterior import PowerPosterior
 from ..sampling.checks import check_prior
@@ -59,14 +61,9 @@ class TemperedSMC(Sampler):
     ladder: Ladder | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.kernel, Kernel):
-            raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `NUTS()`, got {self.kernel!r}.")
-        for name in ("num_particles", "num_mutation_steps", "max_mutation_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be at least 1, got {value}.")
-        if not 0 < self.target_ess < 1:
-            raise ValueError(f"`target_ess` is a fraction of the particles, between 0 and 1, got {self.target_ess}.")
+        check_kernel(self.kernel)
+        set_counts(self, num_particles=1, num_mutation_steps=1, max_mutation_steps=1)
+        set_number(self, "target_ess", above=0, below=1, what="a fraction of the particles")
         if self.ladder is not None:
             check_ladder(self.ladder, "TemperedSMC", fixed=True, from_prior=True)
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from kaem_ppl import reference as ref
+from kaem_ppl.arguments import set_counts, set_number
 from kaem_ppl.distributions.base import TiltedDistribution
 from kaem_ppl.primitives import GRID_SUFFIX
 
@@ -41,14 +42,9 @@ class AdaptiveGrid:
     margin: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.first < 1:
-            raise ValueError(f"`first` must be at least 1, got {self.first}.")
-        if not self.growth > 1:
-            raise ValueError(f"`growth` must be more than 1, got {self.growth}.")
-        if self.num_data < 2:
-            raise ValueError(f"`num_data` must be at least 2, got {self.num_data}.")
-        if not self.margin >= 0:
-            raise ValueError(f"`margin` must not be negative, got {self.margin}.")
+        set_counts(self, first=1, num_data=2)
+        set_number(self, "growth", above=1)
+        set_number(self, "margin", least=0)
 
     def is_due(self, epoch: int) -> bool:
         """Whether grids are refitted after this epoch, counted from 1."""

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from kaem_ppl.arguments import as_count, as_key, check_callable, check_kind
 from kaem_ppl.primitives import GRID_SUFFIX
 
+from ..model.arguments import batch_arguments, check_call
 from ..model.data import check_data
-from ..model.parameters import Params
+from ..model.parameters import Params, as_params
 from ..model.training_model import read_for_training
 from .adaptive_grid import AdaptiveGrid, adaptive_priors
 from .epochs import StaticConfig, finish_epoch, init_strategy_state, trace_step, train_epoch
@@ -31,7 +33,7 @@ from .state import (
     update_best,
 )
 from .strategies.importance_mle import ImportanceMLE
-from .strategies.strategy import Strategy, guide_of
+from .strategies.strategy import Strategy, check_strategy, guide_of
 from .streaming import check_streamed, is_streamed, read_rows
 
 
@@ -62,7 +64,7 @@ def fit(
     its mean gradient is unbiased for the mean over all data.
 
     Args:
-        key: PRNG key, the only source of randomness. With `state`, the state's own key counts.
+        key: PRNG key or an integer seed, the only source of randomness. With `state`, the state's own key counts.
         model: NumPyro model with the plate `plate`, whose size is the number of rows it is given.
         data: pytree of arrays (num_data, ...). They are put on the device, all but memory maps: an `np.memmap`, as
             `np.load(path, mmap_mode="r")` gives it, stays in its file, and batches are read from there ahead of the device
@@ -70,8 +72,9 @@ def fit(
             a tuple, `model(batch)` otherwise, with any number of rows: for example as many as the strategy takes draws.
         num_epochs: passes through the data, those before `state` included.
         strategy: how the gradient of the log-evidence is estimated.
-        optimizer: Optax gradient transformation of the unconstrained parameters. Or one for each site, by the site's name
-            or the part of it before `$`, such as `{"prior": optax.adam(1e-3), "generator": optax.adam(1e-4)}`.
+        optimizer: Optax gradient transformation of the unconstrained parameters, or an optimiser of NumPyro; or one for
+            each site, by the site's name or the part of it before `$`, such as
+            `{"prior": optax.adam(1e-3), "generator": optax.adam(1e-4)}`.
         batch_size: data per step; all of them if None.
         plate: name of the plate that holds the data.
         params: constrained initial values, by site name, for parameters that should not start at the model's own.
@@ -93,7 +96,7 @@ def fit(
 
     Raises:
         ValueError: an argument, the data or the model is not usable; the message says which and what to do.
-        TypeError: `optimizer` is not made of Optax gradient transformations.
+        TypeError: an argument is of the wrong kind, such as an `optimizer` that is neither Optax's nor NumPyro's.
         ImportError: data are memory maps, and Grain is not installed.
         NonFiniteLossError: the loss or the parameters became non-finite, or the loss is so at the parameters after the last
             step; names the sites, and carries the last good parameters.
@@ -105,22 +108,39 @@ def fit(
         >>> clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-3, 1000)))
         >>> optimizer = {"prior": optax.adam(1e-2), "generator": clipped}
     """
+    key = as_key(key)
+    check_strategy(strategy)
     data, num_data = (check_streamed if is_streamed(data) else check_data)(data)
-    batch_size = num_data if batch_size is None else batch_size
-    _check_counts(num_data, batch_size, num_epochs, evaluate, evaluate_every, patience, callback_every)
+    batch_size = num_data if batch_size is None else as_count(batch_size, "batch_size")
+    num_epochs, evaluate_every = as_count(num_epochs, "num_epochs", 1), as_count(evaluate_every, "evaluate_every", 1)
+    patience = None if patience is None else as_count(patience, "patience", 1)
+    callback_every = None if callback_every is None else as_count(callback_every, "callback_every", 1)
+    if not 1 <= batch_size <= num_data:
+        raise ValueError(f"`batch_size` must be between 1 and the {num_data} data, got {batch_size}.")
+    for name, function in (("evaluate", evaluate), ("callback", callback)):
+        if function is not None:
+            check_callable(function, name, "a function, or None")
+    if patience is not None and evaluate is None:
+        raise ValueError("`patience` waits for better evaluations, but `evaluate` is missing.")
+    if grids is not None:
+        check_kind(grids, AdaptiveGrid, "grids", "an `AdaptiveGrid()`, or None")
+    check_kind(plate, str, "plate", "the name of the plate that holds the data")
+    check_call(model, *batch_arguments(data), plate)
     # Three rows are enough to read a model.
     head = jax.device_put(read_rows(data, np.arange(min(3, num_data)))) if is_streamed(data) else data
     parameter_key, _, strategy_key, epochs_key = jax.random.split(key, 4)
-    plate_model, parameters = read_for_training(parameter_key, model, guide_of(strategy), head, plate, params or {})
+    plate_model, parameters = read_for_training(
+        parameter_key, model, guide_of(strategy), head, plate, as_params(params)
+    )
     model_sites = set(plate_model.first_params)
     grid_values = {name: value for name, value in parameters.values.items() if name.endswith(GRID_SUFFIX)}
     values = {name: value for name, value in parameters.values.items() if name not in grid_values}
     if not values:
-        raise ValueError("The model has no `numpyro.param` site: there is no parameter to learn.")
+        raise ValueError("`model` has no `numpyro.param` site, so there is no parameter to learn.")
     optimizer = combine_optimizers(optimizer, tuple(values))
     if grids is not None and not adaptive_priors(plate_model, parameters.values, head):
         raise ValueError(
-            "`grids` is given, but the model has no grid to refit. Make its prior by `kan_prior(..., adaptive_grid=True)`."
+            "`grids` is given, but the model has no grid to refit: make its prior by `kan_prior(..., adaptive_grid=True)`."
         )
     config = StaticConfig(plate_model, strategy, optimizer, num_data, batch_size, grids, parameters)
 
@@ -176,30 +196,6 @@ def fit(
     everything = config.constrain(chosen.params, chosen.grids)
     guide_params = {name: value for name, value in everything.items() if name not in model_sites}
     return FitResult(config.model_params(chosen.params, chosen.grids), _history(rows), guide_params, current)
-
-
-def _check_counts(
-    num_data: int,
-    batch_size: int,
-    num_epochs: int,
-    evaluate: Callable | None,
-    evaluate_every: int,
-    patience: int | None,
-    callback_every: int | None,
-) -> None:
-    if not 1 <= batch_size <= num_data:
-        raise ValueError(f"`batch_size` must be between 1 and the {num_data} data, got {batch_size}.")
-    if num_epochs < 1:
-        raise ValueError(f"`num_epochs` must be at least 1, got {num_epochs}.")
-    for name, every in (("evaluate_every", evaluate_every), ("callback_every", callback_every)):
-        if every is not None and every < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {every}.")
-    if patience is None:
-        return
-    if patience < 1:
-        raise ValueError(f"`patience` must be at least 1, got {patience}.")
-    if evaluate is None:
-        raise ValueError("`patience` waits for better evaluations, but `evaluate` is missing.")
 
 
 def _history(rows: list[dict[str, Any]]) -> History:

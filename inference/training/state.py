@@ -119,7 +119,7 @@ def check_state(state: TrainingState, expected: TrainingState) -> TrainingState:
     """
     if jax.tree.structure(state) != jax.tree.structure(expected):
         raise ValueError(
-            "`state` is not a state of this training: its structure differs. Give the model, data, strategy, optimiser and "
+            "`state` is not a state of this training: its structure differs: give the model, data, strategy, optimiser and "
             "`patience` that it came from."
         )
     for (path, leaf), wanted in zip(jax.tree.leaves_with_path(state), jax.tree.leaves(expected), strict=True):

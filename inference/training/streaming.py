@@ -42,7 +42,7 @@ def check_streamed(data: Any) -> tuple[Any, int]:
         if len(leaf) != len(first):
             raise ValueError(
                 f"`data{jax.tree_util.keystr(path)}` has leading size {len(leaf)}, but "
-                f"`data{jax.tree_util.keystr(first_path)}` has {len(first)}. Every leaf needs one row per datum."
+                f"`data{jax.tree_util.keystr(first_path)}` has {len(first)}: every leaf needs one row per datum."
             )
     for path, leaf in [(first_path, first), *others]:
         if not isinstance(leaf, np.memmap):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from numpyro.distributions import constraints
 
-from ..shapes import as_count
+from ..arguments import as_count, as_number, set_number
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,14 @@ class Basis(ABC):
             if field.type is int:
                 # NumPy's integers become Python's: settings are static arguments, and part of what is stored.
                 object.__setattr__(self, field.name, as_count(getattr(self, field.name), field.name))
+        set_number(self, "coef_scale", least=0)
         if self.width is None:
             if self.trainable_width and self.width_constraint is None:
                 raise ValueError(f"trainable_width=True: {type(self).__name__} has no width to train.")
             return
         if self.width_constraint is None:
             raise ValueError(f"width={self.width}: {type(self).__name__} has no width.")
+        object.__setattr__(self, "width", as_number(self.width, "width"))
         if not bool(self.width_constraint(self.width)):
             raise ValueError(f"width={self.width} for {type(self).__name__}: expected {self.width_constraint}.")
 

@@ -14,12 +14,12 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import promote_batch_shape
 from numpyro.distributions.constraints import Constraint
 from numpyro.distributions.util import validate_sample
-from numpyro.util import is_prng_key, not_jax_tracer
+from numpyro.util import not_jax_tracer
 
 from .. import reference as ref
+from ..arguments import as_key, as_shape
 from ..compilation import jit_outermost
 from ..quadrature.table import Table
-from ..shapes import as_shape
 from ..univariate import UnivariateKAN
 from ..whitening import uniform_masses
 from .bank import Bank, integration_interval, make_bank, seed_panels
@@ -124,8 +124,7 @@ class TiltedDistribution(Distribution):
     @aligned_first
     def sample(self, key: Array, sample_shape: tuple[int, ...] = ()) -> Array:
         """Exact draws by inverse transform, shape sample_shape + batch_shape; differentiable in the parameters."""
-        assert is_prng_key(key), f"key={key!r}: expected a JAX random key."
-        return self.quantile(*uniform_masses(key, self.shape(sample_shape), self.table.lower.dtype))
+        return self.quantile(*uniform_masses(as_key(key), self.shape(sample_shape), self.table.lower.dtype))
 
     def cdf(self, value: ArrayLike) -> Array:
         """P(z <= value), shape of `value` broadcast with `batch_shape`."""

@@ -11,6 +11,7 @@ from numpyro.distributions import Distribution, constraints
 from numpyro.distributions.batch_util import vmap_over
 from numpyro.util import not_jax_tracer
 
+from ..arguments import as_array
 from ..univariate import UnivariateKAN
 from .bank import Bank
 from .base import TiltedDistribution
@@ -51,13 +52,15 @@ class KANTiltedMixture(TiltedDistribution):
         bank = bank_shape(energy)
         if not bank:
             raise ValueError("energy has batch shape (): expected a last axis of components, batch_shape + (K,).")
-        self.logits = logits if isinstance(logits, jax.Array) else jnp.asarray(logits, float)
-        if jnp.shape(logits)[-1:] != bank[-1:]:
-            raise ValueError(f"logits has shape {jnp.shape(logits)}: expected {bank[-1]} components, as energy has.")
+        self.logits = logits if isinstance(logits, jax.Array) else as_array(logits, "logits", float)
+        if jnp.shape(self.logits)[-1:] != bank[-1:]:
+            raise ValueError(
+                f"logits has shape {jnp.shape(self.logits)}: expected {bank[-1]} components, as energy has."
+            )
         if check_values and not_jax_tracer(self.logits) and not np.all(np.isfinite(self.logits)):
             raise ValueError("logits holds values that are not finite: expected finite numbers throughout.")
         batch_shape = check_arguments(
-            energy, reference, lax.broadcast_shapes(bank[:-1], jnp.shape(logits)[:-1]), check_values
+            energy, reference, lax.broadcast_shapes(bank[:-1], jnp.shape(self.logits)[:-1]), check_values
         )
         super().__init__(energy, reference, batch_shape, validate_args=validate_args)
 

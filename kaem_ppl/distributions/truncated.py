@@ -14,8 +14,8 @@ from numpyro.distributions.util import validate_sample
 from numpyro.util import is_prng_key, not_jax_tracer
 
 from .. import reference as ref
+from ..arguments import as_shape
 from ..quadrature import KRONROD, NODES, panel_nodes
-from ..shapes import as_shape
 from ..whitening import uniform_masses
 
 if TYPE_CHECKING:

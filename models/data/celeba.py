@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kaem_ppl.arguments import set_counts
+
 from .dataset import Dataset
 from .fetch import DataFile, DataFileError, Download, find_files
 
@@ -44,8 +46,7 @@ class CelebA:
     splits = ("train", "valid", "test")
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"`size` is {self.size}: expected at least 1 pixel.")
+        set_counts(self, size=1)
 
     def downloads(self) -> tuple[Download, ...]:
         """The photographs, and which part each belongs to."""

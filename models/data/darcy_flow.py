@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from kaem_ppl.arguments import set_counts, set_number
+
 from .dataset import Dataset
 from .fetch import DataFileError
 
@@ -41,8 +43,7 @@ class LogNormalPermeability:
     log_std: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.log_std > 0:
-            raise ValueError(f"`log_std` is {self.log_std}: expected a positive number.")
+        set_number(self, "log_std", above=0)
 
     def __call__(self, field: np.ndarray) -> np.ndarray:
         """Permeability from a field of `gaussian_fields`."""
@@ -81,13 +82,7 @@ class DarcyFlow:
     splits = ("train", "test")
 
     def __post_init__(self) -> None:
-        if min(self.resolution, self.num_train, self.num_test) < 1:
-            raise ValueError(
-                f"`resolution` is {self.resolution}, `num_train` {self.num_train}, `num_test` {self.num_test}: expected at "
-                "least 1 of each."
-            )
-        if self.seed < 0:
-            raise ValueError(f"`seed` is {self.seed}: expected 0 or more.")
+        set_counts(self, resolution=1, num_train=1, num_test=1, seed=0)
 
     def downloads(self) -> tuple[()]:
         """None: everything is computed."""

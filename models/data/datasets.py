@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Protocol
 
+from kaem_ppl.arguments import describe
+
 from .celeba import CelebA
 from .cifar10 import CIFAR10
 from .darcy_flow import DarcyFlow
@@ -81,6 +83,7 @@ def load_dataset(source: str | DatasetSource, split: str = "train", *, progress_
             CelebA, solving for Darcy flow.
 
     Raises:
+        TypeError: `source` is neither a name nor a data set.
         ValueError: there is no such data set or split.
         FileNotFoundError: a file is missing; the message says which, and where it belongs.
         DataFileError: a file is truncated, damaged or of another format; the message says which, and what is wrong.
@@ -120,6 +123,11 @@ def fetch_dataset(source: str | DatasetSource, *, progress_bar: bool = True) -> 
 
 def _find(source: str | DatasetSource) -> DatasetSource:
     if not isinstance(source, str):
+        if isinstance(source, type) or not hasattr(source, "splits"):
+            raise TypeError(
+                f"`source` must be one of {', '.join(DATASETS)}, or a value such as `CelebA(size=32)`, got "
+                f"{describe(source)}."
+            )
         return source
     if source not in DATASETS:
         raise ValueError(f"`source` is {source!r}: expected one of {', '.join(DATASETS)}.")

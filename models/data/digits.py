@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from kaem_ppl.arguments import as_count
+
 from .dataset import Dataset
 
 NUM_TRAIN = 1500
@@ -45,7 +47,7 @@ def split_digits(seed: int = 0) -> tuple[Digits, Digits]:
         seed: of the shuffle.
     """
     images, labels = load_digits()
-    order = np.random.default_rng(seed).permutation(len(images))
+    order = np.random.default_rng(as_count(seed, "seed", 0)).permutation(len(images))
     train, held_out = order[:NUM_TRAIN], order[NUM_TRAIN:]
     return Digits(images[train], labels[train]), Digits(images[held_out], labels[held_out])
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from kaem_ppl.arguments import as_count, as_shape, check_kind
+
 from .dataset import Dataset
 
 
@@ -16,13 +18,14 @@ def split_dataset(dataset: Dataset, sizes: Sequence[int], seed: int = 0) -> tupl
         seed: of the shuffle. The first parts do not depend on the sizes of the later ones.
 
     Raises:
+        TypeError: `dataset` is no `Dataset`.
         ValueError: a size is negative, or the parts need more data than there are.
     """
-    if any(size < 0 for size in sizes):
-        raise ValueError(f"`sizes` is {list(sizes)}: expected no negative size.")
+    check_kind(dataset, Dataset, "dataset", "a `Dataset`, as `load_dataset` returns")
+    sizes = list(as_shape(sizes, "sizes"))
     if sum(sizes) > len(dataset):
         raise ValueError(f"`sizes` is {list(sizes)}, {sum(sizes)} together: the data set has only {len(dataset)}.")
-    order = np.random.default_rng(seed).permutation(len(dataset))
+    order = np.random.default_rng(as_count(seed, "seed", 0)).permutation(len(dataset))
     return tuple(dataset.take(rows) for rows in np.split(order, np.cumsum(sizes))[:-1])
 
 
@@ -32,4 +35,4 @@ def subset(dataset: Dataset, num_data: int, seed: int = 0) -> Dataset:
     Raises:
         ValueError: there are fewer than that.
     """
-    return split_dataset(dataset, [num_data], seed)[0]
+    return split_dataset(dataset, [as_count(num_data, "num_data", 0)], seed)[0]

@@ -73,7 +73,7 @@ def test_activations_start_at_order_one(activation):
 
 @pytest.mark.parametrize("sizes", [(3,), (3, 0), (2.5, 1)])
 def test_sizes_are_checked(sizes):
-    with pytest.raises(ValueError, match="sizes="):
+    with pytest.raises(ValueError, match="`sizes`"):
         KANetwork.init(jax.random.key(0), sizes, basis=kp.RBF(7), domain=(-3, 3))
 
 

@@ -153,9 +153,9 @@ def test_an_mlp_encoder_flattens_images():
     [
         (lambda: shape_of(MLPEncoder((12, 2)), jnp.zeros((3, 10))), "expected 12 numbers"),
         (lambda: shape_of(ConvEncoder((4, 4, 1), 2), jnp.zeros((3, 4, 4))), r"\(num_data, 4, 4, 1\)"),
-        (lambda: ConvEncoder((4, 4), 2), "shape="),
-        (lambda: ConvEncoder((4, 4, 1), 0), "num_latents=0"),
-        (lambda: ConvEncoder((4, 4, 1), 2, ()), "channels="),
+        (lambda: ConvEncoder((4, 4), 2), "`shape`"),
+        (lambda: ConvEncoder((4, 4, 1), 0), "`num_latents`"),
+        (lambda: ConvEncoder((4, 4, 1), 2, ()), "`channels`"),
     ],
 )
 def test_arguments_are_checked(call, message):

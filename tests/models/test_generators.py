@@ -57,7 +57,7 @@ def test_parameters_of_another_generator_are_refused(generator):
 
 @pytest.mark.parametrize("make", [MLPGenerator, KANGenerator])
 def test_sizes_are_checked(make):
-    with handlers.seed(rng_seed=0), pytest.raises(ValueError, match="sizes="):
+    with handlers.seed(rng_seed=0), pytest.raises(ValueError, match="`sizes`"):
         make((3,))("g")
 
 
@@ -94,7 +94,7 @@ def test_a_deconvolution_is_a_strided_transposed_convolution():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((3, (4, 4), (2,)), "shape="), ((3, (4, 4, 1), ()), "channels="), ((3, (4, 4, 1), (0,)), "channels=")],
+    [((3, (4, 4), (2,)), "`shape`"), ((3, (4, 4, 1), ()), "`channels`"), ((3, (4, 4, 1), (0,)), "`channels`")],
 )
 def test_a_convolution_checks_its_sizes(arguments, message):
     with pytest.raises(ValueError, match=message):
@@ -146,7 +146,7 @@ def test_a_sequence_generator_is_attention_over_positions():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"length": 0}, "length=0"), ({"num_layers": 0}, "num_layers=0"), ({"num_heads": 3}, "multiple of num_heads=3")],
+    [({"length": 0}, "`length`"), ({"num_layers": 0}, "`num_layers`"), ({"num_heads": 3}, "multiple of num_heads=3")],
 )
 def test_a_sequence_generator_checks_its_sizes(changes, message):
     with pytest.raises(ValueError, match=message):

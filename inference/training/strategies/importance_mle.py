@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from kaem_ppl.arguments import check_callable, set_counts, set_number
+
 from ...model.parameters import Params
 from ...model.plate_model import PlateModel
 from ...model.training_model import TrainingModel
@@ -46,11 +48,9 @@ class ImportanceMLE:
     resampler: Callable[[jax.Array, jax.Array], jax.Array] = residual_resampling
 
     def __post_init__(self) -> None:
-        _check_num_particles(self.num_particles)
-        if not 0 <= self.ess_threshold <= 1:
-            raise ValueError(
-                f"`ess_threshold` is a fraction of `num_particles`, between 0 and 1, got {self.ess_threshold}."
-            )
+        set_counts(self, num_particles=1)
+        set_number(self, "ess_threshold", least=0, most=1, what="a fraction of `num_particles`")
+        check_callable(self.resampler, "resampler", "a function such as `residual_resampling`")
 
     def init(self, key: jax.Array, plate_model: PlateModel, params: Params, data: Any) -> tuple[()]:
         """Return no state: each step draws its particles anew."""
@@ -109,7 +109,7 @@ class PathwiseImportanceMLE:
     num_particles: int = 1000
 
     def __post_init__(self) -> None:
-        _check_num_particles(self.num_particles)
+        set_counts(self, num_particles=1)
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> tuple[()]:
         """Check that prior draws can be differentiated; there is no state.
@@ -158,8 +158,3 @@ def _with_pathwise_draws(plate_model: PlateModel) -> "_PathwisePlateModel":
     return _PathwisePlateModel(
         **{field.name: getattr(plate_model, field.name) for field in dataclasses.fields(PlateModel)}
     )
-
-
-def _check_num_particles(num_particles: int) -> None:
-    if num_particles < 1:
-        raise ValueError(f"`num_particles` must be at least 1, got {num_particles}.")

@@ -1,6 +1,5 @@
 """Maximum likelihood by Markov chains: one chain for each datum, a few steps at each update."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...kernels.kernel import ChainState, Kernel
+from kaem_ppl.arguments import as_number, set_counts
+
+from ...kernels.kernel import ChainState, Kernel, check_kernel
 from ...kernels.langevin import MALA
 from ...model.parameters import Params
 from ...model.power_posterior import Position, PowerPosterior
@@ -46,7 +47,8 @@ class LangevinMLE:
     initial_step_size: float | None = None
 
     def __post_init__(self) -> None:
-        check_chain(self.kernel, self.num_steps, self.initial_step_size)
+        set_counts(self, num_steps=1)
+        check_chain(self.kernel, self.initial_step_size)
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> PersistentChains:
         """Start a chain from a prior draw for each datum."""
@@ -119,20 +121,16 @@ class LangevinMLE:
         return lax.stop_gradient(jax.vmap(move)(keys, posterior.rows, chains))
 
 
-def check_chain(kernel: Kernel, num_steps: int, initial_step_size: float | None) -> None:
+def check_chain(kernel: Kernel, initial_step_size: float | None) -> None:
     """Check the settings of a chain.
 
     Raises:
         TypeError: `kernel` is not a Markov kernel.
-        ValueError: `num_steps` is not positive, or `initial_step_size` is given to a kernel that does not adapt.
+        ValueError: `initial_step_size` is not positive, or given to a kernel that does not adapt.
     """
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"`kernel` must be a Markov kernel such as `MALA()` or `ULA(0.01)`, got {kernel!r}.")
-    if num_steps < 1:
-        raise ValueError(f"`num_steps` must be at least 1, got {num_steps}.")
+    check_kernel(kernel)
     if initial_step_size is None:
         return
     if not kernel.adapts:
         raise ValueError(f"`initial_step_size` is where adaptation starts, but {kernel!r} does not adapt.")
-    if not 0 < initial_step_size < math.inf:
-        raise ValueError(f"`initial_step_size` must be positive and finite, got {initial_step_size}.")
+    as_number(initial_step_size, "initial_step_size", above=0)

@@ -5,6 +5,8 @@ from typing import Any, Protocol
 
 import jax
 
+from kaem_ppl.arguments import describe
+
 from ...model.parameters import Params
 from ...model.training_model import TrainingModel
 
@@ -52,6 +54,17 @@ class Strategy(Protocol):
             By name of the latent site, values whose leading axis runs over the data.
         """
         ...
+
+
+def check_strategy(strategy: object) -> None:
+    """Refuse what has not the methods of a strategy.
+
+    Raises:
+        TypeError: it has not.
+    """
+    methods = (getattr(strategy, name, None) for name in ("init", "loss"))
+    if isinstance(strategy, type) or not all(callable(method) for method in methods):
+        raise TypeError(f"`strategy` must be a strategy such as `ImportanceMLE()`, got {describe(strategy)}.")
 
 
 def guide_of(strategy: Strategy) -> Callable | None:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from kaem_ppl.arguments import set_counts, set_number
+
 from ...kernels.kernel import ChainState, Kernel
 from ...kernels.langevin import MALA
 from ...model.parameters import Params
@@ -15,7 +17,7 @@ from ...model.power_posterior import Position, PowerPosterior
 from ...model.training_model import TrainingModel
 from ...tempering import replica_exchange
 from ...tempering.ladder_adaptation import equalize_rejection
-from ...tempering.ladders import AdaptedLadder, Ladder, check_ladder, check_num_temperatures
+from ...tempering.ladders import AdaptedLadder, Ladder, check_ladder
 from .langevin_mle import check_chain
 from .persistent_chains import PersistentChains, adapt_step_size, draw_starts, init_persistent_chains, is_slow_kernel
 
@@ -55,11 +57,11 @@ class CyclicPower:
     period: int = 10
 
     def __post_init__(self) -> None:
-        check_num_temperatures(self.num_temperatures)
-        if not 0 < self.low <= self.high:
-            raise ValueError(f"`low` and `high` must be positive and in order, got {self.low} and {self.high}.")
-        if self.period < 1:
-            raise ValueError(f"`period` must be at least 1, got {self.period}.")
+        set_counts(self, num_temperatures=2, period=1)
+        set_number(self, "low", above=0)
+        set_number(self, "high", above=0)
+        if self.low > self.high:
+            raise ValueError(f"`low` must be at most `high`, got {self.low:g} and {self.high:g}.")
 
     def temperatures(self, num_epochs: jax.Array) -> jax.Array:
         """The ladder after a number of finished epochs, shape (R,)."""
@@ -111,7 +113,8 @@ class ThermodynamicMLE:
     initial_step_size: float | None = None
 
     def __post_init__(self) -> None:
-        check_chain(self.kernel, self.num_steps, self.initial_step_size)
+        set_counts(self, num_steps=1)
+        check_chain(self.kernel, self.initial_step_size)
         if not isinstance(self.ladder, CyclicPower):
             check_ladder(self.ladder, "ThermodynamicMLE", from_prior=True)
         if self.objective not in ("fisher", "thermodynamic", "steppingstone"):

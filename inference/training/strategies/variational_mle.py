@@ -10,6 +10,8 @@ from jax import lax
 from jax.scipy.special import logsumexp
 from numpyro import handlers
 
+from kaem_ppl.arguments import check_callable, set_counts, set_number
+
 from ...model.data import call_model
 from ...model.parameters import Params
 from ...model.training_model import TrainingModel
@@ -47,12 +49,10 @@ class VariationalMLE:
     kl_weight: float | Callable[[jax.Array], jax.Array] = 1.0
 
     def __post_init__(self) -> None:
-        if not callable(self.guide):
-            raise TypeError(f"`guide` must be a NumPyro program of the model's arguments, got {self.guide!r}.")
-        if self.num_draws < 1:
-            raise ValueError(f"`num_draws` must be at least 1, got {self.num_draws}.")
-        if not callable(self.kl_weight) and not self.kl_weight > 0:
-            raise ValueError(f"`kl_weight` must be positive, got {self.kl_weight}.")
+        check_callable(self.guide, "guide", "a NumPyro program of the model's arguments")
+        set_counts(self, num_draws=1)
+        if not callable(self.kl_weight):
+            set_number(self, "kl_weight", above=0, what="a function of the number of epochs, or a number")
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> jax.Array:
         """Count updates from 0, for the schedule.

@@ -69,8 +69,8 @@ def test_log_likelihood_is_that_of_each_datum(row_draws):
 def test_tree_with_a_plate(row_draws):
     tree = row_draws.to_arviz(prior=True, posterior_predictive=True)
     assert {*tree.children} == {
-        "posterior", "sample_stats", "log_likelihood", "observed_data", "run_summary", "posterior_predictive", "prior",
-        "prior_predictive",
+        "posterior", "sample_stats", "log_likelihood", "log_prior", "observed_data", "run_summary", "posterior_predictive",
+        "prior", "prior_predictive",
     }  # fmt: skip
     assert tree["posterior"]["z"].dims == ("chain", "draw", "data")
     assert tree["posterior"]["mean"].dims == ("chain", "draw", "data", "mean_dim_1")

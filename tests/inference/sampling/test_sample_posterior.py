@@ -158,29 +158,37 @@ def test_refuses_a_prior_that_can_not_be_drawn():
         numpyro.sample("x", dist.Normal(z, 1), obs=x)
 
     for sampler in (ImportanceSampling(), TemperedSMC(), ParallelTempering()):
-        with pytest.raises(ValueError, match="the prior of this model is flat"):
+        with pytest.raises(ValueError, match="the prior of `model` is flat"):
             draw(model=flat, sampler=sampler, plate=None)
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: ULA(0.0), ValueError, "`step_size` must be positive"),
-        (lambda: ULA(None), ValueError, "`step_size` must be positive"),
-        (lambda: MALA(target_acceptance=1.0), ValueError, "`target_acceptance` must lie between"),
-        (lambda: HMC(num_integration_steps=0), ValueError, "`num_integration_steps` must be at least 1"),
-        (lambda: NUTS(max_tree_depth=0), ValueError, "`max_tree_depth` must be at least 1"),
-        (lambda: PCNL(step_size=3.0), ValueError, "`step_size` must be at most 2"),
-        (lambda: ImportanceSampling(3), ValueError, "`num_particles` must be at least 20"),
+        (lambda: ULA(0.0), ValueError, "`step_size` must be a number above 0"),
+        (lambda: ULA(None), ValueError, "`step_size` must be a number above 0"),
+        (lambda: MALA(target_acceptance=1.0), ValueError, "`target_acceptance` must be a number above 0"),
+        (
+            lambda: HMC(num_integration_steps=0),
+            ValueError,
+            "`num_integration_steps` must be a whole number of at least 1",
+        ),
+        (lambda: NUTS(max_tree_depth=0), ValueError, "`max_tree_depth` must be a whole number of at least 1"),
+        (lambda: PCNL(step_size=3.0), ValueError, "`step_size` must be a number above 0 and of at most 2"),
+        (lambda: ImportanceSampling(3), ValueError, "`num_particles` must be a whole number of at least 20"),
         (lambda: TemperedSMC(kernel=ImportanceSampling()), TypeError, "`kernel` must be a Markov kernel"),
-        (lambda: TemperedSMC(target_ess=1.0), ValueError, "`target_ess` is a fraction"),
+        (lambda: TemperedSMC(target_ess=1.0), ValueError, "`target_ess` must be a fraction"),
         (lambda: TemperedSMC(ladder=GivenLadder((0.1, 1))), ValueError, "must start at 0"),
         (lambda: ParallelTempering(kernel="MALA"), TypeError, "`kernel` must be a Markov kernel"),
-        (lambda: ParallelTempering(ladder=AdaptedLadder(1)), ValueError, "`num_temperatures` must be at least 2"),
+        (
+            lambda: ParallelTempering(ladder=AdaptedLadder(1)),
+            ValueError,
+            "`num_temperatures` must be a whole number of at least 2",
+        ),
         (lambda: ParallelTempering(ladder=GivenLadder((0, 0.5))), ValueError, "must increase from 0 or more to 1"),
         (lambda: ParallelTempering(ladder=(0, 1)), TypeError, "`ladder` must be a ladder"),
-        (lambda: TemperedSMC(ladder=AdaptedLadder(4)), ValueError, "known before it runs"),
-        (lambda: PowerLadder(4, 0.0), ValueError, "`power` must be positive"),
+        (lambda: TemperedSMC(ladder=AdaptedLadder(4)), ValueError, "known before"),
+        (lambda: PowerLadder(4, 0.0), ValueError, "`power` must be a number above 0"),
     ],
 )
 def test_settings_out_of_range(make, error, message):

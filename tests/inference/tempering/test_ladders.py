@@ -42,13 +42,13 @@ def test_other_ladders_have_no_rule(ladder):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PowerLadder(1), "`num_temperatures` must be at least 2, got 1"),
-        (lambda: PowerLadder(4, 0.0), "`power` must be positive"),
-        (lambda: GeometricLadder(2), "`num_temperatures` must be at least 3"),
-        (lambda: GeometricLadder(5, 1.0), "`smallest` must lie between 0 and 1"),
+        (lambda: PowerLadder(1), "`num_temperatures` must be a whole number of at least 2, got 1"),
+        (lambda: PowerLadder(4, 0.0), "`power` must be a number above 0"),
+        (lambda: GeometricLadder(2), "`num_temperatures` must be a whole number of at least 3"),
+        (lambda: GeometricLadder(5, 1.0), "`smallest` must be a number above 0 and below 1"),
         (lambda: GivenLadder((0, 0.5)), "must increase from 0 or more to 1"),
         (lambda: GivenLadder((0, 0.5, 0.5, 1)), "must increase from 0 or more to 1"),
-        (lambda: AdaptedLadder(1), "`num_temperatures` must be at least 2"),
+        (lambda: AdaptedLadder(1), "`num_temperatures` must be a whole number of at least 2"),
     ],
 )
 def test_refuses(make, message):

@@ -166,9 +166,9 @@ def test_lines_of_messages_are_checked(root):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CelebA(size=0), "`size` is 0"),
-        (lambda: DarcyFlow(num_test=0), "`num_test` 0"),
-        (lambda: DarcyFlow(seed=-1), "`seed` is -1"),
+        (lambda: CelebA(size=0), "`size`"),
+        (lambda: DarcyFlow(num_test=0), "`num_test`"),
+        (lambda: DarcyFlow(seed=-1), "`seed`"),
     ],
 )
 def test_settings_are_checked(make, message):

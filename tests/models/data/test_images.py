@@ -80,7 +80,7 @@ def test_parts_are_disjoint_and_decided_by_the_seed():
     assert split_dataset(Dataset(DATASET.values), [10])[0].labels is None
 
 
-@pytest.mark.parametrize(("sizes", "message"), [([8, 3], "only 10"), ([-1, 3], "no negative")])
+@pytest.mark.parametrize(("sizes", "message"), [([8, 3], "only 10"), ([-1, 3], "`sizes`")])
 def test_sizes_of_parts_are_checked(sizes, message):
     with pytest.raises(ValueError, match=message):
         split_dataset(DATASET, sizes)

@@ -80,7 +80,7 @@ def test_fresh_chains_remember_only_their_step(linear_gaussian):
 def test_refuses():
     with pytest.raises(TypeError, match="`kernel` must be a Markov kernel"):
         LangevinMLE(0.1)
-    with pytest.raises(ValueError, match="`num_steps` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_steps` must be a whole number of at least 1, got 0"):
         LangevinMLE(num_steps=0)
     with pytest.raises(ValueError, match="`initial_step_size` is where adaptation starts"):
         LangevinMLE(MALA(0.1), initial_step_size=0.1)

@@ -140,9 +140,9 @@ def test_refuses(arguments, message):
         ThermodynamicMLE(**arguments)
     with pytest.raises(TypeError, match="`ladder` must be a ladder"):
         ThermodynamicMLE(ladder=8)
-    with pytest.raises(ValueError, match="`num_temperatures` must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="`num_temperatures` must be a whole number of at least 2, got 1"):
         CyclicPower(1)
-    with pytest.raises(ValueError, match="`low` and `high` must be positive and in order"):
+    with pytest.raises(ValueError, match="`low` must be at most `high`"):
         CyclicPower(low=2.0, high=1.0)
     with pytest.raises(ValueError, match="`period`"):
         CyclicPower(period=0)
