@@ -1,8 +1,10 @@
 """Posterior draws: what was drawn, what is known of each draw, and the way to ArviZ."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,10 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from kaem_ppl.printing import describe_arrays, to_html
+from kaem_ppl.progress import Progress
+
 from ..kernels.kernel import Kernel
 from ..model.power_posterior import Position, PowerPosterior
 from ..model.sites import Site
+from .chains import ChainsState, sample_chains
+from .checkpoint import reopen_checkpoint
+from .records import values_of
+from .run import Run
 from .sampler import Sampler
+from .spool import DiskArray
+from .spooled_tree import read_spooled
 
 if TYPE_CHECKING:
     import xarray
@@ -22,7 +33,7 @@ if TYPE_CHECKING:
 _ROWS_AT_ONCE = 10_000
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Draws:
     """Draws of C chains, S each; with a plate an axis of N data follows, without one it is absent.
 
@@ -39,6 +50,10 @@ class Draws:
         posterior: what was drawn from.
         positions: the draws in the sampler's coordinates, (C, S, N, ...).
         key: the key the draws were made with.
+        state: where Markov chains ended, for `sample_posterior(..., state=)`; None for other samplers.
+        thinning: steps of a Markov chain from one draw to the next.
+        folder: of the checkpoint in whose files the draws are, where they were spooled. `samples`, `sample_stats` and
+            `positions` are then arrays that are read as they are indexed.
     """
 
     samples: dict[str, jax.Array]
@@ -50,6 +65,9 @@ class Draws:
     posterior: PowerPosterior
     positions: Position
     key: jax.Array
+    state: ChainsState | None = None
+    thinning: int = 1
+    folder: Path | None = None
 
     @property
     def num_chains(self) -> int:
@@ -80,6 +98,61 @@ class Draws:
         """Draw new observations for each posterior draw, arrays (C, S, [N], ...)."""
         return self._run(_predict, jax.random.split(key, self.num_chains * self.num_samples))
 
+    def extend(self, num_samples: int, *, progress_bar: bool = True) -> "Draws":
+        """Go on from where the chains ended; the same draws as one longer run would have made.
+
+        Args:
+            num_samples: more draws of each chain.
+            progress_bar: whether to show progress.
+
+        Returns:
+            These draws and the new ones behind them; these stay as they are.
+
+        Raises:
+            ValueError: the sampler has no chains that could go on.
+        """
+        if self.state is None:
+            raise ValueError(
+                f"{type(self.sampler).__name__} has no chains that could go on: draw again with a larger `num_samples`."
+            )
+        with ExitStack() as stack:
+            progress = stack.enter_context(Progress("drawing", progress_bar))
+            if self.folder is None:
+                run, total = Run(progress, thinning=self.thinning, state=self.state), num_samples
+            else:
+                checkpoint = stack.enter_context(reopen_checkpoint(self.folder))
+                run = Run(progress, checkpoint=checkpoint, thinning=self.thinning, spool=True)
+                total = self.num_samples + num_samples
+            new = draw(self.key, self.posterior, self.sampler, self.num_chains, total, 0, run)
+        if self.folder is not None:
+            return new
+
+        def join(first: Any, second: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), first, second)
+
+        stats = join(self.sample_stats, new.sample_stats)
+        return replace(
+            new, samples=join(self.samples, new.samples), sample_stats=stats,
+            positions=join(self.positions, new.positions), summary=self._summarize_again(new.summary, stats),
+        )  # fmt: skip
+
+    def _summarize_again(self, summary: dict[str, jax.Array], stats: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        again = {} if isinstance(self.sampler, Kernel) else self.sampler.summarize_stats(stats)
+        return {**summary, **again}
+
+    def __repr__(self) -> str:
+        of = "" if self.plate is None else f" for each of {self.posterior.num_data} {self.plate}"
+        where = "" if self.folder is None else f", in {self.folder}"
+        return "\n".join(
+            [
+                f"{self.num_chains} chains of {self.num_samples:,} draws{of} by {self.sampler!r}{where}",
+                *describe_arrays(self.samples),
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return to_html(repr(self))
+
     def draw_prior(self) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Draw latents from the prior and observations given them, (1, S, [N], ...), as many draws as a chain has.
 
@@ -96,7 +169,7 @@ class Draws:
         return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
 
     def _run(self, function: Callable[..., dict[str, jax.Array]], *keys: jax.Array) -> dict[str, jax.Array]:
-        positions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.positions)
+        positions = {name: x.reshape(-1, *x.shape[2:]) for name, x in self.positions.items()}
         results = _map_draws(function, self.posterior, positions, *keys)
         split = jax.tree.map(lambda x: x.reshape(self.num_chains, self.num_samples, *x.shape[1:]), results)
         return split if self.plate is not None else jax.tree.map(lambda x: x[:, :, 0], split)
@@ -107,7 +180,8 @@ class Draws:
         """Convert to what ArviZ reads.
 
         Groups: `posterior`, `sample_stats`, `log_likelihood`, `observed_data` and `run_summary`. The data plate and the
-        plates inside are named dimensions.
+        plates inside are named dimensions. Of spooled draws there are `posterior`, `sample_stats` and `run_summary`, the
+        first two read from their file as they are needed; the arguments have no effect.
 
         Args:
             prior: whether to add the groups `prior` and `prior_predictive`, as many draws as a chain has.
@@ -118,6 +192,9 @@ class Draws:
         Returns:
             A tree that `.to_netcdf` writes, given h5netcdf or netCDF4.
         """
+        if self.folder is not None:
+            attributes = {"inference_library": "kaem_ppl", "sampler": repr(self.sampler), "sampling_time": self.seconds}
+            return read_spooled(self.folder, attributes, self.summary)
         import xarray
         from arviz_base import dict_to_dataset
 
@@ -178,6 +255,34 @@ class Draws:
         return xarray.DataTree.from_dict(groups)
 
 
+def draw(
+    key: jax.Array, posterior: PowerPosterior, sampler: Sampler | Kernel, num_chains: int, num_samples: int,
+    num_warmup: int, run: Run,
+) -> Draws:  # fmt: skip
+    """Draw by any sampler; arguments as those of `Sampler.sample`."""
+    settings: Any = {"num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup, "run": run}
+    if isinstance(sampler, Kernel):
+        output = sample_chains(key, posterior, sampler, **settings)
+    else:
+        output = sampler.sample(key, posterior, **settings)
+    values = values_of(posterior, output.positions) if output.values is None else output.values
+    stats, summary = output.stats, output.summary
+    if posterior.plate is None:
+        values, stats = ({name: _drop_data_axis(x) for name, x in tree.items()} for tree in (values, stats))
+        summary = jax.tree.map(lambda x: x[:, 0], summary)
+    folder = run.checkpoint.folder if run.spool and run.checkpoint is not None else None
+    return Draws(
+        values, stats, summary, output.dims, sampler, output.seconds, posterior, output.positions, key, output.state,
+        run.thinning, folder,
+    )  # fmt: skip
+
+
+def _drop_data_axis(x: Any) -> Any:
+    if isinstance(x, DiskArray):
+        return x.without_data_axis()
+    return jax.tree.map(lambda leaf: leaf[:, :, 0], x)
+
+
 def _fill_dims(name: str, dims: Sequence[str | None], num_axes: int) -> list[str]:
     """Names for all axes, where a plate has not named them."""
     known = [*dims, *(None for _ in range(num_axes - len(dims)))]
@@ -225,11 +330,3 @@ def _map_draws(
         return over_data(posterior.rows, positions, keys)
 
     return lax.map(one, (positions, keys), batch_size=max(1, _ROWS_AT_ONCE // num_data))
-
-
-@jax.jit
-def values_of(posterior: PowerPosterior, positions: Position) -> dict[str, Any]:
-    """Values of the latent sites at positions (C, S, N, ...)."""
-    over_data = jax.vmap(posterior.values)
-    over_draws = jax.vmap(over_data, in_axes=(None, 0))
-    return jax.vmap(over_draws, in_axes=(None, 0))(posterior.rows, positions)

@@ -15,7 +15,8 @@ from kaem_ppl.compilation import jit_outermost
 from ..model.power_posterior import Position, PowerPosterior
 from .batching import over_problems
 from .checks import check_prior
-from .sampler import Sampler, SamplerOutput, problem_keys, progress
+from .run import Run
+from .sampler import Sampler, SamplerOutput, problem_keys
 
 # A tail is fitted to at least five of the largest fifth of the weights.
 _FEWEST_WEIGHTS = 25
@@ -55,7 +56,7 @@ class ImportanceSampling(Sampler):
         num_chains: int,
         num_samples: int,
         num_warmup: int,
-        progress_bar: bool,
+        run: Run,
     ) -> SamplerOutput:
         """See `Sampler.sample`."""
         check_prior(posterior, "ImportanceSampling")
@@ -63,7 +64,11 @@ class ImportanceSampling(Sampler):
         keys = problem_keys(key, num_chains, posterior.num_data)
         chunk = int(np.clip(_ROWS_AT_ONCE // keys.size, 1, self.num_particles))
         starts = range(0, self.num_particles, chunk)
-        parts = [_draw(chunk, posterior, keys, start) for start in progress(starts, len(starts), "chunk", progress_bar)]
+        run.progress.begin("compiling the draws from the prior", self.num_particles, "particle")
+        parts = []
+        for start in starts:
+            parts.append(jax.block_until_ready(_draw(chunk, posterior, keys, start)))
+            run.report("drawing from the prior", min(start + chunk, self.num_particles), self.num_particles, {})
         particles = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2)[:, :, : self.num_particles], *parts)
         log_weights, pareto_k = smooth(np.asarray(particles[2]))
         positions, log_prior, log_likelihood = _resample(num_samples, keys, jnp.asarray(log_weights), particles)

@@ -10,9 +10,9 @@ from kaem_ppl.cli import main
 from kaem_ppl.cli.errors import CommandError
 from kaem_ppl.cli.settings.config import resolve
 from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
-from kaem_ppl.cli.storage.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
 from kaem_ppl.inference.training.strategies.persistent_chains import PersistentChains
+from kaem_ppl.trees import describe, rebuild
 
 pytest.importorskip("orbax.checkpoint")
 

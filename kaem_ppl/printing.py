@@ -1,0 +1,27 @@
+"""How values of this package print: in a few lines, whatever the size of their arrays, and in a notebook."""
+
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def describe_arrays(arrays: Mapping[str, Any]) -> list[str]:
+    """A line for each name: the shape and type of an array, or how many numbers a tree of arrays holds."""
+    width = max(map(len, arrays), default=0)
+    return [f"  {name:{width}}  {describe_array(value)}" for name, value in arrays.items()]
+
+
+def describe_array(value: Any) -> str:
+    """Shape and type of an array, or how many numbers a tree of arrays holds."""
+    leaves = jax.tree.leaves(value)
+    if len(leaves) == 1 and hasattr(leaves[0], "shape"):
+        return f"{leaves[0].dtype}{list(leaves[0].shape)}"
+    return f"{len(leaves)} arrays, {sum(int(np.size(leaf)) for leaf in leaves):,} numbers"
+
+
+def to_html(text: str) -> str:
+    """Text as a notebook shows it, line by line."""
+    return f"<pre>{html.escape(text)}</pre>"
