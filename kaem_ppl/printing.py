@@ -22,6 +22,13 @@ def describe_array(value: Any) -> str:
     return f"{len(leaves)} arrays, {sum(int(np.size(leaf)) for leaf in leaves):,} numbers"
 
 
+def describe_numbers(value: Any) -> str:
+    """A few numbers, where they are known, and otherwise shape and type."""
+    if isinstance(value, jax.core.Tracer) or not hasattr(value, "shape") or np.size(value) > 4:
+        return describe_array(value) if hasattr(value, "shape") else "?"
+    return f"({', '.join(f'{x:.4g}' for x in np.ravel(np.asarray(value)))})"
+
+
 def to_html(text: str) -> str:
     """Text as a notebook shows it, line by line."""
     return f"<pre>{html.escape(text)}</pre>"

@@ -55,6 +55,8 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self.is_shown:
+            if Progress._active:
+                self._name = Progress._active[0]._name
             Progress._active.append(self)
             self._thread.start()
             if _has_bars():
@@ -99,7 +101,7 @@ class Progress:
             if self._bar is not None:
                 self._bar.set_description_str(self._activity, refresh=False)
                 self._bar.set_postfix_str(", ".join(f"{k} {_say(x)}" for k, x in figures.items()), refresh=False)
-                self._bar.update(done - self._bar.n)
+                self._bar.update(_round(done) - self._bar.n)
 
     def describe(self) -> str:
         """One line that says all of it."""
@@ -140,8 +142,9 @@ class Progress:
         layout = None if self._total is not None else "{desc}: {n:.4g} {unit}s [{elapsed}, {rate_fmt}{postfix}]"
         if self._total is None and self._done == 0:
             layout = "{desc} [{elapsed}]"
+        total = None if self._total is None else _round(self._total)
         self._bar = tqdm(
-            total=self._total, initial=self._done, unit=self._unit, desc=self._activity, bar_format=layout, leave=False,
+            total=total, initial=_round(self._done), unit=self._unit, desc=self._activity, bar_format=layout, leave=False,
             file=sys.stderr, mininterval=0.2,
         )  # fmt: skip
 
@@ -171,6 +174,11 @@ def shows_progress[**P, T](activity: str) -> Callable[[Callable[P, T]], Callable
 def _has_bars() -> bool:
     """Whether standard error can move back on its line: a terminal, or a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _round(x: float) -> float:
+    """A number as it is to be read: steps are whole, temperatures are not."""
+    return int(x) if float(x).is_integer() else float(f"{x:.3g}")
 
 
 def _say(x: float | str) -> str:

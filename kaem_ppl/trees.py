@@ -3,9 +3,11 @@
 import hashlib
 import importlib
 import json
+import zipfile
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import jax
 import numpy as np
@@ -14,20 +16,36 @@ from .files import write_atomically
 
 # Packages whose named tuples occur in the states of training and sampling.
 _PACKAGES = ("kaem_ppl", "optax", "blackjax")
-_NOTES = "notes"
+# A name that no site has.
+_NOTES = "kaem_ppl.trees"
 
 
-def save_tree(path: str | PathLike, tree: Any, notes: Any = None) -> None:
+def save_tree(path: str | PathLike, tree: Any, notes: Any = None, names: Sequence[str] | None = None) -> None:
     """Write a tree of arrays and numbers, and notes that JSON can hold, atomically: the file is complete or the old one.
+
+    Args:
+        path: of the file.
+        tree: of arrays.
+        notes: come back with it.
+        names: of the arrays in the file, in the order of the tree's leaves; None numbers them.
 
     Raises:
         TypeError: the tree has a node of a kind that can't be saved.
         OSError: the file can't be written.
     """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
-    text = json.dumps({"structure": describe(tree), "notes": notes, "checksum": _checksum(leaves)})
-    arrays = {_NOTES: np.array(text), **{str(number): leaf for number, leaf in enumerate(leaves)}}
-    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    names = [str(number) for number in range(len(leaves))] if names is None else list(names)
+    content = {"structure": describe(tree), "names": names, "notes": notes, "checksum": _checksum(leaves)}
+    arrays = {_NOTES: np.array(json.dumps(content)), **dict(zip(names, leaves, strict=True))}
+    write_atomically(path, lambda file: _write_arrays(file, arrays))
+
+
+def _write_arrays(file: BinaryIO, arrays: dict[str, np.ndarray]) -> None:
+    # As `np.savez` does, which has no room for an array of the name `file`.
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
 def load_tree(path: str | PathLike) -> tuple[Any, Any]:
@@ -40,7 +58,7 @@ def load_tree(path: str | PathLike) -> tuple[Any, Any]:
     try:
         with np.load(Path(path), allow_pickle=False) as file:
             content = json.loads(str(file[_NOTES]))
-            leaves = [file[str(number)] for number in range(len(file.files) - 1)]
+            leaves = [file[name] for name in content["names"]]
         if _checksum(leaves) != content["checksum"]:
             raise ValueError("its numbers have changed")
         return rebuild(content["structure"], leaves), content["notes"]

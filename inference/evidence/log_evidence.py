@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from kaem_ppl.printing import to_html
 from kaem_ppl.progress import Progress
 
 from ..diagnostics.diagnose import say_passed
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LogEvidence:
     """A log-evidence in nats with its standard error; arrays (N,) with a plate of N data, () without.
 
@@ -107,6 +108,12 @@ class LogEvidence:
         if not words and all(np.all(x.is_trustworthy) for x in self.estimates.values()):
             words = ["Nothing crossed a threshold."]
         return "\n".join([*lines, "", *words, say_passed({name: bool(np.all(x)) for name, x in self.checks.items()})])
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return to_html(str(self))
 
     def _trust(self, is_trustworthy: np.ndarray) -> str:
         if np.all(is_trustworthy):

@@ -100,6 +100,8 @@ def _add_for_run(commands: _Commands, name: str, text: str) -> _Parser:
         "--checkpoint", choices=("last", "best"), default="last", help="parameters to use: last, or of lowest loss"
     )
     command.add_argument("--seed", type=_seed, default=0, help="random seed (%(default)s)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (RUN/results/COMMAND-TIME)")
+    command.add_argument("--force", action="store_true", help="replace results that are in --out")
     return command
 
 

@@ -1,5 +1,7 @@
 """`kaem diagnose`: posterior draws of a few held-out data, and their convergence diagnostics."""
 
+from pathlib import Path
+
 import jax
 
 from ...inference import MALA, NUTS, AdaptedLadder, Kernel, ParallelTempering, Sampler, sample_posterior
@@ -20,7 +22,8 @@ def diagnose(
     num_chains: int,
     num_samples: int,
     num_temperatures: int | None,
-    progress_bar: bool,
+    folder: Path,
+    unfinished: Path,
 ) -> None:
     """Write `diagnosis.txt`, `draws.nc` (ArviZ) and figures.
 
@@ -32,7 +35,8 @@ def diagnose(
         num_chains: for each datum.
         num_samples: draws of each chain, and steps of warm-up before.
         num_temperatures: of tempering; None takes its default.
-        progress_bar: whether to show a bar of steps.
+        folder: to write into.
+        unfinished: where the chains keep their state until then.
 
     Raises:
         CommandError: there are fewer data, or a sampler without temperatures is given a number of them.
@@ -40,17 +44,16 @@ def diagnose(
     chosen = with_temperatures(SAMPLERS[sampler], f"--sampler {sampler}", num_temperatures)
     draws = sample_posterior(
         key, run.model, x=first_held_out(run, num_data), params=run.params, sampler=chosen, plate="data",
-        num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples, progress_bar=progress_bar,
+        num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples, checkpoint=unfinished,
     )  # fmt: skip
     found = str(diagnose_draws(draws))
-    run.folder.write("diagnosis.txt", found + "\n")
-    draws.to_arviz(deterministics=False).to_netcdf(run.folder.path / "draws.nc")
-    plots = run.folder.plots
-    plot_posterior_over_prior(draws).savefig(plots / "posterior.png", dpi=150)
-    if sampler == "tempering":
-        plot_swap_rates(draws).savefig(plots / "swap_rates.png", dpi=150)
-        plot_replica_trace(draws).savefig(plots / "replica_trace.png", dpi=150)
     print_result(found)
+    (folder / "diagnosis.txt").write_text(found + "\n", encoding="utf-8")
+    draws.to_arviz(deterministics=False).to_netcdf(folder / "draws.nc")
+    plot_posterior_over_prior(draws).savefig(folder / "posterior.png", dpi=150)
+    if sampler == "tempering":
+        plot_swap_rates(draws).savefig(folder / "swap_rates.png", dpi=150)
+        plot_replica_trace(draws).savefig(folder / "replica_trace.png", dpi=150)
 
 
 def with_temperatures[T](method: T, flag: str, num_temperatures: int | None) -> T | ParallelTempering:

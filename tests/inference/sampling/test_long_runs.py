@@ -249,12 +249,12 @@ def test_a_full_disk_is_told_in_one_line_and_what_was_saved_is_kept(tmp_path, mo
         draw(checkpoint=folder, callback=stop_after(5))
     kept = (folder / "chains.npz").read_bytes()
 
-    def fill(file, **arrays):
+    def fill(file, array, allow_pickle):
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"0" * 100)
 
     with monkeypatch.context() as patched:
-        patched.setattr("numpy.savez", fill)
+        patched.setattr("numpy.lib.format.write_array", fill)
         with pytest.raises(OSError, match=r"can't be written: No space left on device\. What was saved before is kept"):
             draw(checkpoint=folder)
     assert (folder / "chains.npz").read_bytes() == kept
