@@ -7,7 +7,6 @@ import jax
 from ...inference import MALA, NUTS, AdaptedLadder, Kernel, ParallelTempering, Sampler, sample_posterior
 from ...inference import diagnose as diagnose_draws
 from ...inference.diagnostics.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
-from ..errors import CommandError
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
 
@@ -39,9 +38,9 @@ def diagnose(
         unfinished: where the chains keep their state until then.
 
     Raises:
-        CommandError: there are fewer data, or a sampler without temperatures is given a number of them.
+        CommandError: there are fewer data.
     """
-    chosen = with_temperatures(SAMPLERS[sampler], f"--sampler {sampler}", num_temperatures)
+    chosen = with_temperatures(SAMPLERS[sampler], num_temperatures)
     draws = sample_posterior(
         key, run.model, x=first_held_out(run, num_data), params=run.params, sampler=chosen, plate="data",
         num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples, checkpoint=unfinished,
@@ -56,16 +55,8 @@ def diagnose(
         plot_replica_trace(draws).savefig(folder / "replica_trace.png", dpi=150)
 
 
-def with_temperatures[T](method: T, flag: str, num_temperatures: int | None) -> T | ParallelTempering:
-    """A method with this number of temperatures, of an adapted ladder.
-
-    Raises:
-        CommandError: the method, which the flag names, has none.
-    """
-    if num_temperatures is None:
+def with_temperatures[T](method: T, num_temperatures: int | None) -> T | ParallelTempering:
+    """A method, with this number of temperatures of an adapted ladder where it has some."""
+    if num_temperatures is None or not isinstance(method, ParallelTempering):
         return method
-    if not isinstance(method, ParallelTempering):
-        raise CommandError(f"--num-temperatures belongs to tempering, not to {flag}.")
-    if num_temperatures < 2:
-        raise CommandError(f"--num-temperatures is {num_temperatures}: expected at least 2.")
     return ParallelTempering(method.kernel, AdaptedLadder(num_temperatures))

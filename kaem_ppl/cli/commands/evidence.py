@@ -52,11 +52,10 @@ def evidence(
         unfinished: where the method keeps its state until then, if it can go on after a stop.
 
     Raises:
-        CommandError: the model's evidence is not defined, there are fewer data, or a method without temperatures is given
-            a number of them.
+        CommandError: the model's evidence is not defined, or there are fewer data.
     """
     check_evidence(run)
-    chosen = with_temperatures(METHODS[method], f"--method {method}", num_temperatures)
+    chosen = with_temperatures(METHODS[method], num_temperatures)
     found = log_evidence(
         key, run.model, x=first_held_out(run, num_data), params=run.params, method=chosen, plate="data",
         num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples,

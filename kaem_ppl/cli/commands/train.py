@@ -95,6 +95,9 @@ class _Job(NamedTuple):
 def _prepare(config: Config) -> _Job:
     settings = config.training
     dataset = load_data(config, "train", sys.stderr.isatty())
+    if config.data.num_test is not None:
+        # What the commands on a trained run will read: it should be there before the training.
+        load_data(config, "test", sys.stderr.isatty())
     if settings.batch_size > len(dataset):
         raise CommandError(f"batch_size is {settings.batch_size}, but there are only {len(dataset)} training examples.")
     sharding = all_devices(settings.batch_size)

@@ -54,6 +54,9 @@ def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> 
             _replace(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+        # A folder that was made for nothing.
+        if out is None and not any(place.parent.iterdir()):
+            place.parent.rmdir()
 
 
 def _put_beside(part: Path, place: Path) -> None:

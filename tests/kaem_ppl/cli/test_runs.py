@@ -170,7 +170,7 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert opened.data.values.shape == (20, 8, 8, 1)
     assert opened.training_data().values.shape == (32, 8, 8, 1)
     np.testing.assert_array_equal(opened.history["epoch"], [1, 2, 3, 4])
-    assert "4 epochs, loss" in repr(opened)
+    assert "4 epochs, " in repr(opened)
     draws = sample_posterior(
         jax.random.key(0), opened.model, x=opened.data.values[:2], params=opened.params, sampler=MALA(), plate="data",
         num_chains=2, num_samples=5, num_warmup=5, progress_bar=False,
