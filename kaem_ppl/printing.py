@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import Tracer
 
 
 def describe_arrays(arrays: Mapping[str, Any]) -> list[str]:
@@ -24,7 +25,7 @@ def describe_array(value: Any) -> str:
 
 def describe_numbers(value: Any) -> str:
     """A few numbers, where they are known, and otherwise shape and type."""
-    if isinstance(value, jax.core.Tracer) or not hasattr(value, "shape") or np.size(value) > 4:
+    if isinstance(value, Tracer) or not hasattr(value, "shape") or np.size(value) > 4:
         return describe_array(value) if hasattr(value, "shape") else "?"
     return f"({', '.join(f'{x:.4g}' for x in np.ravel(np.asarray(value)))})"
 

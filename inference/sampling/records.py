@@ -118,7 +118,7 @@ class OnDisk(_Thinned):
 
     def close(self) -> tuple[Position, dict[str, Any] | None, dict[str, Any]]:
         """See `InMemory.close`; arrays that are read lazily, where draws stay in files."""
-        found = self._spool.close(*self._dims)
+        found: Any = self._spool.close(*self._dims)
         if not self._stays:
             found = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), found)
         return found["positions"], found["posterior"], found["sample_stats"]

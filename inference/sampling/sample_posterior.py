@@ -130,7 +130,7 @@ def _check_long_run(
         raise ValueError("`spool` keeps draws in the folder of a `checkpoint`, which is missing. Give a folder.")
     if state is not None and checkpoint is not None:
         raise ValueError("`state` and `checkpoint` both say where to go on. Give one of them.")
-    if _has_chains(sampler):
+    if isinstance(sampler, Kernel) or sampler.has_chains:
         return
     for name, is_given in {"thinning": thinning != 1, "stop": stop, "state": state, "spool": spool}.items():
         if is_given:

@@ -46,7 +46,8 @@ def is_demo(folder: Path) -> bool:
 
 def held_out_digits(split: str) -> Dataset:
     """The digits of a split, `train` or `test`, as the demo's model observes them, shape (num_data, 64)."""
-    return Dataset(np.asarray(dict(zip(("train", "test"), split_digits(), strict=True))[split].images))
+    train, test = split_digits()
+    return Dataset(np.asarray((train if split == "train" else test).images))
 
 
 def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:

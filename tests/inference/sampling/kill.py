@@ -64,21 +64,37 @@ def start(job, folder, result):
     os._exit(0)
 
 
+def wait_for_state(folder):
+    """Wait until a state is saved; returns how long that took, in seconds."""
+    began = time.monotonic()
+    while not any(folder.glob("*.npz")):
+        assert time.monotonic() < began + 300
+        time.sleep(0.002)
+    return time.monotonic() - began
+
+
 def kill_and_resume(root, job, num_kills, seed):
     """Leave the result of an uninterrupted run, and of as many others that were killed and resumed."""
     root = root / job
     root.mkdir()
     # The first one compiles.
-    for name in ("compiled", "whole"):
-        began = time.monotonic()
-        assert os.waitpid(start(job, root / name, root / f"{name}.npz"), 0)[1] == 0
-    seconds = time.monotonic() - began
+    assert os.waitpid(start(job, root / "compiled", root / "compiled.npz"), 0)[1] == 0
+    process = start(job, root / "whole", root / "whole.npz")
+    before = wait_for_state(root / "whole")
+    began = time.monotonic()
+    assert os.waitpid(process, 0)[1] == 0
+    between = time.monotonic() - began
     rng = random.Random(f"{job} {seed}")
     for number in range(num_kills):
         folder, result = root / f"killed-{number}", root / f"killed-{number}.npz"
         chosen = SIGNALS[number % len(SIGNALS)]
         process = start(job, folder, result)
-        time.sleep(rng.uniform(0, seconds))
+        # One in six before there is a state; the others while it changes.
+        if number % 6 == 5:
+            time.sleep(rng.uniform(0, before))
+        else:
+            wait_for_state(folder)
+            time.sleep(rng.uniform(0, 0.9 * between))
         os.kill(process, chosen)
         status = os.waitpid(process, 0)[1]
         died = os.waitstatus_to_exitcode(status) in (-chosen, 130)
