@@ -93,7 +93,8 @@ def _train(options: argparse.Namespace) -> None:
     from .commands.train import resume, train
 
     signals = StopSignals()
-    with signals.handled(), Progress(f"reading {config.dataset}", is_shown=True, name="kaem"):
+    is_first = not options.distributed or jax.process_index() == 0
+    with signals.handled(), Progress(f"reading {config.dataset}", is_shown=is_first, name="kaem"):
         if options.resume is None:
             train(config, folder or new_run_folder(config), signals)
         else:

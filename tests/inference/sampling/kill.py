@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import arviz_stats.base.array  # noqa: F401 - imported once, before the forks
+import h5py  # noqa: F401
 import jax
 import numpy as np
 import numpyro
@@ -40,9 +42,9 @@ def run_job(job, folder):
     if job in ("nuts", "tempering"):
         kernel = inference.NUTS(max_tree_depth=4)
         sampler = kernel if job == "nuts" else inference.ParallelTempering(inference.MALA())
-        draws = inference.sample_posterior(key, model, x, sampler=sampler, num_warmup=1000, num_samples=8000, **common)
+        draws = inference.sample_posterior(key, model, x, sampler=sampler, num_warmup=500, num_samples=3000, **common)
         return {"z": draws.samples["z"], **draws.sample_stats, **{f"of {k}": v for k, v in draws.summary.items()}}
-    method = inference.TemperedSMC(2000) if job == "smc" else inference.NestedSampling(300)
+    method = inference.TemperedSMC(500) if job == "smc" else inference.NestedSampling(200)
     found = inference.log_evidence(key, model, x, method=method, **common)
     return {"value": found.value, "std_error": found.std_error, **found.summary}
 

@@ -4,9 +4,11 @@ import csv
 import errno
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -205,6 +207,39 @@ def test_stopped_evidence_goes_on_and_a_disk_that_fills_up_loses_nothing(workpla
     assert Path("filled/evidence.csv").read_text() == Path("whole/evidence.csv").read_text()
     assert names("run") == before
     assert not list(Path().glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_evidence_that_a_signal_stopped_goes_on(workplace, number, status):
+    run(
+        f"train vanilla --dataset DIGITS --num-train 32 --num-test 20 --hidden 8 --num-particles 20 {TINY} --run-dir run"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "kaem_ppl.cli",
+        *["evidence", "run", "--method", "smc", "--num-data", "4"],
+        "--out",
+    ]
+    process = subprocess.Popen([*command, "stopped"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(workplace.glob(".stopped.unfinished/*/*.npz")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    lines = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == status
+    # A line soon after the start, others on the way, and one at the end.
+    assert lines[0].startswith("kaem: ")
+    assert lines[-1] == "kaem: stopped. Continue by the same command."
+    assert not any("Traceback" in line for line in lines)
+    assert not Path("stopped").exists()
+    run("evidence run --method smc --num-data 4 --out stopped")
+    run("evidence run --method smc --num-data 4 --out whole")
+    assert Path("stopped/evidence.csv").read_text() == Path("whole/evidence.csv").read_text()
+    assert names(".") == {"data", "run", "stopped", "whole"} or names(".") == {"run", "stopped", "whole"}
 
 
 @pytest.mark.slow
