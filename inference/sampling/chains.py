@@ -190,16 +190,17 @@ class _Chains:
     def draw(self, num_samples: int) -> None:
         """Draw until there are so many draws, or the rule that stops is content."""
         stop = self.run.stop
-        if stop is None and self.records.num_draws > num_samples:
-            raise ValueError(
-                f"`num_samples` is {num_samples}, but `checkpoint` holds {self.records.num_draws} draws of each chain. "
-                "Give as many or more, or another folder."
-            )
         checks = [num_samples] if stop is None else stop.checks(num_samples)
-        least = num_samples if stop is None else stop.max_samples
+        most = num_samples if stop is None else stop.max_samples
+        if self.records.num_draws > most:
+            name = "num_samples" if stop is None else "max_samples"
+            raise ValueError(
+                f"`{name}` is {most}, but `checkpoint` holds {self.records.num_draws} draws of each chain. Give as many or "
+                "more, or another folder."
+            )
         self.run.progress.begin(
             "compiling the steps" if self.state.num_warmup == 0 or self.was_resumed else "drawing",
-            least * self.run.thinning,
+            most * self.run.thinning,
             "step",
             self.records.num_draws * self.run.thinning,
         )
@@ -207,7 +208,7 @@ class _Chains:
         for number in checks:
             if self.records.num_draws > number:
                 continue
-            self._draw_until(number, least, figures)
+            self._draw_until(number, most, figures)
             if stop is None:
                 break
             figures = stop.measure(self.records.values())

@@ -32,6 +32,8 @@ def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> 
     Raises:
         CommandError: there are results already, or the folder can't be written; before any work.
     """
+    if force and out is None:
+        raise CommandError("--force belongs to --out: without it results are never replaced.")
     place = run.path / "results" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}" if out is None else out
     if out is not None and out.exists():
         if not out.is_dir():
