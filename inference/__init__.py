@@ -12,10 +12,13 @@ from .kernels.hamiltonian import HMC, NUTS
 from .kernels.kernel import Kernel
 from .kernels.langevin import MALA, ULA
 from .kernels.pcnl import PCNL
+from .sampling.chains import ChainsState
 from .sampling.draws import Draws
 from .sampling.importance_sampling import ImportanceSampling
+from .sampling.run import Report
 from .sampling.sample_posterior import sample_posterior
 from .sampling.sampler import Sampler
+from .sampling.stopping import Until
 from .tempering.ladders import AdaptedLadder, GeometricLadder, GivenLadder, Ladder, PowerLadder
 from .tempering.parallel_tempering import ParallelTempering
 from .tempering.tempered_smc import TemperedSMC
@@ -40,6 +43,7 @@ __all__ = [
     "AdaptedLadder",
     "AdaptiveGrid",
     "AnnealedImportanceSampling",
+    "ChainsState",
     "ContrastiveMLE",
     "Curve",
     "CyclicPower",
@@ -65,11 +69,13 @@ __all__ = [
     "ParallelTempering",
     "PathwiseImportanceMLE",
     "PowerLadder",
+    "Report",
     "Sampler",
     "Strategy",
     "TemperedSMC",
     "ThermodynamicMLE",
     "TrainingState",
+    "Until",
     "VariationalMLE",
     "bound_log_evidence",
     "compare_evidence",

@@ -1,6 +1,8 @@
 """kaem_ppl: Kolmogorov-Arnold Energy Models for NumPyro."""
 
+from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import numpyro
 
@@ -19,6 +21,18 @@ from .distributions import KANTiltedMixture as KANTiltedMixture
 from .primitives import kan_generator as kan_generator
 from .primitives import kan_prior as kan_prior
 from .reparam import InverseTransformReparam as InverseTransformReparam
+from .saving import load_params as load_params
+from .saving import save_params as save_params
 from .univariate import UnivariateKAN as UnivariateKAN
 
+if TYPE_CHECKING:
+    from .cli.opening import open_run as open_run
+
 __version__ = version("kaem-ppl")
+
+
+def __getattr__(name: str) -> Any:
+    # What opens a run builds its model and reads its data: it stands above all rooms, and is imported when it is asked for.
+    if name == "open_run":
+        return import_module(".cli.opening", __name__).open_run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

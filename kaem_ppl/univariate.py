@@ -16,6 +16,7 @@ from numpyro.util import not_jax_tracer
 from .arguments import as_key, as_shape, check_callable, check_kind
 from .basis import Basis
 from .pickling import from_picklable, to_picklable
+from .printing import describe_numbers, to_html
 from .quadrature import contract
 from .refitting import check_domain, refit
 
@@ -25,7 +26,7 @@ from .refitting import check_domain, refit
     data_fields=["coef", "base_weight", "spline_weight", "grid", "width", "domain"],
     meta_fields=["basis", "activation"],
 )
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class UnivariateKAN:
     """A bank of functions f(z) = w_base act(z) + w_spline sum_g c_g B_g(z; grid, tau), evaluated at clip(z, a, b).
 
@@ -57,6 +58,14 @@ class UnivariateKAN:
     domain: Array
     basis: Basis
     activation: Callable[[Array], Array] = jax.nn.silu
+
+    def __repr__(self) -> str:
+        # Leaves are other things than arrays where JAX takes trees apart.
+        shape = getattr(self.base_weight, "shape", "?")
+        return f"UnivariateKAN(batch_shape={shape}, basis={self.basis}, domain={describe_numbers(self.domain)})"
+
+    def _repr_html_(self) -> str:
+        return to_html(repr(self))
 
     @classmethod
     def init(

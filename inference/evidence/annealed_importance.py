@@ -13,6 +13,7 @@ from numpyro import handlers
 
 from kaem_ppl.arguments import as_count, as_key, check_kind, set_counts
 from kaem_ppl.compilation import jit_outermost
+from kaem_ppl.progress import Progress
 
 from ..kernels.hamiltonian import HMC
 from ..kernels.kernel import ChainState, Kernel, Tuning, check_kernel
@@ -22,7 +23,8 @@ from ..model.parameters import Params
 from ..model.power_posterior import Position, PowerPosterior, read_power_posterior
 from ..sampling.batching import map_particles, over_problems
 from ..sampling.checks import check_prior
-from ..sampling.sampler import problem_keys, progress
+from ..sampling.run import Run
+from ..sampling.sampler import problem_keys
 from ..tempering.ladders import Ladder, PowerLadder, check_ladder
 from ..tempering.population import run_populations
 from ..tempering.tempered_smc import TemperedSMC
@@ -67,7 +69,7 @@ class AnnealedImportanceSampling:
         """The kernel's own."""
         return self.kernel.coordinates
 
-    def forward(self, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, progress_bar: bool) -> jax.Array:
+    def forward(self, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, run: Run) -> jax.Array:
         """Anneal draws of the prior to the posterior.
 
         Returns:
@@ -75,10 +77,10 @@ class AnnealedImportanceSampling:
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
         start = _draw_prior(self, posterior, keys)
-        return self._anneal(keys, posterior, start, _tune(self, key, posterior), reverse=False, show=progress_bar)
+        return self._anneal(keys, posterior, start, _tune(self, key, posterior, run), reverse=False, run=run)
 
     def reverse(
-        self, key: jax.Array, posterior: PowerPosterior, start: Position, *, num_chains: int, progress_bar: bool
+        self, key: jax.Array, posterior: PowerPosterior, start: Position, *, num_chains: int, run: Run
     ) -> jax.Array:
         """Anneal exact draws of the posterior back to the prior (Grosse, Ghahramani and Adams 2015).
 
@@ -87,7 +89,7 @@ class AnnealedImportanceSampling:
             posterior: in the kernel's coordinates.
             start: one exact draw of each datum's posterior, arrays (N, ...).
             num_chains: C.
-            progress_bar: whether to show progress.
+            run: shows progress.
 
         Returns:
             Log-weights, shape (num_chains, N, P): the exponentials of their negatives have one over the evidence as
@@ -95,7 +97,7 @@ class AnnealedImportanceSampling:
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
         particles = _repeat(self, posterior, keys, start)
-        return self._anneal(keys, posterior, particles, _tune(self, key, posterior), reverse=True, show=progress_bar)
+        return self._anneal(keys, posterior, particles, _tune(self, key, posterior, run), reverse=True, run=run)
 
     def _anneal(
         self,
@@ -105,19 +107,24 @@ class AnnealedImportanceSampling:
         tunings: Tuning,
         *,
         reverse: bool,
-        show: bool,
+        run: Run,
     ) -> jax.Array:
         temperatures = self.ladder.temperatures
         stages = range(1, len(temperatures))
         stages = reversed(stages) if reverse else stages
         log_weights = jnp.zeros(particles.log_likelihood.shape, particles.log_likelihood.dtype)
         # Stages are counted on the host: a convolution must not stand in a loop.
-        for stage in progress(stages, len(temperatures) - 1, "temperature", show):
+        activity = "annealing back" if reverse else "annealing"
+        run.progress.begin(f"compiling: {activity}", len(temperatures) - 1, "temperature")
+        for number, stage in enumerate(stages, 1):
             tuning = jax.tree.map(lambda x, stage=stage: x[:, stage - 1], tunings)
             low, high = temperatures[stage - 1], temperatures[stage]
             particles, log_weights = _move(
                 self, reverse, posterior, keys, particles, log_weights, tuning, stage, low, high
             )
+            if run.is_watched:
+                jax.block_until_ready(log_weights)
+                run.report(activity, number, len(temperatures) - 1, {"temperature": low if reverse else high})
         return log_weights
 
 
@@ -164,7 +171,7 @@ def bound_log_evidence(
         method: how to anneal. More temperatures bring the bounds together, and so do more particles.
         plate: name of the plate whose rows are problems of their own.
         num_chains: independent bounds that are averaged, at least two; their spread is the standard error.
-        progress_bar: whether to show progress, with tqdm.
+        progress_bar: whether to show progress: a bar on a terminal, elsewhere a line every ten seconds.
         **kwargs: the model's keyword arguments.
 
     Raises:
@@ -188,9 +195,10 @@ def bound_log_evidence(
 
     given = observations if plate is not None else jax.tree.map(lambda x: x[0], observations)
     posterior = read(simulated, (given, *args), kwargs)
-    settings = {"num_chains": num_chains, "progress_bar": progress_bar}
-    forward = np.asarray(method.forward(forward_key, posterior, **settings), float)
-    reverse = np.asarray(method.reverse(reverse_key, posterior, positions, **settings), float)
+    with Progress("compiling the pilot", progress_bar) as progress:
+        settings: dict[str, Any] = {"num_chains": num_chains, "run": Run(progress)}
+        forward = np.asarray(method.forward(forward_key, posterior, **settings), float)
+        reverse = np.asarray(method.reverse(reverse_key, posterior, positions, **settings), float)
     num_particles = np.log(method.num_particles)
     lower = np.logaddexp.reduce(forward, axis=-1) - num_particles
     upper = num_particles - np.logaddexp.reduce(-reverse, axis=-1)
@@ -203,7 +211,7 @@ def _spread(x: np.ndarray) -> np.ndarray:
     return x.std(0, ddof=1) / np.sqrt(len(x))
 
 
-def _tune(method: AnnealedImportanceSampling, key: jax.Array, posterior: PowerPosterior) -> Tuning:
+def _tune(method: AnnealedImportanceSampling, key: jax.Array, posterior: PowerPosterior, run: Run) -> Tuning:
     """Tuning of the kernel at each temperature above 0, arrays (N, R - 1, ...)."""
     num_stages = method.ladder.num_temperatures - 1
     if not method.kernel.adapts:
@@ -215,7 +223,7 @@ def _tune(method: AnnealedImportanceSampling, key: jax.Array, posterior: PowerPo
     pilots = TemperedSMC(
         int(np.clip(method.num_particles, 16, _NUM_PILOTS)), method.kernel, _NUM_PILOT_STEPS, ladder=method.ladder
     )
-    return jax.tree.map(lambda x: x[0], run_populations(pilots, posterior, keys, False)[1].tuning)
+    return jax.tree.map(lambda x: x[0], run_populations(pilots, posterior, keys, run, name="the pilot")[1].tuning)
 
 
 @partial(jit_outermost, static_argnums=0)

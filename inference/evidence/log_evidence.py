@@ -3,16 +3,21 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from kaem_ppl.arguments import as_count, as_key, describe
+from kaem_ppl.printing import to_html
+from kaem_ppl.progress import Progress
 
 from ..diagnostics.diagnose import say_passed
 from ..model.parameters import Params
 from ..model.power_posterior import PowerPosterior, read_power_posterior
+from ..sampling.checkpoint import open_checkpoint
+from ..sampling.run import Report, Run
 from ..tempering.tempered_smc import TemperedSMC
 from .methods import MethodResult, estimate
 from .thermodynamic import Curve, Estimate
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LogEvidence:
     """A log-evidence in nats with its standard error; arrays (N,) with a plate of N data, () without.
 
@@ -105,6 +110,12 @@ class LogEvidence:
             words = ["Nothing crossed a threshold."]
         return "\n".join([*lines, "", *words, say_passed({name: bool(np.all(x)) for name, x in self.checks.items()})])
 
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return to_html(str(self))
+
     def _trust(self, is_trustworthy: np.ndarray) -> str:
         if np.all(is_trustworthy):
             return "its checks passed"
@@ -122,6 +133,8 @@ def log_evidence(
     num_chains: int = 4,
     num_samples: int = 1000,
     num_warmup: int = 1000,
+    checkpoint: str | PathLike | None = None,
+    callback: Callable[[Report], object] | None = None,
     progress_bar: bool = True,
     **kwargs: Any,
 ) -> LogEvidence:
@@ -147,13 +160,19 @@ def log_evidence(
         num_chains: independent chains, populations or runs for each problem, which are averaged.
         num_samples: draws of each chain of `ParallelTempering`, at least 4; other methods hold their own sizes.
         num_warmup: steps before them.
-        progress_bar: whether to show progress, with tqdm.
+        checkpoint: a folder, where the state is written while the method runs: after every temperature of `TemperedSMC`,
+            every second at most of `NestedSampling` and `ParallelTempering`. The same call after a stop, whatever stopped
+            it, goes on from there and has the same result.
+        callback: is called after every piece of work with a `Report`.
+        progress_bar: whether to show progress: a bar on a terminal, elsewhere a line every ten seconds.
         **kwargs: the model's keyword arguments.
 
     Raises:
         TypeError: `method` is not one of these.
         ValueError: an argument or the model is not usable, a prior is improper, a ladder does not start at 0, or the
-            likelihood is 0 at every prior draw; the message says which and what to do.
+            likelihood is 0 at every prior draw; the method can't go on after a stop, and a checkpoint is given, or its
+            folder belongs to another call; the message says which and what to do.
+        OSError: the checkpoint can't be written.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
@@ -176,17 +195,17 @@ def log_evidence(
             f"`method` must be one of `ParallelTempering()`, `TemperedSMC()`, `AnnealedImportanceSampling()`, "
             f"`ImportanceSampling()` and `NestedSampling()`, got {describe(method)}."
         )
+    if checkpoint is not None and not getattr(method, "keeps_state", False):
+        raise ValueError(f"{type(method).__name__} can't go on after a stop: leave `checkpoint` out.")
     started = time.perf_counter()
-    posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates)
-    if not posterior.has_proper_prior:
-        raise ValueError(
-            "The prior of `model` is flat, scaled or masked in part, so its evidence is not defined, as it would change "
-            "with the constant that such a prior leaves open: give every latent a proper prior."
+    with Progress("reading the model", progress_bar) as progress:
+        posterior = read_power_posterior(
+            model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates
         )
-    found = estimate(
-        method, key, posterior, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
-        progress_bar=progress_bar,
-    )  # fmt: skip
+        _check_prior(posterior)
+        settings = {"num_chains": num_chains, "num_warmup": num_warmup, "num_samples": num_samples}
+        with open_checkpoint(checkpoint, "log_evidence", key, posterior, {"method": method, **settings}) as kept:
+            found = estimate(method, key, posterior, **settings, run=Run(progress, callback, kept))
     trust, warnings = _apply_checks(found, posterior)
     estimates, curve, summary = found.estimates, found.curve, found.summary
     checks = {check.name: ~check.failed for check in found.checks}
@@ -209,6 +228,14 @@ def log_evidence(
         time.perf_counter() - started,
         checks,
     )
+
+
+def _check_prior(posterior: PowerPosterior) -> None:
+    if not posterior.has_proper_prior:
+        raise ValueError(
+            "The prior of `model` is flat, scaled or masked in part, so its evidence is not defined, as it would change "
+            "with the constant that such a prior leaves open: give every latent a proper prior."
+        )
 
 
 def _apply_checks(found: MethodResult, posterior: PowerPosterior) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from ..model.power_posterior import PowerPosterior
 from ..sampling.checks import check_likelihood
 from ..sampling.importance_sampling import ImportanceSampling
 from ..sampling.psis import pareto_k
+from ..sampling.run import Run
 from ..sampling.sampler import problem_keys
 from ..tempering.parallel_tempering import ParallelTempering
 from ..tempering.population import run_populations
@@ -71,7 +72,7 @@ def estimate(
     num_chains: int,
     num_samples: int,
     num_warmup: int,
-    progress_bar: bool,
+    run: Run,
 ) -> MethodResult:
     """Estimate the evidence of every datum by a method; its arguments as those of `log_evidence`."""
     raise NotImplementedError
@@ -132,13 +133,13 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
 
 @estimate.register
 def _(
-    method: TemperedSMC, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, progress_bar: bool, **_: Any
+    method: TemperedSMC, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, run: Run, **_: Any
 ) -> MethodResult:
     # Beyond the numbers of chains: the pilot shares no key with the populations that follow its schedule.
     pilot_keys = problem_keys(jax.random.fold_in(key, 2**31), 1, posterior.num_data)
     keys = problem_keys(key, num_chains, posterior.num_data)
-    schedule = run_populations(method, posterior, pilot_keys, progress_bar)[1]
-    populations, stages = run_populations(method, posterior, keys, progress_bar, schedule)
+    schedule = run_populations(method, posterior, pilot_keys, run, name="the pilot")[1]
+    populations, stages = run_populations(method, posterior, keys, run, schedule)
     values = np.asarray(populations.log_evidence, float)
     std_errors = np.asarray(log_evidence_std_error(populations), float)
     check_likelihood(np.isfinite(values), method.num_particles, posterior)
@@ -193,10 +194,10 @@ def _(
     posterior: PowerPosterior,
     *,
     num_chains: int,
-    progress_bar: bool,
+    run: Run,
     **_: Any,
 ) -> MethodResult:
-    weights = np.asarray(method.forward(key, posterior, num_chains=num_chains, progress_bar=progress_bar), float)
+    weights = np.asarray(method.forward(key, posterior, num_chains=num_chains, run=run), float)
     # Chains are but more particles: (C, N, P) to (1, C P, N).
     flat = np.moveaxis(weights, 2, 1).reshape(1, -1, weights.shape[1])
     check_likelihood(np.isfinite(flat).any(1), flat.shape[1], posterior)
@@ -217,18 +218,18 @@ def _(
 
 @estimate.register
 def _(
-    method: NestedSampling, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, progress_bar: bool, **_: Any
+    method: NestedSampling, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, run: Run, **_: Any
 ) -> MethodResult:
-    run = method.run(key, posterior, num_chains=num_chains, progress_bar=progress_bar)
+    found = method.run(key, posterior, num_chains=num_chains, run=run)
     # The logarithm of the prior mass is what is simulated: runs are averaged there.
-    value = run.log_evidence.mean(0)
-    claimed = np.sqrt(np.square(run.std_error).sum(0)) / num_chains
+    value = found.log_evidence.mean(0)
+    claimed = np.sqrt(np.square(found.std_error).sum(0)) / num_chains
     # Modes get their live points by chance, which no shrinkage shows; runs that differ do.
-    spread = run.log_evidence.std(0, ddof=1) / np.sqrt(num_chains) if num_chains > 1 else claimed
+    spread = found.log_evidence.std(0, ddof=1) / np.sqrt(num_chains) if num_chains > 1 else claimed
     std_error = np.maximum(claimed, spread)
     advice = "Replacements stay close to the points they start from: raise `num_slice_steps`."
-    checks = (_agreement(run.log_evidence, run.std_error, "runs", advice),)
-    summary = {"information": run.information.mean(0), "num_iterations": run.num_iterations.max(0)}
+    checks = (_agreement(found.log_evidence, found.std_error, "runs", advice),)
+    summary = {"information": found.information.mean(0), "num_iterations": found.num_iterations.max(0)}
     estimates = {"nested_sampling": Estimate(value, std_error, np.isfinite(value))}
     return MethodResult(estimates, None, summary, checks)
 

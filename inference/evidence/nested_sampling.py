@@ -19,6 +19,7 @@ from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior, Target
 from ..sampling.batching import over_problems, shard_like
 from ..sampling.checks import check_likelihood
+from ..sampling.run import Run
 from ..sampling.sampler import problem_keys
 
 # Labels are uniform on (-1/2, 1/2) and add this many nats for a unit; the mean of exp(c u) is sinh(c / 2) / (c / 2).
@@ -53,6 +54,7 @@ class NestedSampling:
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
+    keeps_state: ClassVar[bool] = True
     num_live: int = 500
     num_slice_steps: int | None = None
     remaining: float = 1e-3
@@ -66,24 +68,33 @@ class NestedSampling:
         """Points replaced in an iteration."""
         return self.num_live // 10
 
-    def run(self, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, progress_bar: bool) -> "NestedRun":
+    def run(self, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, run: Run) -> "NestedRun":
         """Run every chain of every datum until little evidence remains.
 
         Raises:
             ValueError: for some chain and datum the likelihood is 0 at all points met.
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
-        carry = _begin(self, posterior, keys)
-        carry = shard_like(carry.state.particles.loglikelihood, carry)
-        chunks, bar = [], _bar(progress_bar)
+        saved = run.load("live_points")
+        run.progress.begin("compiling the moves of live points", unit="iteration")
+        if saved is None:
+            carry, chunks = _begin(self, posterior, keys), []
+            carry = shard_like(carry.state.particles.loglikelihood, carry)
+        else:
+            carry = jax.tree.map(jnp.asarray, saved["carry"])
+            # Of all chunks before one array, of whole chunks each.
+            chunks = [tuple(saved["dead"])]
+        number = sum(len(counts) for _, counts in chunks)
         while not np.all(carry.is_done):
-            carry, dead = _advance(self, posterior, keys, carry, len(chunks) * _CHUNK)
+            carry, dead = _advance(self, posterior, keys, carry, number)
             chunks.append(jax.device_get(dead))
-            if bar is not None:
-                bar.update(_CHUNK)
-                bar.set_postfix(done=f"{np.mean(carry.is_done):.0%}")
-        if bar is not None:
-            bar.close()
+            number += _CHUNK
+            run.save("live_points", partial(_to_save, carry, chunks), now=bool(np.all(carry.is_done)))
+            if run.is_watched:
+                left = carry.state.integrator.logZ_live - carry.state.integrator.logZ
+                share = float(np.exp(np.minimum(np.asarray(left, float), 0.0)).max())
+                figures = {"remaining evidence": share, "runs done": float(np.mean(carry.is_done))}
+                run.report("nested sampling", number, None, figures)
         # (iterations, C, N, deleted) and which of them were before the end.
         dead, counts = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
         live = np.asarray(carry.state.particles.loglikelihood, float)
@@ -170,12 +181,8 @@ def _algorithm(method: NestedSampling, target: Target, num_coordinates: int) -> 
     return nss.as_top_level_api(log_prior, log_likelihood, steps, method.num_delete)
 
 
-def _bar(show: bool) -> Any:
-    if not show:
-        return None
-    from tqdm import tqdm
-
-    return tqdm(unit="iteration")
+def _to_save(carry: _Carry, chunks: list[tuple[np.ndarray, ...]]) -> dict[str, Any]:
+    return {"carry": carry, "dead": [np.concatenate(parts) for parts in zip(*chunks, strict=True)]}
 
 
 @partial(jit_outermost, static_argnums=0)

@@ -1,9 +1,9 @@
-"""Many Markov chains at once: chains and data are one batch, steps run in compiled chunks."""
+"""Many Markov chains at once: chains and data are one batch, steps run in compiled chunks, and the state goes on."""
 
 import time
-from collections.abc import Sequence
+import warnings
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,53 +12,45 @@ from jax import lax
 
 from kaem_ppl.compilation import is_slow_in_loops, jit_outermost
 
-from ..kernels.adaptation import DRAW, IDLE, Adaptation, adapt, begin_adaptation, end_adaptation, warmup_schedule
+from ..kernels.adaptation import DRAW, IDLE, warmup_schedule
 from ..kernels.kernel import ChainState, Kernel
-from ..model.power_posterior import PowerPosterior, Target
+from ..model.power_posterior import PowerPosterior
 from .batching import over_problems, shard_like
-from .sampler import SamplerOutput, problem_keys, progress
+from .records import OnDisk, in_memory_or_on_disk, join_chunks
+from .run import Run
+from .sampler import SamplerOutput, problem_keys
 from .starts import find_starts, trace_start
+from .transition import SingleKernel, Transition
+
+# Steps of a compiled chunk: a tenth of the warm-up and at most so many, whatever the number of draws, so that a longer run
+# and one that goes on share the program.
+_LONGEST_CHUNK, _CHUNK_WITHOUT_WARMUP = 100, 50
+# A ladder is revised a few times in warm-up, whatever the length of a chunk.
+_NUM_REVISIONS = 10
 
 
-class Transition(Protocol):
-    """What moves along a chain of one problem; a hashable value, for it is static.
+class ChainsState(NamedTuple):
+    """Where Markov chains stand between two steps: a tree of arrays and numbers, from which they go on bit for bit.
 
     Attributes:
-        kernel: what it moves by.
-        num_replicas: R, draws of the prior that it starts from.
+        carry: what moves, and what it has learnt, arrays (C, N, ...).
+        key: key data of the random stream.
+        num_warmup: steps of warm-up in all.
+        num_warmed_up: steps of warm-up that are done.
+        num_steps: steps after warm-up.
+        num_replicas: of each chain.
+        chunk_length: steps of a compiled chunk.
+        seconds: time spent on drawing.
     """
 
-    @property
-    def kernel(self) -> Kernel: ...
-
-    @property
-    def num_replicas(self) -> int: ...
-
-    def begin(self, replicas: ChainState) -> Any:
-        """Return what is carried along the chain, from the kernel's states (R, ...) at draws of the prior."""
-        ...
-
-    def advance(
-        self, key: jax.Array, carry: Any, target: Target, stage: jax.Array, window_ends: jax.Array
-    ) -> tuple[Any, dict[str, Any]]:
-        """Move once; return the new carry and what is recorded, `position` among it."""
-        ...
-
-    def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["Transition", Any]:
-        """Change the carry of all chains and data, (C, N, ...), by what a chunk of warm-up recorded, (steps, C, N, ...).
-
-        Returns:
-            The transition to go on with, whose replicas may be more, and its carry.
-        """
-        ...
-
-    def end_warmup(self, carry: Any) -> Any:
-        """Fix what was learnt for one chain of one problem."""
-        ...
-
-    def summarize(self, carry: Any) -> dict[str, Any]:
-        """What describes the whole of one chain of one problem, by name."""
-        ...
+    carry: Any
+    key: Any
+    num_warmup: Any
+    num_warmed_up: Any
+    num_steps: Any
+    num_replicas: Any
+    chunk_length: Any
+    seconds: Any
 
 
 def sample_chains(
@@ -69,64 +61,13 @@ def sample_chains(
     num_chains: int,
     num_samples: int,
     num_warmup: int,
-    progress_bar: bool,
+    run: Run,
 ) -> SamplerOutput:
     """Draw from the posterior by one kernel; see `Sampler.sample`."""
     return run_chains(
         key, posterior, SingleKernel(kernel), num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
-        progress_bar=progress_bar, dims={},
+        run=run, dims={},
     )  # fmt: skip
-
-
-class SingleKernel:
-    """The transition of one kernel at temperature 1; compared by its kernel, so that programs are compiled once."""
-
-    num_replicas = 1
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-
-    def __hash__(self) -> int:
-        return hash(self.kernel)
-
-    def __eq__(self, other: object) -> bool:
-        return type(other) is SingleKernel and self.kernel == other.kernel
-
-    def begin(self, replicas: ChainState) -> tuple[ChainState, Adaptation]:
-        state = jax.tree.map(lambda x: x[0], replicas)
-        return state, begin_adaptation(self.kernel, state.position)
-
-    def advance(
-        self,
-        key: jax.Array,
-        carry: tuple[ChainState, Adaptation],
-        target: Target,
-        stage: jax.Array,
-        window_ends: jax.Array,
-    ) -> tuple[tuple[ChainState, Adaptation], dict[str, Any]]:
-        state, adaptation = carry
-        temperature = jnp.ones((), state.log_likelihood.dtype)
-        tuning = adaptation.tuning
-        state, info = self.kernel.step(key, state, target, temperature, tuning)
-        adaptation = adapt(self.kernel, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
-        return (state, adaptation), {**record(state, info), "step_size": tuning.step_size}
-
-    def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["SingleKernel", Any]:
-        return self, carry
-
-    def end_warmup(self, carry: tuple[ChainState, Adaptation]) -> tuple[ChainState, Adaptation]:
-        state, adaptation = carry
-        return state, end_adaptation(self.kernel, adaptation)
-
-    def summarize(self, carry: tuple[ChainState, Adaptation]) -> dict[str, jax.Array]:
-        return {"step_size": carry[1].tuning.step_size}
-
-
-def record(state: ChainState, info: dict[str, jax.Array]) -> dict[str, Any]:
-    """What is kept of each draw, by the names that ArviZ uses."""
-    lp = state.log_density(jnp.ones_like(state.log_likelihood))
-    stats = {"lp": lp, "log_prior": state.log_prior, "log_likelihood": state.log_likelihood, "energy": -lp}
-    return {"position": state.position, **stats, **info}
 
 
 def run_chains(
@@ -137,81 +78,217 @@ def run_chains(
     num_chains: int,
     num_samples: int,
     num_warmup: int,
-    progress_bar: bool,
+    run: Run,
     dims: dict[str, tuple[str, ...]],
 ) -> SamplerOutput:
-    """Warm chains up and draw; see `Sampler.sample`.
+    """Warm chains up and draw, or go on from `run.state` or from what its checkpoint kept; see `Sampler.sample`.
 
     Raises:
-        ValueError: there is no finite log-density at any of several prior draws; or the kernel's step size is to be
-            adapted and there is no warm-up.
+        ValueError: there is no finite log-density at any of several prior draws; the kernel's step size is to be adapted
+            and there is no warm-up; or a state does not belong to these chains.
     """
-    kernel = transition.kernel
-    if kernel.adapts and num_warmup == 0:
-        raise ValueError(
-            f"{type(kernel).__name__} adapts its step size in warm-up, but `num_warmup` is 0: give it some, or give the "
-            "kernel a `step_size` if it has one."
+    chains = _Chains(posterior, transition, run, dims)
+    chains.start(key, num_chains, num_warmup)
+    chains.warm_up()
+    chains.draw(num_samples)
+    return chains.output()
+
+
+class _Chains:
+    """The loop over chunks: what stands where, what was recorded, and what is to be shown and kept."""
+
+    def __init__(
+        self, posterior: PowerPosterior, transition: Transition, run: Run, dims: dict[str, tuple[str, ...]]
+    ) -> None:
+        self.posterior, self.transition, self.run, self.dims = posterior, transition, run, dims
+        self.recent: list[dict[str, Any]] = []
+        self.was_resumed = False
+        self.records = in_memory_or_on_disk(run, posterior, dims)
+
+    def start(self, key: jax.Array, num_chains: int, num_warmup: int) -> None:
+        """Begin at draws of the prior, or where a state says."""
+        saved = self.run.load("chains")
+        state: ChainsState | None = self.run.state if saved is None else saved["state"]
+        if state is None:
+            self._begin(key, num_chains, num_warmup)
+            return
+        self.was_resumed = True
+        self._resume(state, num_chains)
+        if saved is not None:
+            self.recent = [] if not saved["recent"] else [jax.tree.map(jnp.asarray, saved["recent"])]
+            self.records.resume(saved["records"])
+
+    def _begin(self, key: jax.Array, num_chains: int, num_warmup: int) -> None:
+        transition, posterior = self.transition, self.posterior
+        kernel = transition.kernel
+        if kernel.adapts and num_warmup == 0:
+            raise ValueError(
+                f"{type(kernel).__name__} adapts its step size in warm-up, but `num_warmup` is 0: give it some, or give "
+                "the kernel a `step_size` if it has one."
+            )
+        self.run.progress.begin("compiling the starts of chains")
+        self.keys = problem_keys(key, num_chains, posterior.num_data)
+        replicas = find_starts(kernel, transition.num_replicas, posterior, self.keys)
+        carry = shard_like(replicas.log_likelihood, _begin(transition, replicas))
+        # A start evaluates the model as a step does.
+        is_slow = is_slow_in_loops(trace_start(kernel, transition.num_replicas, posterior, self.keys).jaxpr)
+        length = _CHUNK_WITHOUT_WARMUP if num_warmup == 0 else min(-(-num_warmup // 10), _LONGEST_CHUNK)
+        self.state = ChainsState(
+            carry, jax.random.key_data(key), num_warmup, 0, 0, transition.num_replicas, 1 if is_slow else length, 0.0
         )
-    keys = problem_keys(key, num_chains, posterior.num_data)
-    replicas = find_starts(transition.kernel, transition.num_replicas, posterior, keys)
-    carry = shard_like(replicas.log_likelihood, _begin(transition, replicas))
-    # A start evaluates the model as a step does.
-    is_slow = is_slow_in_loops(trace_start(transition.kernel, transition.num_replicas, posterior, keys))
-    length = 1 if is_slow else _chunk_length(num_warmup, num_samples)
 
-    steps = _schedule(num_warmup, num_samples, length)
-    num_chunks, num_warmup_chunks = len(steps) // length, -(-num_warmup // length)
-    # A ladder is revised a few times in warm-up, whatever the length of a chunk.
-    revise_every = max(1, num_warmup_chunks // 10)
-    kept, recent, started = [], [], time.perf_counter()
-    for chunk in progress(range(num_chunks), num_chunks, "chunk", progress_bar):
-        if chunk == num_warmup_chunks:
-            carry = _end_warmup(transition, jax.block_until_ready(carry))
+    def _resume(self, state: ChainsState, num_chains: int) -> None:
+        numbers = {
+            name: int(getattr(state, name))
+            for name in ("num_warmup", "num_warmed_up", "num_steps", "num_replicas", "chunk_length")
+        }
+        self.transition = self.transition.resized(numbers["num_replicas"])
+        key = jax.random.wrap_key_data(jnp.asarray(state.key))
+        self.keys = problem_keys(key, num_chains, self.posterior.num_data)
+        self._check(state.carry)
+        # A copy: the buffers of the caller's state are not to be donated.
+        carry = jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
+        self.state = ChainsState(carry, state.key, seconds=float(state.seconds), **numbers)
+
+    def _check(self, carry: Any) -> None:
+        number = self.transition.num_replicas
+        replicas = trace_start(self.transition.kernel, number, self.posterior, self.keys).out_info[0]
+        expected = jax.eval_shape(partial(_begin, self.transition), replicas)
+        shapes = [tuple(jnp.shape(x)) for x in jax.tree.leaves(carry)]
+        if jax.tree.structure(carry) != jax.tree.structure(expected) or shapes != [
+            x.shape for x in jax.tree.leaves(expected)
+        ]:
+            raise ValueError(
+                "`state` is not a state of these chains: its arrays differ. Give the model, data, sampler and `num_chains` "
+                "that it came from."
+            )
+
+    def warm_up(self) -> None:
+        """Run what is left of the warm-up."""
+        total, length = self.state.num_warmup, self.state.chunk_length
+        if self.state.num_warmed_up >= total:
+            return
+        schedule, num_chunks = _warmup_steps(total, length), -(-total // length)
+        revise_every = max(1, num_chunks // _NUM_REVISIONS)
+        self.run.progress.begin("compiling the steps of the warm-up", total, "step", self.state.num_warmed_up)
+        for chunk in range(self.state.num_warmed_up // length, num_chunks):
+            records = self._advance(schedule[chunk * length : (chunk + 1) * length])
+            self.recent.append(records)
+            done = min((chunk + 1) * length, total)
+            self.state = self.state._replace(num_warmed_up=done)
+            if (chunk + 1) % revise_every == 0 or chunk + 1 == num_chunks:
+                carry = self.state.carry
+                joined = join_chunks(self.recent)
+                self.transition, carry = self.transition.after_warmup_chunk(carry, joined, (chunk + 1) / num_chunks)
+                self.recent = []
+                self.state = self.state._replace(carry=carry, num_replicas=self.transition.num_replicas)
+            if done == total:
+                self.state = self.state._replace(carry=_end_warmup(self.transition, self.state.carry))
+            self._report("warm-up", done, total, records)
+            self._save(now=False)
+
+    def draw(self, num_samples: int) -> None:
+        """Draw until there are so many draws, or the rule that stops is content."""
+        stop = self.run.stop
+        checks = [num_samples] if stop is None else stop.checks(num_samples)
+        most = num_samples if stop is None else stop.max_samples
+        if self.records.num_draws > most:
+            name = "num_samples" if stop is None else "max_samples"
+            raise ValueError(
+                f"`{name}` is {most}, but `checkpoint` holds {self.records.num_draws} draws of each chain. Give as many or "
+                "more, or another folder."
+            )
+        self.run.progress.begin(
+            "compiling the steps" if self.state.num_warmup == 0 or self.was_resumed else "drawing",
+            most * self.run.thinning,
+            "step",
+            self.records.num_draws * self.run.thinning,
+        )
+        figures: dict[str, float] = {}
+        for number in checks:
+            if self.records.num_draws > number:
+                continue
+            self._draw_until(number, most, figures)
+            if stop is None:
+                break
+            figures = stop.measure(self.records.values())
+            if stop.is_reached(figures):
+                break
+        else:
+            assert stop is not None, "without a rule there is one check"
+            warnings.warn(
+                f"`stop` was not reached in {stop.max_samples} draws of each chain: R-hat is {figures['r_hat']:.3f} of "
+                f"{stop.r_hat}, and the effective sample size {figures['ess']:.0f} of {stop.ess:g}. Give a larger "
+                "`max_samples`, or another sampler.",
+                stacklevel=5,
+            )
+        self._save(now=True)
+
+    def _draw_until(self, number: int, total: int, figures: dict[str, float]) -> None:
+        thinning, length = self.run.thinning, self.state.chunk_length
+        while self.records.num_draws < number:
             started = time.perf_counter()
-        carry, records = _advance(transition, posterior, carry, keys, steps[chunk * length : (chunk + 1) * length])
-        if chunk >= num_warmup_chunks:
-            kept.append(records)
-            continue
-        recent.append(records)
-        if (chunk + 1) % revise_every == 0 or chunk + 1 == num_warmup_chunks:
-            fraction = (chunk + 1) / num_warmup_chunks
-            transition, carry = transition.after_warmup_chunk(carry, _join(recent), fraction)
-            recent = []
-    records = jax.block_until_ready(_by_chain(_join(kept), num_samples))
-    seconds = time.perf_counter() - started
-    summary = jax.vmap(jax.vmap(transition.summarize))(carry)
-    return SamplerOutput(records.pop("position"), records, summary, dims, seconds)
+            first, left = self.state.num_steps, (number - self.records.num_draws) * thinning
+            # Draws are kept after every `thinning` steps, counted from the first draw of this call.
+            behind = self.records.num_steps_behind
+            active = min(length, left - behind)
+            records = self._advance(_drawing_steps(self.state.num_warmup + first, active, length))
+            self.records.append(records, active)
+            seconds = self.state.seconds + time.perf_counter() - started
+            self.state = self.state._replace(num_steps=first + active, seconds=seconds)
+            done = self.records.num_draws * thinning + self.records.num_steps_behind
+            self._report("drawing", done, total * thinning, records, **figures)
+            self._save(now=False)
+
+    def _advance(self, steps: np.ndarray) -> dict[str, Any]:
+        carry, records = _advance(self.transition, self.posterior, self.state.carry, self.keys, steps)
+        self.state = self.state._replace(carry=jax.block_until_ready(carry))
+        return records
+
+    def _report(self, activity: str, done: int, total: int, records: dict[str, Any], **figures: float) -> None:
+        if not self.run.is_watched:
+            return
+        if "acceptance_rate" in records:
+            # What fills a chunk up is 0.
+            rate = np.asarray(records["acceptance_rate"], float)
+            figures = {"acceptance": float(rate.sum() / max(1, np.count_nonzero(rate))), **figures}
+        self.run.report(activity, done, total, figures, self._copy_state)
+
+    def _copy_state(self) -> ChainsState:
+        return self.state._replace(carry=jax.tree.map(lambda x: jnp.array(x, copy=True), self.state.carry))
+
+    def _save(self, *, now: bool) -> None:
+        def make() -> Any:
+            recent = [] if not self.recent else jax.device_get(join_chunks(self.recent))
+            return {"state": self.state, "recent": recent, "records": self.records.state()}
+
+        self.run.save("chains", make, now=now)
+
+    def output(self) -> SamplerOutput:
+        """What was drawn, and what describes the whole."""
+        summary = jax.vmap(jax.vmap(self.transition.summarize))(self.state.carry)
+        positions, values, stats = self.records.close()
+        if isinstance(self.records, OnDisk):
+            self._save(now=True)
+        return SamplerOutput(positions, stats, summary, self.dims, self.state.seconds, self.state, values)
 
 
-def _chunk_length(num_warmup: int, num_samples: int) -> int:
-    if num_warmup == 0:
-        return max(1, -(-num_samples // 10))
-    return max(1, -(-num_warmup // 10), -(-num_samples // 200))
-
-
-def _schedule(num_warmup: int, num_samples: int, length: int) -> np.ndarray:
-    """Of each step its number, stage, and whether a window ends; warm-up and draws each fill whole chunks."""
+def _warmup_steps(num_warmup: int, length: int) -> np.ndarray:
+    """Of each step of a warm-up its number, stage, and whether a window ends; what fills the last chunk is idle."""
     stages, ends = warmup_schedule(num_warmup)
-
-    def fill(x: np.ndarray, value: int) -> np.ndarray:
-        return np.concatenate([x, np.full(-len(x) % length, value, x.dtype)])
-
-    stages = np.concatenate([fill(stages, IDLE), fill(np.full(num_samples, DRAW, np.int32), IDLE)])
-    ends = np.concatenate([fill(ends, False), np.zeros(len(stages) - len(fill(ends, False)), bool)])
-    # Idle steps do not count: numbers, and with them keys, are the same for any length of chunk.
-    numbers = np.cumsum(stages != IDLE) - 1
-    return np.stack([numbers.astype(np.int32), stages, ends.astype(np.int32)], axis=-1)
+    steps = np.stack([np.arange(num_warmup, dtype=np.int32), stages, ends.astype(np.int32)], axis=-1)
+    return np.concatenate([steps, _idle(-num_warmup % length)])
 
 
-def _join(chunks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    # Not under `jax.jit`, which takes seconds for hundreds of chunks.
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *chunks)
+def _drawing_steps(first: int, num_steps: int, length: int) -> np.ndarray:
+    """The same for steps after it, numbered from `first`, so that keys are the same for any cut into chunks."""
+    steps = np.zeros((num_steps, 3), np.int32)
+    steps[:, 0], steps[:, 1] = first + np.arange(num_steps), DRAW
+    return np.concatenate([steps, _idle(length - num_steps)])
 
 
-@partial(jax.jit, static_argnums=1)
-def _by_chain(records: dict[str, Any], num_samples: int) -> dict[str, Any]:
-    """Records (steps, C, N, ...) without what filled the last chunk, as (C, S, N, ...)."""
-    return jax.tree.map(lambda x: jnp.moveaxis(x[:num_samples], 0, 1), records)
+def _idle(number: int) -> np.ndarray:
+    return np.broadcast_to(np.array([0, IDLE, 0], np.int32), (number, 3))
 
 
 @partial(jax.jit, static_argnums=0)

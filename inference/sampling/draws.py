@@ -1,27 +1,37 @@
 """The result of sampling: draws, statistics of each draw, prediction, and conversion to ArviZ."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from kaem_ppl.arguments import as_key
+from kaem_ppl.arguments import as_count, as_key
+from kaem_ppl.printing import describe_arrays, to_html
+from kaem_ppl.progress import Progress
 
 from ..kernels.kernel import Kernel
 from ..model.power_posterior import Position, PowerPosterior
 from . import batching
+from .chains import ChainsState, sample_chains
+from .checkpoint import reopen_checkpoint
+from .records import values_of
+from .run import Run
 from .sampler import Sampler
+from .spool import DiskArray
+from .spooled_tree import read_spooled
 from .to_arviz import convert
 
 if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Draws:
     """Draws of C chains, S each; with a plate an axis of N data follows, without one it is absent.
 
@@ -38,6 +48,10 @@ class Draws:
         posterior: what was drawn from.
         positions: the draws in the sampler's coordinates, (C, S, N, ...).
         key: the key the draws were made with.
+        state: where Markov chains ended, for `sample_posterior(..., state=)`; None for other samplers.
+        thinning: steps of a Markov chain from one draw to the next.
+        folder: of the checkpoint in whose files the draws are, where they were spooled. `samples`, `sample_stats` and
+            `positions` are then arrays that are read as they are indexed.
     """
 
     samples: dict[str, jax.Array]
@@ -49,6 +63,9 @@ class Draws:
     posterior: PowerPosterior
     positions: Position
     key: jax.Array
+    state: ChainsState | None = None
+    thinning: int = 1
+    folder: Path | None = None
 
     @property
     def num_chains(self) -> int:
@@ -88,6 +105,62 @@ class Draws:
         """
         return self._run(_predict, jax.random.split(as_key(key), self.num_chains * self.num_samples))
 
+    def extend(self, num_samples: int, *, progress_bar: bool = True) -> "Draws":
+        """Go on from where the chains ended; the same draws as one longer run would have made.
+
+        Args:
+            num_samples: more draws of each chain.
+            progress_bar: whether to show progress.
+
+        Returns:
+            These draws and the new ones behind them; these stay as they are.
+
+        Raises:
+            ValueError: the sampler has no chains that could go on.
+        """
+        num_samples = as_count(num_samples, "num_samples", 1)
+        if self.state is None:
+            raise ValueError(
+                f"{type(self.sampler).__name__} has no chains that could go on: draw again with a larger `num_samples`."
+            )
+        with ExitStack() as stack:
+            progress = stack.enter_context(Progress("drawing", progress_bar))
+            if self.folder is None:
+                run, total = Run(progress, thinning=self.thinning, state=self.state), num_samples
+            else:
+                checkpoint = stack.enter_context(reopen_checkpoint(self.folder))
+                run = Run(progress, checkpoint=checkpoint, thinning=self.thinning, spool=True)
+                total = self.num_samples + num_samples
+            new = draw(self.key, self.posterior, self.sampler, self.num_chains, total, 0, run)
+        if self.folder is not None:
+            return new
+
+        def join(first: Any, second: Any) -> Any:
+            return jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=1), first, second)
+
+        stats = join(self.sample_stats, new.sample_stats)
+        return replace(
+            new, samples=join(self.samples, new.samples), sample_stats=stats,
+            positions=join(self.positions, new.positions), summary=self._summarize_again(new.summary, stats),
+        )  # fmt: skip
+
+    def _summarize_again(self, summary: dict[str, jax.Array], stats: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        again = {} if isinstance(self.sampler, Kernel) else self.sampler.summarize_stats(stats)
+        return {**summary, **again}
+
+    def __repr__(self) -> str:
+        of = "" if self.plate is None else f" for each of {self.posterior.num_data} {self.plate}"
+        where = "" if self.folder is None else f", in {self.folder}"
+        return "\n".join(
+            [
+                f"{self.num_chains} chains of {self.num_samples:,} draws{of} by {self.sampler!r}{where}",
+                *describe_arrays(self.samples),
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return to_html(repr(self))
+
     def draw_prior(self) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Draw latents from the prior and observations given them, (1, S, [N], ...), as many draws as a chain has.
 
@@ -105,7 +178,7 @@ class Draws:
 
     def _run(self, function: Callable[..., dict[str, jax.Array]], *keys: jax.Array) -> dict[str, jax.Array]:
         number = self.num_chains * self.num_samples
-        positions = jax.tree.map(lambda x: x.reshape(number, *x.shape[2:]), self.positions)
+        positions = {name: x.reshape(number, *x.shape[2:]) for name, x in self.positions.items()}
         results = _map_draws(function, self.posterior, positions, *keys)
         split = jax.tree.map(lambda x: x.reshape(self.num_chains, self.num_samples, *x.shape[1:]), results)
         return split if self.plate is not None else jax.tree.map(lambda x: x[:, :, 0], split)
@@ -125,6 +198,8 @@ class Draws:
         `psense_summary` reads them), `observed_data`, `run_summary`, and where the model takes other arrays than those
         that are observed, `constant_data`. The data plate and the plates inside are named dimensions. A slash in a name,
         as `numpyro.handlers.scope` puts it there, becomes a dot; sites without elements are left out.
+        Of spooled draws there are `posterior`, `sample_stats` and `run_summary`, the first two read from their file as
+        they are needed, and the arguments have no effect.
 
         Args:
             prior: whether to add the groups `prior` and `prior_predictive`, as many draws as a chain has.
@@ -141,10 +216,41 @@ class Draws:
             TypeError: `dims` or `coords` is no dictionary.
             ValueError: they name what there is not, or have another length.
         """
+        if self.folder is not None:
+            attributes = {"inference_library": "kaem_ppl", "sampler": repr(self.sampler), "sampling_time": self.seconds}
+            return read_spooled(self.folder, attributes, self.summary)
         return convert(
             self, prior=prior, posterior_predictive=posterior_predictive, deterministics=deterministics, dims=dims,
             coords=coords,
         )  # fmt: skip
+
+
+def draw(
+    key: jax.Array, posterior: PowerPosterior, sampler: Sampler | Kernel, num_chains: int, num_samples: int,
+    num_warmup: int, run: Run,
+) -> Draws:  # fmt: skip
+    """Draw by any sampler; arguments as those of `Sampler.sample`."""
+    settings: Any = {"num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup, "run": run}
+    if isinstance(sampler, Kernel):
+        output = sample_chains(key, posterior, sampler, **settings)
+    else:
+        output = sampler.sample(key, posterior, **settings)
+    values = values_of(posterior, output.positions) if output.values is None else output.values
+    stats, summary = output.stats, output.summary
+    if posterior.plate is None:
+        values, stats = ({name: _drop_data_axis(x) for name, x in tree.items()} for tree in (values, stats))
+        summary = jax.tree.map(lambda x: x[:, 0], summary)
+    folder = run.checkpoint.folder if run.spool and run.checkpoint is not None else None
+    return Draws(
+        values, stats, summary, output.dims, sampler, output.seconds, posterior, output.positions, key, output.state,
+        run.thinning, folder,
+    )  # fmt: skip
+
+
+def _drop_data_axis(x: Any) -> Any:
+    if isinstance(x, DiskArray):
+        return x.without_data_axis()
+    return jax.tree.map(lambda leaf: leaf[:, :, 0], x)
 
 
 def _deterministics(
@@ -195,11 +301,3 @@ def _map_draws(
     position = jax.tree.map(lambda x: x[0, 0], positions) or None
     at_once = batching.MEMORY_BUDGET // (num_data * batching.evaluation_bytes(posterior, position)[0])
     return lax.map(one, (positions, keys), batch_size=max(1, at_once))
-
-
-@jax.jit
-def values_of(posterior: PowerPosterior, positions: Position) -> dict[str, Any]:
-    """Values of the latent sites at positions (C, S, N, ...)."""
-    over_data = jax.vmap(posterior.values)
-    over_draws = jax.vmap(over_data, in_axes=(None, 0))
-    return jax.vmap(over_draws, in_axes=(None, 0))(posterior.rows, positions)

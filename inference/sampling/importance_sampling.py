@@ -17,7 +17,8 @@ from . import batching
 from .batching import evaluation_bytes, over_problems
 from .checks import check_likelihood, check_prior
 from .psis import log_sum_exp, smooth
-from .sampler import Sampler, SamplerOutput, problem_keys, progress
+from .run import Run
+from .sampler import Sampler, SamplerOutput, problem_keys
 
 # Copies of what is drawn that live together until it is resampled.
 _COPIES = 4
@@ -61,7 +62,7 @@ class ImportanceSampling(Sampler):
         num_chains: int,
         num_samples: int,
         num_warmup: int,
-        progress_bar: bool,
+        run: Run,
     ) -> SamplerOutput:
         """See `Sampler.sample`."""
         check_prior(posterior, "ImportanceSampling")
@@ -70,7 +71,8 @@ class ImportanceSampling(Sampler):
         num_data, num_particles = _pieces(self.num_particles, posterior, num_chains)
         starts = range(0, posterior.num_data, num_data)
         parts = []
-        for first in progress(starts, len(starts), "piece of the data", progress_bar):
+        run.progress.begin("compiling the draws from the prior", posterior.num_data, "datum")
+        for first in starts:
             # The last piece has the size of the others, so that one program serves all.
             low = min(first, posterior.num_data - num_data)
             rows = tuple(row[low : low + num_data] for row in posterior.rows) if len(starts) > 1 else posterior.rows
@@ -80,6 +82,7 @@ class ImportanceSampling(Sampler):
             piece = jax.device_get(piece) if len(starts) > 1 else piece
             # What pieces share with the one before was drawn there.
             parts.append(jax.tree.map(lambda x, skip=first - low: x[:, skip:], piece))
+            run.report("drawing from the prior", low + num_data, posterior.num_data, {})
         everything = jax.tree.map(lambda *x: np.concatenate(x, axis=1), *parts) if len(parts) > 1 else parts[0]
         (positions, log_prior, log_likelihood, log_weight), summary = everything
         check_likelihood(np.isfinite(summary["log_evidence"]), self.num_particles, posterior)

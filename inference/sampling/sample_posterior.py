@@ -1,19 +1,24 @@
 """`sample_posterior`: posterior draws of any NumPyro model by any sampler."""
 
 from collections.abc import Callable
+from os import PathLike
 from typing import Any
 
 import jax
 
 from kaem_ppl.arguments import as_count, as_key, check_kind
+from kaem_ppl.progress import Progress
 
 from ..kernels.hamiltonian import NUTS
 from ..kernels.kernel import Kernel
 from ..model.parameters import Params
 from ..model.power_posterior import read_power_posterior
-from .chains import sample_chains
-from .draws import Draws, values_of
+from .chains import ChainsState
+from .checkpoint import open_checkpoint
+from .draws import Draws, draw
+from .run import Report, Run
 from .sampler import Sampler
+from .stopping import Until
 
 
 def sample_posterior(
@@ -26,6 +31,12 @@ def sample_posterior(
     num_samples: int = 1000,
     num_warmup: int = 1000,
     plate: str | None = None,
+    thinning: int = 1,
+    stop: Until | None = None,
+    state: ChainsState | None = None,
+    checkpoint: str | PathLike | None = None,
+    spool: bool = False,
+    callback: Callable[[Report], object] | None = None,
     progress_bar: bool = True,
     **kwargs: Any,
 ) -> Draws:
@@ -43,16 +54,28 @@ def sample_posterior(
         params: constrained values of the model's `numpyro.param` sites, or what `fit` returned.
         sampler: how to draw; a Markov kernel such as `NUTS()` draws by chains of its own.
         num_chains: independent chains for each problem.
-        num_samples: draws of each chain.
+        num_samples: draws of each chain; with `stop` those after which it is first asked.
         num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling` and `TemperedSMC` need none
             and take none.
         plate: name of the plate that holds the data, where each datum is its own problem.
-        progress_bar: whether to show progress, with tqdm.
+        thinning: steps of a Markov chain from one draw that is kept to the next.
+        stop: when to stop drawing, such as `Until(ess=400)`, instead of a number of draws.
+        state: `draws.state` of an earlier call with the same model, data, sampler and `num_chains`: chains go on from
+            there without a warm-up, by the key of that call; two times 500 draws are the same as 1,000.
+        checkpoint: a folder, where the state and the draws are written while they are made. The same call after a stop,
+            whatever stopped it, goes on from there and has the same result; with a larger `num_samples` it adds draws.
+            ArviZ and xarray open its `draws.nc`. `TemperedSMC` keeps its state after every temperature.
+        spool: whether draws stay in that folder and are read as they are indexed, so that memory does not grow with their
+            number.
+        callback: is called after every piece of work, some steps or a temperature, with a `Report`.
+        progress_bar: whether to show progress: a bar on a terminal, elsewhere a line every ten seconds.
         **kwargs: the model's keyword arguments.
 
     Raises:
-        ValueError: an argument or the model is not usable; the message says which and what to do.
+        ValueError: an argument or the model is not usable, or the folder of the checkpoint belongs to another call; the
+            message says which and what to do.
         TypeError: an argument is of the wrong kind, such as a `sampler` that is none.
+        OSError: the checkpoint can't be written, as on a full disk; what was written before is kept.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
@@ -69,15 +92,44 @@ def sample_posterior(
     key = as_key(key)
     check_kind(sampler, (Sampler, Kernel), "sampler", "a sampler such as `NUTS()` or `ParallelTempering()`")
     num_chains, num_samples = as_count(num_chains, "num_chains", 1), as_count(num_samples, "num_samples", 1)
-    num_warmup = as_count(num_warmup, "num_warmup", 0)
-    posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=sampler.coordinates)
-    settings = {"num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup}
-    if isinstance(sampler, Kernel):
-        output = sample_chains(key, posterior, sampler, progress_bar=progress_bar, **settings)
-    else:
-        output = sampler.sample(key, posterior, progress_bar=progress_bar, **settings)
-    samples, stats, summary = values_of(posterior, output.positions), output.stats, output.summary
-    if plate is None:
-        samples, stats = (jax.tree.map(lambda x: x[:, :, 0], tree) for tree in (samples, stats))
-        summary = jax.tree.map(lambda x: x[:, 0], summary)
-    return Draws(samples, stats, summary, output.dims, sampler, output.seconds, posterior, output.positions, key)
+    num_warmup, thinning = as_count(num_warmup, "num_warmup", 0), as_count(thinning, "thinning", 1)
+    _check_long_run(sampler, thinning, stop, state, checkpoint, spool)
+    with Progress("reading the model", progress_bar) as progress:
+        posterior = read_power_posterior(
+            model, args, kwargs, params=params, plate=plate, coordinates=sampler.coordinates
+        )
+        settings = {"sampler": sampler, "num_chains": num_chains, "num_warmup": num_warmup, "thinning": thinning}
+        if not _has_chains(sampler):
+            settings["num_samples"] = num_samples
+        with open_checkpoint(checkpoint, "sample_posterior", key, posterior, settings) as kept:
+            run = Run(progress, callback, kept, thinning, stop, state, spool)
+            return draw(key, posterior, sampler, num_chains, num_samples, num_warmup, run)
+
+
+def _has_chains(sampler: Sampler | Kernel) -> bool:
+    return isinstance(sampler, Kernel) or sampler.has_chains
+
+
+def _check_long_run(
+    sampler: Sampler | Kernel,
+    thinning: int,
+    stop: Until | None,
+    state: ChainsState | None,
+    checkpoint: str | PathLike | None,
+    spool: bool,
+) -> None:
+    if stop is not None and not isinstance(stop, Until):
+        raise TypeError(f"`stop` must be an `Until`, such as `Until(ess=400)`, got {stop!r}.")
+    if state is not None and not isinstance(state, ChainsState):
+        raise TypeError(f"`state` must be the `state` of draws of Markov chains, got {type(state).__name__}.")
+    if spool and checkpoint is None:
+        raise ValueError("`spool` keeps draws in the folder of a `checkpoint`, which is missing. Give a folder.")
+    if state is not None and checkpoint is not None:
+        raise ValueError("`state` and `checkpoint` both say where to go on. Give one of them.")
+    if isinstance(sampler, Kernel) or sampler.has_chains:
+        return
+    for name, is_given in {"thinning": thinning != 1, "stop": stop, "state": state, "spool": spool}.items():
+        if is_given:
+            raise ValueError(f"`{name}` is for Markov chains, and {type(sampler).__name__} has none: leave it out.")
+    if checkpoint is not None and not sampler.keeps_state:
+        raise ValueError(f"{type(sampler).__name__} can't go on after a stop: leave `checkpoint` out.")

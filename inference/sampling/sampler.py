@@ -1,14 +1,16 @@
 """The base class of samplers, what `sample_posterior` calls."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior
+
+if TYPE_CHECKING:
+    from .run import Run
 
 
 class SamplerOutput(NamedTuple):
@@ -20,6 +22,8 @@ class SamplerOutput(NamedTuple):
         summary: by name, arrays for the run as a whole, (C, N, ...).
         dims: by name of a statistic or summary, names of the axes after those three (or two).
         seconds: time spent on drawing, warm-up left out.
+        state: from which Markov chains go on; None for samplers that have no chains.
+        values: of the latent sites at the positions; None where they are not known yet.
     """
 
     positions: Position
@@ -27,6 +31,8 @@ class SamplerOutput(NamedTuple):
     summary: dict[str, Any]
     dims: dict[str, tuple[str, ...]]
     seconds: float
+    state: Any = None
+    values: dict[str, Any] | None = None
 
 
 class Sampler(ABC):
@@ -35,15 +41,23 @@ class Sampler(ABC):
     Attributes:
         coordinates: what its positions are written in.
         advice: what to try where chains disagree.
+        has_chains: whether draws are those of Markov chains, which can go on from where they ended.
+        keeps_state: whether it saves its state in the checkpoint of a run.
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
+    has_chains: ClassVar[bool] = False
+    keeps_state: ClassVar[bool] = False
     advice: ClassVar[str] = "try `ParallelTempering` or `TemperedSMC`."
 
     @property
     def is_exact(self) -> bool:
         """Whether draws have no bias but that of a finite run."""
         return True
+
+    def summarize_stats(self, stats: dict[str, Any]) -> dict[str, Any]:
+        """What statistics of draws, (C, S, ...), say of each chain as a whole, by name."""
+        return {}
 
     @abstractmethod
     def sample(
@@ -54,7 +68,7 @@ class Sampler(ABC):
         num_chains: int,
         num_samples: int,
         num_warmup: int,
-        progress_bar: bool,
+        run: "Run",
     ) -> SamplerOutput:
         """Draw from the posterior of every datum.
 
@@ -65,7 +79,7 @@ class Sampler(ABC):
             num_chains: C, independent chains (populations, for a sampler that moves particles) for each datum.
             num_samples: S, draws of each chain.
             num_warmup: steps before them, for a sampler that has a warm-up.
-            progress_bar: whether to show progress with tqdm.
+            run: shows progress, and keeps the state where one is to be kept.
 
         Raises:
             ValueError: the posterior can't be sampled in this way.
@@ -78,12 +92,3 @@ def problem_keys(key: jax.Array, num_chains: int, num_data: int) -> jax.Array:
     fold = jax.random.fold_in
     chains, data = jax.numpy.arange(num_chains), jax.numpy.arange(num_data)
     return jax.vmap(lambda chain: jax.vmap(lambda datum: fold(fold(key, chain), datum))(data))(chains)
-
-
-def progress(iterable: Iterable[Any], total: int, unit: str, show: bool) -> Iterable[Any]:
-    """The iterable, with tqdm around it if it is to be shown."""
-    if not show:
-        return iterable
-    from tqdm import tqdm
-
-    return tqdm(iterable, total=total, unit=unit)

@@ -70,8 +70,8 @@ def find_starts(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, ke
 
 
 def trace_start(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array) -> Any:
-    """What a start computes, which is what a step does to evaluate the model, as `jax.make_jaxpr` gives it."""
-    return _start.trace(kernel, num_replicas, posterior, keys, np.zeros(keys.shape, np.uint32)).jaxpr
+    """What a start computes, which is what a step does to evaluate the model: JAX's trace, with `jaxpr` and `out_info`."""
+    return _start.trace(kernel, num_replicas, posterior, keys, np.zeros(keys.shape, np.uint32))
 
 
 @jit_outermost

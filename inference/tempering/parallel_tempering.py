@@ -13,15 +13,18 @@ from ..kernels.hamiltonian import HMC
 from ..kernels.kernel import ChainState, Kernel, check_kernel
 from ..model.coordinates import Coordinates
 from ..model.power_posterior import PowerPosterior, Target
-from ..sampling.chains import record, run_chains
+from ..sampling.chains import run_chains
 from ..sampling.checks import check_prior
+from ..sampling.run import Run
 from ..sampling.sampler import Sampler, SamplerOutput
+from ..sampling.transition import record
 from .ladder_adaptation import communication_barrier, equalize_rejection, recommended_num_temperatures
 from .ladders import AdaptedLadder, Ladder, check_ladder
 from .replica_exchange import ReplicaExchangeState, build_kernel, init
 
 # A ladder grows where the barrier asks for this many times its temperatures.
 _FEW_MORE = 1.25
+_DRAWS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class ParallelTempering(Sampler):
     """
 
     advice: ClassVar[str] = "give more temperatures."
+    has_chains: ClassVar[bool] = True
+    keeps_state: ClassVar[bool] = True
     kernel: Kernel = HMC()  # noqa: RUF009 - a frozen value
     ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
 
@@ -74,13 +79,13 @@ class ParallelTempering(Sampler):
         num_chains: int,
         num_samples: int,
         num_warmup: int,
-        progress_bar: bool,
+        run: Run,
     ) -> SamplerOutput:
         """See `Sampler.sample`."""
         transition = _Tempered(self)
         if transition.draws_reference:
             check_prior(posterior, "A ladder of ParallelTempering that starts at temperature 0")
-        if self.ladder.adapts and num_warmup == 0:
+        if self.ladder.adapts and num_warmup == 0 and not run.goes_on:
             raise ValueError(
                 "The ladder is adapted in warm-up, but `num_warmup` is 0: give it some, or give a fixed ladder such as "
                 "`PowerLadder(8)`."
@@ -92,7 +97,7 @@ class ParallelTempering(Sampler):
             num_chains=num_chains,
             num_samples=num_samples,
             num_warmup=num_warmup,
-            progress_bar=progress_bar,
+            run=run,
             dims={
                 "swap_acceptance": ("pair",),
                 "is_swapped": ("pair",),
@@ -104,8 +109,17 @@ class ParallelTempering(Sampler):
                 "step_size": ("temperature",),
             },
         )
-        output.summary.update(_summarize_swaps(output.stats["swap_acceptance"]))
+        output.summary.update(self.summarize_stats(output.stats))
         return output
+
+    def summarize_stats(self, stats: dict[str, Any]) -> dict[str, Any]:
+        """See `Sampler.summarize_stats`."""
+        acceptance = stats["swap_acceptance"]
+        num_samples = acceptance.shape[1]
+        starts = range(0, num_samples, _DRAWS_AT_ONCE)
+        # Piece by piece: they may be in files.
+        total = sum(_sum_draws(jnp.asarray(acceptance[:, start : start + _DRAWS_AT_ONCE])) for start in starts)
+        return _summarize_swaps(1 - jnp.asarray(total) / num_samples)
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,12 @@ class _Tempered:
     @property
     def num_replicas(self) -> int:
         return self.sampler.num_temperatures
+
+    def resized(self, num_replicas: int) -> "_Tempered":
+        ladder = self.sampler.ladder
+        if num_replicas == ladder.num_temperatures or not isinstance(ladder, AdaptedLadder):
+            return self
+        return replace(self, sampler=replace(self.sampler, ladder=ladder.raised_to(num_replicas)))
 
     def begin(self, replicas: ChainState) -> tuple[ReplicaExchangeState, Adaptation]:
         temperatures = jnp.asarray(self.sampler.ladder.temperatures, replicas.log_likelihood.dtype)
@@ -228,9 +248,13 @@ def _spread(
 
 
 @jax.jit
-def _summarize_swaps(swap_acceptance: jax.Array) -> dict[str, jax.Array]:
-    """What the acceptances (C, S, N, R - 1) say of the ladder."""
-    rejection = 1 - swap_acceptance.mean(1)
+def _sum_draws(swap_acceptance: jax.Array) -> jax.Array:
+    return swap_acceptance.sum(1)
+
+
+@jax.jit
+def _summarize_swaps(rejection: jax.Array) -> dict[str, jax.Array]:
+    """What the rejection rates (C, N, R - 1) say of the ladder."""
     return {
         "rejection_rate": rejection,
         "communication_barrier": communication_barrier(rejection),

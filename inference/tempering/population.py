@@ -18,6 +18,7 @@ from ..kernels.adaptation import factor_covariance
 from ..kernels.kernel import ChainState, Tuning
 from ..model.power_posterior import Position, PowerPosterior
 from ..sampling.batching import map_particles, over_problems, shard_like
+from ..sampling.run import Run
 from .decorrelation import compare, has_settled
 from .rare_likelihood import Start, start_where_possible
 
@@ -83,8 +84,10 @@ def run_populations(
     sampler: "TemperedSMC",
     posterior: PowerPosterior,
     keys: jax.Array,
-    progress_bar: bool,
+    run: Run,
     schedule: Stages | None = None,
+    *,
+    name: str = "populations",
 ) -> tuple[Population, Stages]:
     """Carry populations, one for each of the keys (C, N), from the prior to the posterior.
 
@@ -92,10 +95,11 @@ def run_populations(
         sampler: settings.
         posterior: in the kernel's coordinates.
         keys: of the populations.
-        progress_bar: whether to show progress.
+        run: shows progress, and keeps the populations after every temperature where a state is to be kept.
         schedule: stages of another run of one chain, (1, N, K), whose temperatures, moves and tuning to use. Without one a
             population chooses its own from its particles, which biases its evidence by a term of order 1 / P; with one
             the evidence is unbiased.
+        name: of these populations among what is kept.
 
     Returns:
         The last populations, and what happened on the way.
@@ -103,13 +107,18 @@ def run_populations(
     Raises:
         ValueError: the likelihood of some datum is 0 at every one of many prior draws.
     """
-    start = start_where_possible(sampler.kernel, sampler.num_particles, posterior, keys)
-    populations, stages = _begin(sampler, start), []
-    populations = shard_like(populations.particles.log_likelihood, populations)
-    bar = _temperature_bar(progress_bar)
-    number = 0
-    if start.is_repeated:
-        populations, *_, number = _move(sampler, posterior, keys, populations, number, schedule is None, None)
+    saved = run.load(name)
+    if saved is not None:
+        populations = jax.tree.map(jnp.asarray, saved["populations"])
+        stages, number = list(saved["stages"]), int(saved["number"])
+    else:
+        run.progress.begin(f"compiling the start of {name}")
+        start = start_where_possible(sampler.kernel, sampler.num_particles, posterior, keys)
+        populations, stages, number = _begin(sampler, start), [], 0
+        populations = shard_like(populations.particles.log_likelihood, populations)
+        if start.is_repeated:
+            populations, *_, number = _move(sampler, posterior, keys, populations, number, schedule is None, None)
+    run.progress.begin(f"compiling the moves of {name}", 1.0, "temperature")
     # Stages are counted on the host: how many there are is not known, and a convolution must not stand in a loop.
     while not np.all(populations.is_done):
         stage = len(stages)
@@ -127,10 +136,11 @@ def run_populations(
         populations = _finish_stage(populations)
         num_moves_of_each = jnp.full(keys.shape, moves, jnp.int32)
         stages.append(Stages(populations.temperature, rate, correlation, num_moves_of_each, populations.tuning))
-        if bar is not None:
-            bar.update(float(jnp.min(populations.temperature)) - bar.n)
-    if bar is not None:
-        bar.close()
+        run.save(name, partial(_to_save, populations, stages, number))
+        if run.is_watched:
+            temperature, acceptance = float(jnp.min(populations.temperature)), float(jnp.mean(rate))
+            figures = {"stage": len(stages), "moves": moves, "acceptance": acceptance}
+            run.report(f"moving {name}", temperature, 1.0, figures)
     # On the host: on the device every number of stages would be a program of its own.
     return populations, jax.tree.map(lambda *x: np.stack(x, axis=2), *jax.device_get(stages))
 
@@ -172,12 +182,8 @@ def _move(
     return populations, jnp.stack(rates).mean(0), jnp.asarray(left.max(-1)), len(rates), number + len(rates)
 
 
-def _temperature_bar(show: bool) -> Any:
-    if not show:
-        return None
-    from tqdm import tqdm
-
-    return tqdm(total=1.0, unit="temperature", bar_format="{l_bar}{bar}| {n:.2g} of 1 [{elapsed}]")
+def _to_save(populations: Population, stages: list[Stages], number: int) -> dict[str, Any]:
+    return {"populations": populations, "stages": stages, "number": number}
 
 
 @partial(jit_outermost, static_argnums=0)

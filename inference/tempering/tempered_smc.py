@@ -16,6 +16,7 @@ from ..kernels.kernel import ChainState, Kernel, check_kernel
 from ..model.coordinates import Coordinates
 from ..model.power_posterior import PowerPosterior
 from ..sampling.checks import check_prior
+from ..sampling.run import Run
 from ..sampling.sampler import Sampler, SamplerOutput, problem_keys
 from .ladders import Ladder, check_ladder
 from .population import Population, run_populations
@@ -53,6 +54,7 @@ class TemperedSMC(Sampler):
     """
 
     advice: ClassVar[str] = "give more particles, or more mutation steps."
+    keeps_state: ClassVar[bool] = True
     num_particles: int = 1000
     kernel: Kernel = HMC(max_integration_steps=32)  # noqa: RUF009 - a frozen value
     num_mutation_steps: int | None = None
@@ -85,13 +87,13 @@ class TemperedSMC(Sampler):
         num_chains: int,
         num_samples: int,
         num_warmup: int,
-        progress_bar: bool,
+        run: Run,
     ) -> SamplerOutput:
         """See `Sampler.sample`."""
         check_prior(posterior, "TemperedSMC")
         started = time.perf_counter()
         keys = problem_keys(key, num_chains, posterior.num_data)
-        populations, stages = run_populations(self, posterior, keys, progress_bar)
+        populations, stages = run_populations(self, posterior, keys, run)
         state = _choose(num_samples, keys, populations.particles, populations.ancestors)
         stats = {
             "lp": state.log_prior + state.log_likelihood,

@@ -11,6 +11,7 @@ import optax
 
 from kaem_ppl.arguments import as_count, as_key, check_callable, check_kind
 from kaem_ppl.primitives import GRID_SUFFIX
+from kaem_ppl.progress import shows_progress
 
 from ..model.arguments import batch_arguments, check_call
 from ..model.data import check_data
@@ -22,7 +23,7 @@ from .grid_refits import refit_grids
 from .history import History
 from .non_finite import check_last_loss, non_finite_error
 from .optimizers import combine_optimizers
-from .progress import ProgressBar
+from .progress import MOST_STEPS_BETWEEN, TrainingProgress
 from .state import (
     BestEvaluation,
     FitResult,
@@ -37,6 +38,7 @@ from .strategies.strategy import Strategy, check_strategy, guide_of
 from .streaming import check_streamed, is_streamed, read_rows
 
 
+@shows_progress("reading the model")
 def fit(
     key: jax.Array,
     model: Callable,
@@ -89,7 +91,7 @@ def fit(
             can be saved in a long one; the result does not depend on it. None calls it at the ends of epochs only.
         state: the state to resume from: one that `callback` received, or that an earlier `fit` of the same model, data,
             strategy and optimiser returned. The history then has the new epochs only.
-        progress_bar: whether to show the number of steps and the loss, with tqdm.
+        progress_bar: whether to show steps and loss: a bar on a terminal, elsewhere a line every ten seconds.
 
     Returns:
         The parameters, the history, and the state after the last step.
@@ -163,10 +165,12 @@ def fit(
     current = copy_for_donation(new_state if state is None else check_state(state, new_state))
 
     # Whole epochs in one call, unless a bar is to move inside them; the result does not depend on it.
-    every = max(1, config.num_batches // 10) if progress_bar and callback_every is None else callback_every
+    every = callback_every
+    if progress_bar and callback_every is None:
+        every = min(max(1, config.num_batches // 10), MOST_STEPS_BETWEEN)
     rows: list[dict[str, Any]] = []
     first = int(current.epoch) + 1
-    with ProgressBar(config, current, num_epochs, progress_bar) as progress:
+    with TrainingProgress(config, current, num_epochs, progress_bar) as progress:
         for epoch in range(first, num_epochs + 1):
             for current in train_epoch(config, current, data, every):  # noqa: B020 - the same one, later
                 if not current.is_finite:

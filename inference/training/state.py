@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from kaem_ppl.printing import describe_arrays, to_html
+
 from ..model.parameters import Params
 from .history import History
 
@@ -24,6 +26,18 @@ class FitResult(NamedTuple):
     history: History
     guide_params: Params
     state: "TrainingState"
+
+    def __repr__(self) -> str:
+        last = {name: column[-1] for name, column in self.history.items() if len(column)}
+        epochs = int(last.pop("epoch", 0))
+        numbers = "".join(f", {name} {value:.5g}" for name, value in last.items())
+        lines = [f"Trained for {epochs} epochs{numbers}", *describe_arrays(self.params)]
+        if self.guide_params:
+            lines += ["and of the guide", *describe_arrays(self.guide_params)]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return to_html(repr(self))
 
 
 class BestEvaluation(NamedTuple):

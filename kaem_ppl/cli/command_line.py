@@ -1,24 +1,32 @@
 """Run the command `kaem`: dispatch to its commands, and report errors in one line with an exit status."""
 
 import argparse
+import errno
 import linecache
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
 
 from ..models import fetch_dataset
+from ..progress import Progress
 from .errors import CommandError, Stopped
+from .messages import print_result
 from .parser import given_flags, parse_arguments
-from .progress import ProgressLog
 from .settings.config import resolve
 from .stopping import StopSignals, end_with_parent
+from .storage.results import discard_unfinished, results_folder, unfinished_folder
 from .storage.run_folder import RunFolder, new_run_folder
 
 if TYPE_CHECKING:
     from .storage.saved_run import SavedRun
+
+# Errors of files that no other argument would have avoided.
+_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, ImportError, OSError) as error:
         if not _is_user_error(error):
             raise
-        return _report(error, 2)
+        return _report(error, 1 if isinstance(error, OSError) and error.errno in _FAILURES else 2)
 
 
 def _is_user_error(error: Exception) -> bool:
@@ -74,7 +82,7 @@ def _train(options: argparse.Namespace) -> None:
         config = resolve(options.dataset, options.mode, options.resume / "config.toml", given, options.seed)
     else:
         config = resolve(options.dataset, options.mode, options.config, given, options.seed)
-        folder = new_run_folder(config) if options.run_dir is None else RunFolder(options.run_dir)
+        folder = None if options.run_dir is None else RunFolder(options.run_dir)
     if options.distributed:
         if options.resume is None and options.run_dir is None:
             raise CommandError("--distributed needs --run-dir: the same folder for all processes.")
@@ -84,10 +92,14 @@ def _train(options: argparse.Namespace) -> None:
     # Only now: inference makes arrays when it is imported, and processes have to join before the first one.
     from .commands.train import resume, train
 
-    signals, is_terminal = StopSignals(), sys.stderr.isatty()
-    with signals.handled(), ProgressLog(f"reading {config.dataset}", not is_terminal) as log:
-        run = train if options.resume is None else resume
-        run(folder=folder, config=config, progress_bar=is_terminal, log=log, signals=signals)
+    signals = StopSignals()
+    is_first = not options.distributed or jax.process_index() == 0
+    with signals.handled(), Progress(f"reading {config.dataset}", is_shown=is_first, name="kaem"):
+        if options.resume is None:
+            train(config, folder or new_run_folder(config), signals)
+        else:
+            assert folder is not None, "a run that is resumed has a folder"
+            resume(config, folder, signals)
 
 
 def _check_resume(options: argparse.Namespace) -> None:
@@ -106,62 +118,88 @@ def _train_sequential(options: argparse.Namespace) -> int:
 
 def _data(options: argparse.Namespace) -> None:
     is_terminal = sys.stderr.isatty()
-    with ProgressLog(f"downloading {options.dataset}", not is_terminal):
+    # On a terminal the download has a bar of its own.
+    with Progress(f"downloading {options.dataset}", is_shown=not is_terminal, name="kaem"):
         folder = fetch_dataset(options.dataset, progress_bar=is_terminal)
     print(f"{options.dataset} is in {folder}")
 
 
-def _on_run(activity: str, command: Callable[["SavedRun", jax.Array, argparse.Namespace], None]) -> Callable:
-    """A command on a trained run: open it, and run the command with a log of its activity."""
+type _OnRun = Callable[["SavedRun", jax.Array, argparse.Namespace, Path], None]
+
+
+def _on_run(activity: str, command: _OnRun) -> Callable[[argparse.Namespace], None]:
+    """A command on a trained run: open it, and write the command's results into a folder of their own."""
 
     def run(options: argparse.Namespace) -> None:
         folder = RunFolder(options.folder)
         folder.read_config()
-        folder.check_writable()
-        with ProgressLog(f"reading {folder.path}", not sys.stderr.isatty()) as log:
-            from .storage.saved_run import open_run
+        signals = StopSignals()
+        method = getattr(options, "method", None) or getattr(options, "sampler", None)
+        name = options.command if method is None else f"{options.command}-{method}"
+        with (
+            results_folder(folder, name, options.out, options.force) as (part, place),
+            signals.handled(),
+            Progress(f"reading {folder.path}", is_shown=True, name="kaem") as progress,
+        ):
+            from .storage.saved_run import open_saved_run
 
-            saved = open_run(folder, options.checkpoint, sys.stderr.isatty())
-            log.update(activity)
-            command(saved, jax.random.key(options.seed), options)
+            saved = open_saved_run(folder, options.checkpoint, sys.stderr.isatty())
+            progress.begin(activity)
+            try:
+                command(saved, jax.random.key(options.seed), options, part)
+            except Stopped as stopped:
+                signals.acknowledge()
+                raise Stopped(stopped.signal, "Continue by the same command.") from None
+        print_result(f"results in {place}")
 
     return run
 
 
-def _sample(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+def _sample(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
     from .commands.sample import sample
 
-    sample(run, key, options.num_samples)
+    sample(run, key, options.num_samples, folder)
 
 
-def _evaluate(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+def _evaluate(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
     from .commands.evaluate import evaluate
 
-    evaluate(run, key, options.num_data, options.num_draws)
+    evaluate(run, key, options.num_data, options.num_draws, folder)
 
 
-def _diagnose(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+def _diagnose(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
     from .commands.diagnose import diagnose
 
-    diagnose(
-        run, key, options.sampler, options.num_data, options.num_chains, options.num_samples, options.num_temperatures,
-        sys.stderr.isatty(),
-    )  # fmt: skip
+    with _unfinished(run, options) as unfinished:
+        diagnose(
+            run, key, options.sampler, options.num_data, options.num_chains, options.num_samples,
+            options.num_temperatures, folder, unfinished,
+        )  # fmt: skip
 
 
-def _evidence(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+def _evidence(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
     from .commands.evidence import evidence
 
-    evidence(
-        run, key, options.method, options.num_data, options.num_chains, options.num_samples, options.num_temperatures,
-        sys.stderr.isatty(),
-    )  # fmt: skip
+    with _unfinished(run, options) as unfinished:
+        evidence(
+            run, key, options.method, options.num_data, options.num_chains, options.num_samples,
+            options.num_temperatures, folder, unfinished,
+        )  # fmt: skip
 
 
-def _plot(run: "SavedRun", key: jax.Array, options: argparse.Namespace) -> None:
+@contextmanager
+def _unfinished(run: "SavedRun", options: argparse.Namespace) -> Iterator[Path]:
+    """A folder where work keeps its state, which is removed when its results are written."""
+    settings = {name: x for name, x in vars(options).items() if name not in ("folder", "out", "force")}
+    folder = unfinished_folder(run.folder, options.command, options.out, run.params, settings)
+    yield folder
+    discard_unfinished(folder)
+
+
+def _plot(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
     from .commands.plot import plot
 
-    plot(run)
+    plot(run, folder)
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {

@@ -3,7 +3,9 @@
 import argparse
 import csv
 import gc
+import json
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,18 @@ from numpyro.infer import Predictive
 
 from .. import RBF, kan_prior
 from ..inference import ImportanceLogEvidence, ImportanceMLE, fit, importance_log_evidence
-from ..models import Digits, MLPGenerator, ProductKAEM, split_digits
+from ..models import Dataset, Digits, MLPGenerator, ProductKAEM, split_digits
 from ..models.data.digits import IMAGE_SHAPE
 from ..plots import plot_images, plot_prior
-from .storage.run_folder import save_parameters
+from ..saving import save_params
 
 NUM_LATENTS = 8
 # Prior draws for the log-evidence of each held-out image.
 NUM_EVIDENCE_DRAWS = 200_000
 NUM_SAMPLES = 1000
 BATCH_SIZE = 100
+# What the demo leaves behind.
+PARAMETERS, _NOTES = "parameters.npz", "demo.json"
 PRIOR = {"basis": RBF(20), "domain": (-3.0, 3.0), "reference": dist.Normal(0, 1)}
 
 
@@ -33,6 +37,17 @@ def digits_model() -> ProductKAEM:
     """Eight independent latents, a decoder 8-256-256-64, and Gaussian noise of 0.2 on grey levels in [0, 1]."""
     generator = MLPGenerator((NUM_LATENTS, 256, 256, 64), activation=jax.nn.gelu, output=jax.nn.sigmoid)
     return ProductKAEM((NUM_LATENTS, 1), generator, scale=0.2, **PRIOR)
+
+
+def is_demo(folder: Path) -> bool:
+    """Whether a folder is one that the demo left."""
+    return (folder / _NOTES).is_file() and (folder / PARAMETERS).is_file()
+
+
+def held_out_digits(split: str) -> Dataset:
+    """The digits of a split, `train` or `test`, as the demo's model observes them, shape (num_data, 64)."""
+    train, test = split_digits()
+    return Dataset(np.asarray((train if split == "train" else test).images))
 
 
 def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
@@ -61,8 +76,10 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
         num_epochs=num_epochs,
         batch_size=BATCH_SIZE,
     )
-    save_parameters(out / "parameters.npz", params)
+    save_params(out / PARAMETERS, params)
     history.write_csv(out / "history.csv")
+    notes = {"version": metadata.version("kaem-ppl"), "epochs": num_epochs, "particles": num_particles, "seed": seed}
+    (out / _NOTES).write_text(json.dumps(notes) + "\n", encoding="utf-8")
 
     evidence = importance_log_evidence(
         evidence_key, model, held_out.images, params=params, num_draws=NUM_EVIDENCE_DRAWS

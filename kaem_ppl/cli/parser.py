@@ -13,6 +13,8 @@ from .settings.config import flags
 from .settings.parsing import check_seed
 from .settings.tables import MODE_ALIASES, STRATEGIES
 
+# R-hat and effective sizes are not defined for fewer.
+FEWEST_SAMPLES = 4
 SAMPLERS, METHODS = ("mala", "nuts", "tempering"), ("tempering", "smc", "ais", "importance")
 _DESCRIPTION = "Train Kolmogorov-Arnold Energy Models, and sample and evaluate them."
 _EXIT_STATUS = """exit status:
@@ -37,7 +39,20 @@ def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         CommandError: they are not a command.
     """
-    return _make_parser().parse_args(_join_negative_values(words))
+    options = _make_parser().parse_args(_join_negative_values(words))
+    if options.command in ("diagnose", "evidence"):
+        _check_chains(options)
+    return options
+
+
+def _check_chains(options: argparse.Namespace) -> None:
+    flag, method = ("--sampler", "sampler") if options.command == "diagnose" else ("--method", "method")
+    if options.num_temperatures is not None and getattr(options, method) != "tempering":
+        raise CommandError(f"--num-temperatures belongs to tempering, not to {flag} {getattr(options, method)}.")
+    if options.num_temperatures is not None and options.num_temperatures < 2:
+        raise CommandError(f"--num-temperatures is {options.num_temperatures}: expected at least 2.")
+    if options.num_samples < FEWEST_SAMPLES:
+        raise CommandError(f"--num-samples is {options.num_samples}: expected at least {FEWEST_SAMPLES}.")
 
 
 def given_flags(options: argparse.Namespace) -> dict[str, str]:
@@ -100,6 +115,8 @@ def _add_for_run(commands: _Commands, name: str, text: str) -> _Parser:
         "--checkpoint", choices=("last", "best"), default="last", help="parameters to use: last, or of lowest loss"
     )
     command.add_argument("--seed", type=_seed, default=0, help="random seed (%(default)s)")
+    command.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (RUN/results/COMMAND-TIME)")
+    command.add_argument("--force", action="store_true", help="replace results that are in --out")
     return command
 
 

@@ -19,6 +19,7 @@ from numpyro.util import not_jax_tracer
 from .. import reference as ref
 from ..arguments import as_key, as_shape
 from ..compilation import jit_outermost
+from ..printing import to_html
 from ..quadrature.table import Table
 from ..univariate import UnivariateKAN
 from ..whitening import uniform_masses
@@ -59,6 +60,13 @@ class TiltedDistribution(Distribution):
         self.energy, self.reference = energy, reference
         super().__init__(batch_shape, (), validate_args=validate_args)
         self._ranks = ranks_of(self)
+
+    def __repr__(self) -> str:
+        name, tilted = type(self).__name__, type(self.reference).__name__
+        return f"{name}(batch_shape={self.batch_shape}, reference={tilted}, energy={self.energy!r})"
+
+    def _repr_html_(self) -> str:
+        return to_html(repr(self))
 
     @property
     @abstractmethod

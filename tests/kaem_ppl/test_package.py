@@ -19,6 +19,14 @@ def test_import_is_light():
     assert not {"matplotlib", "sklearn", "flax", "arviz", "blackjax", "orbax"} & set(loaded)
 
 
+def test_a_run_is_opened_by_a_room_that_is_imported_when_it_is_asked_for():
+    code = "import kaem_ppl, sys; assert 'kaem_ppl.cli' not in sys.modules; print(kaem_ppl.open_run.__module__)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output == "kaem_ppl.cli.opening\n"
+    with pytest.raises(AttributeError, match="has no attribute 'opn_run'"):
+        kaem_ppl.opn_run  # noqa: B018
+
+
 @pytest.mark.parametrize("first", ["arviz", "blackjax", "flax.nnx"])
 def test_import_after_another_library(first):
     # ArviZ leaves NumPyro as a module loaded on demand, some of whose submodules are no attributes of their parent.

@@ -263,7 +263,9 @@ def build_basis(settings: ModelSettings) -> Basis:
     try:
         return kind(**{first: settings.num_basis})
     except ValueError as error:
-        raise CommandError(f"--num-basis is {settings.num_basis}, but {error}") from error
+        # The library calls it by another name.
+        expected = str(error).removeprefix(f"{first}={settings.num_basis} for {settings.basis}: ")
+        raise CommandError(f"--num-basis is {settings.num_basis} for {settings.basis}: {expected}") from error
 
 
 def build_reference(settings: ModelSettings) -> dist.Distribution:

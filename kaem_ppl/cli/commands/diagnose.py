@@ -1,11 +1,12 @@
 """`kaem diagnose`: posterior draws of a few held-out data, and their convergence diagnostics."""
 
+from pathlib import Path
+
 import jax
 
 from ...inference import MALA, NUTS, AdaptedLadder, Kernel, ParallelTempering, Sampler, sample_posterior
 from ...inference import diagnose as diagnose_draws
 from ...inference.diagnostics.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
-from ..errors import CommandError
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
 
@@ -20,7 +21,8 @@ def diagnose(
     num_chains: int,
     num_samples: int,
     num_temperatures: int | None,
-    progress_bar: bool,
+    folder: Path,
+    unfinished: Path,
 ) -> None:
     """Write `diagnosis.txt`, `draws.nc` (ArviZ) and figures.
 
@@ -32,37 +34,29 @@ def diagnose(
         num_chains: for each datum.
         num_samples: draws of each chain, and steps of warm-up before.
         num_temperatures: of tempering; None takes its default.
-        progress_bar: whether to show a bar of steps.
+        folder: to write into.
+        unfinished: where the chains keep their state until then.
 
     Raises:
-        CommandError: there are fewer data, or a sampler without temperatures is given a number of them.
+        CommandError: there are fewer data.
     """
-    chosen = with_temperatures(SAMPLERS[sampler], f"--sampler {sampler}", num_temperatures)
+    chosen = with_temperatures(SAMPLERS[sampler], num_temperatures)
     draws = sample_posterior(
         key, run.model, x=first_held_out(run, num_data), params=run.params, sampler=chosen, plate="data",
-        num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples, progress_bar=progress_bar,
+        num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples, checkpoint=unfinished,
     )  # fmt: skip
     found = str(diagnose_draws(draws))
-    run.folder.write("diagnosis.txt", found + "\n")
-    draws.to_arviz(deterministics=False).to_netcdf(run.folder.path / "draws.nc")
-    plots = run.folder.plots
-    plot_posterior_over_prior(draws).savefig(plots / "posterior.png", dpi=150)
-    if sampler == "tempering":
-        plot_swap_rates(draws).savefig(plots / "swap_rates.png", dpi=150)
-        plot_replica_trace(draws).savefig(plots / "replica_trace.png", dpi=150)
     print_result(found)
+    (folder / "diagnosis.txt").write_text(found + "\n", encoding="utf-8")
+    draws.to_arviz(deterministics=False).to_netcdf(folder / "draws.nc")
+    plot_posterior_over_prior(draws).savefig(folder / "posterior.png", dpi=150)
+    if sampler == "tempering":
+        plot_swap_rates(draws).savefig(folder / "swap_rates.png", dpi=150)
+        plot_replica_trace(draws).savefig(folder / "replica_trace.png", dpi=150)
 
 
-def with_temperatures[T](method: T, flag: str, num_temperatures: int | None) -> T | ParallelTempering:
-    """A method with this number of temperatures, of an adapted ladder.
-
-    Raises:
-        CommandError: the method, which the flag names, has none.
-    """
-    if num_temperatures is None:
+def with_temperatures[T](method: T, num_temperatures: int | None) -> T | ParallelTempering:
+    """A method, with this number of temperatures of an adapted ladder where it has some."""
+    if num_temperatures is None or not isinstance(method, ParallelTempering):
         return method
-    if not isinstance(method, ParallelTempering):
-        raise CommandError(f"--num-temperatures belongs to tempering, not to {flag}.")
-    if num_temperatures < 2:
-        raise CommandError(f"--num-temperatures is {num_temperatures}: expected at least 2.")
     return ParallelTempering(method.kernel, AdaptedLadder(num_temperatures))

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ _MAX_DRAWS_PER_CALL = 2000
 _FEW_DRAWS = 10
 
 
-def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int) -> None:
+def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int, folder: Path) -> None:
     """Write `evaluation.csv`, one line for each datum.
 
     Args:
@@ -27,6 +28,7 @@ def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int
         key: PRNG key.
         num_data: number of held-out data, the first ones; None takes all.
         num_draws: of the prior.
+        folder: to write into.
 
     Raises:
         CommandError: the model's evidence is not defined, there are fewer data, or an estimate is not a number.
@@ -46,11 +48,11 @@ def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int
             "too large. Train again with a smaller --learning-rate, or --clip-norm.",
             status=1,
         )
-    run.folder.write("evaluation.csv", table_of_data(columns))
     size = np.median(columns["effective_sample_size"])
     std_error = value.std(ddof=1) / math.sqrt(len(value)) if len(value) > 1 else math.nan
     print_result(f"held-out log-evidence: {value.mean():.2f} +- {std_error:.2f} nats per datum, over {len(value)} data")
     print_result(f"effective sample size, median over data: {size:.1f} of {num_draws:,} draws")
+    (folder / "evaluation.csv").write_text(table_of_data(columns), encoding="utf-8")
     if size < _FEW_DRAWS:
         print_warning(
             "few draws carry the weight, so the log-evidence is too low on average: `kaem evidence` estimates it better."

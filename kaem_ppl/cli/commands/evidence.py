@@ -1,5 +1,6 @@
 """`kaem evidence`: the log-evidence of a few held-out data, with standard errors and checks."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,7 +35,8 @@ def evidence(
     num_chains: int,
     num_samples: int,
     num_temperatures: int | None,
-    progress_bar: bool,
+    folder: Path,
+    unfinished: Path,
 ) -> None:
     """Write `evidence.txt`, `evidence.csv` with one line for each datum, and figures.
 
@@ -46,30 +48,27 @@ def evidence(
         num_chains: independent estimates, which are averaged.
         num_samples: draws of each chain of `tempering`, and steps of warm-up before.
         num_temperatures: of `tempering`; None takes its default.
-        progress_bar: whether to show a bar of steps.
+        folder: to write into.
+        unfinished: where the method keeps its state until then, if it can go on after a stop.
 
     Raises:
-        CommandError: the model's evidence is not defined, there are fewer data, or a method without temperatures is given
-            a number of them.
+        CommandError: the model's evidence is not defined, or there are fewer data.
     """
     check_evidence(run)
-    chosen = with_temperatures(METHODS[method], f"--method {method}", num_temperatures)
+    chosen = with_temperatures(METHODS[method], num_temperatures)
     found = log_evidence(
         key, run.model, x=first_held_out(run, num_data), params=run.params, method=chosen, plate="data",
-        num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples, progress_bar=progress_bar,
+        num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples,
+        checkpoint=unfinished if getattr(chosen, "keeps_state", False) else None,
     )  # fmt: skip
-    run.folder.write("evidence.txt", f"{found}\n")
+    print_result(str(found))
+    (folder / "evidence.txt").write_text(f"{found}\n", encoding="utf-8")
     columns = {
         "log_evidence": np.asarray(found.value),
         "std_error": np.asarray(found.std_error),
         "is_trustworthy": np.asarray(found.is_trustworthy),
     }
-    run.folder.write("evidence.csv", table_of_data(columns))
-    plots = run.folder.plots
-    plot_estimates({method: found}).savefig(plots / "estimates.png", dpi=150)
+    (folder / "evidence.csv").write_text(table_of_data(columns), encoding="utf-8")
+    plot_estimates({method: found}).savefig(folder / "estimates.png", dpi=150)
     if found.curve is not None:
-        plot_thermodynamic_curve(found).savefig(plots / "thermodynamic_curve.png", dpi=150)
-    else:
-        # Of another method, from an earlier call.
-        (plots / "thermodynamic_curve.png").unlink(missing_ok=True)
-    print_result(str(found))
+        plot_thermodynamic_curve(found).savefig(folder / "thermodynamic_curve.png", dpi=150)

@@ -2,6 +2,7 @@
 
 import math
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,25 +19,25 @@ from .figures import plot_fields, plot_spectra
 _NUMBERS_PER_CALL = 2**22
 
 
-def sample(run: SavedRun, key: jax.Array, num_samples: int) -> None:
-    """Write `samples`: of images and fields NumPy arrays and figures, of texts lines.
+def sample(run: SavedRun, key: jax.Array, num_samples: int, folder: Path) -> None:
+    """Write images and fields as NumPy arrays and figures, texts as lines.
 
     Args:
         run: to draw from.
         key: PRNG key.
         num_samples: how many.
+        folder: to write into.
 
     Raises:
         CommandError: they do not fit into memory, or are not finite.
     """
     event_shape, vocabulary = run.data.values.shape[1:], run.data.vocabulary
     _check_memory(num_samples, 4 * math.prod(event_shape))
-    folder = run.folder.samples
     drawn = _draw(run, key, num_samples, math.prod(event_shape) * (1 if vocabulary is None else len(vocabulary)))
     if vocabulary is not None:
         texts = vocabulary.decode(drawn)
         (folder / "samples.txt").write_text("".join(f"{text!r}\n" for text in texts), encoding="utf-8")
-        print_result(f"{num_samples} texts in {folder / 'samples.txt'}, such as {texts[0][:60]!r}")
+        print_result(f"{num_samples} texts, such as {texts[0][:60]!r}")
         return
     if not np.isfinite(drawn).all():
         raise CommandError(
@@ -57,7 +58,7 @@ def sample(run: SavedRun, key: jax.Array, num_samples: int) -> None:
         generated, real = (x[..., 0] if x.shape[-1] == 1 else x for x in (drawn, real))
         plot_images(generated, real).savefig(folder / "samples.png", dpi=150)
     np.savez_compressed(folder / "samples.npz", samples=drawn)
-    print_result(f"{num_samples} samples in {folder}")
+    print_result(f"{num_samples} samples")
 
 
 def _draw(run: SavedRun, key: jax.Array, num_samples: int, num_outputs: int) -> np.ndarray:

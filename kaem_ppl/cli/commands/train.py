@@ -1,5 +1,6 @@
 """`kaem train`: a run from its first epoch, or resumed from its last checkpoint."""
 
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,17 +12,17 @@ from jax.sharding import NamedSharding
 
 from ...inference import NonFiniteLossError, Strategy, TrainingState, fit
 from ...models import Dataset
+from ...saving import save_params
 from ..building.data import load_data
 from ..building.devices import DataParallel, all_devices, gather, place
 from ..building.model import build_model, build_optimizer, build_strategy
 from ..errors import CommandError, Stopped
 from ..messages import print_result, print_warning
-from ..progress import ProgressLog
 from ..settings.config import Config, differences, parse_config
 from ..stopping import StopSignals
 from ..storage.checkpoints import Checkpoint, Place
 from ..storage.lock import locked
-from ..storage.run_folder import RunFolder, save_parameters
+from ..storage.run_folder import RunFolder
 
 # Settings that may differ between two parts of a run: they do not change what an epoch does.
 _MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
@@ -29,40 +30,39 @@ _MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
 _STEPS_BETWEEN_CALLBACKS = 10
 
 
-def train(config: Config, folder: RunFolder, progress_bar: bool, log: ProgressLog, signals: StopSignals) -> None:
+def train(config: Config, folder: RunFolder, signals: StopSignals) -> None:
     """Start a run in a new folder.
 
     Args:
         config: settings.
         folder: of the run.
-        progress_bar: whether to show a bar of steps.
-        log: of the progress, where there is no bar.
         signals: that stop the run.
 
     Raises:
         CommandError: settings do not fit each other or the data, or training failed.
         Stopped: a signal came; a checkpoint is written where there was a step.
     """
-    is_first = jax.process_index() == 0
-    if is_first:
-        folder.create(config)
-    try:
-        job = _prepare(config, progress_bar)
-    except BaseException:
-        if is_first:
+    if jax.process_index() > 0:
+        _fit(_prepare(config), config, folder, None, signals)
+        return
+    folder.make()
+    # Locked before anything is written: two processes may have been told of one folder.
+    with locked(folder.path):
+        folder.start(config)
+        try:
+            job = _prepare(config)
+        except BaseException:
             folder.remove()
-        raise
-    _run(job, config, folder, None, progress_bar, log, signals)
+            raise
+        _fit(job, config, folder, None, signals)
 
 
-def resume(config: Config, folder: RunFolder, progress_bar: bool, log: ProgressLog, signals: StopSignals) -> None:
+def resume(config: Config, folder: RunFolder, signals: StopSignals) -> None:
     """Continue a run as if it had not been stopped.
 
     Args:
         config: the run's settings; the number of epochs and those of checkpoints may have changed.
         folder: of the run.
-        progress_bar: whether to show a bar of steps.
-        log: of the progress, where there is no bar.
         signals: that stop the run.
 
     Raises:
@@ -72,14 +72,14 @@ def resume(config: Config, folder: RunFolder, progress_bar: bool, log: ProgressL
     checkpoint = folder.checkpoints().load_last(print_warning)
     if checkpoint is None:
         print_result(f"{folder.path} has no checkpoint yet: training starts from the beginning.")
-        _run(_prepare(config, progress_bar), config, folder, None, progress_bar, log, signals)
+        _run(_prepare(config), config, folder, None, signals)
         return
     _check_unchanged(checkpoint, config, folder)
     if checkpoint.place >= Place(config.training.num_epochs):
         print_result(f"{folder.path} is complete, with {checkpoint.place.epoch} epochs. {_advise_longer(config)}")
         return
     print_result(f"{folder.path}: resuming after {checkpoint.place}.")
-    _run(_prepare(config, progress_bar), config, folder, checkpoint, progress_bar, log, signals)
+    _run(_prepare(config), config, folder, checkpoint, signals)
 
 
 class _Job(NamedTuple):
@@ -92,9 +92,12 @@ class _Job(NamedTuple):
     optimizer: optax.GradientTransformation
 
 
-def _prepare(config: Config, progress_bar: bool) -> _Job:
+def _prepare(config: Config) -> _Job:
     settings = config.training
-    dataset = load_data(config, "train", progress_bar)
+    dataset = load_data(config, "train", sys.stderr.isatty())
+    if config.data.num_test is not None:
+        # What the commands on a trained run will read: it should be there before the training.
+        load_data(config, "test", sys.stderr.isatty())
     if settings.batch_size > len(dataset):
         raise CommandError(f"batch_size is {settings.batch_size}, but there are only {len(dataset)} training examples.")
     sharding = all_devices(settings.batch_size)
@@ -108,20 +111,18 @@ def _run(
     config: Config,
     folder: RunFolder,
     checkpoint: Checkpoint | None,
-    progress_bar: bool,
-    log: ProgressLog,
     signals: StopSignals,
 ) -> None:
     """Train with the run's folder locked."""
     if jax.process_index() > 0:
-        _fit(job, config, folder, checkpoint, progress_bar, log, signals)
+        _fit(job, config, folder, checkpoint, signals)
         return
     with locked(folder.path):
         if checkpoint is not None:
             # The run may have been killed between the checkpoint and the history.
             folder.write_history(checkpoint.rows)
             folder.write("config.toml", config.to_toml())
-        _fit(job, config, folder, checkpoint, progress_bar, log, signals)
+        _fit(job, config, folder, checkpoint, signals)
 
 
 def _fit(
@@ -129,14 +130,11 @@ def _fit(
     config: Config,
     folder: RunFolder,
     checkpoint: Checkpoint | None,
-    progress_bar: bool,
-    log: ProgressLog,
     signals: StopSignals,
 ) -> None:
     settings, sharding, strategy = config.training, job.sharding, job.strategy
-    recorder = _Recorder(config, folder, checkpoint, -(-len(job.dataset) // settings.batch_size), log, signals)
+    recorder = _Recorder(config, folder, checkpoint, signals)
     started = time.perf_counter()
-    log.update("compiling and running the first steps")
     try:
         fit(
             jax.random.key(config.seed),
@@ -149,12 +147,12 @@ def _fit(
             callback=recorder,
             callback_every=_STEPS_BETWEEN_CALLBACKS,
             state=None if checkpoint is None else checkpoint.state,
-            progress_bar=progress_bar and jax.process_index() == 0,
+            progress_bar=jax.process_index() == 0,
         )
     except NonFiniteLossError as error:
         recorder.save_last()
-        save_parameters(folder.path / "last_good.npz", error.params)
-        save_parameters(folder.path / "broken.npz", error.broken_params)
+        save_params(folder.path / "last_good.npz", error.params)
+        save_params(folder.path / "broken.npz", error.broken_params)
         raise CommandError(_describe_failure(error, recorder), status=1) from error
     except Stopped as stopped:
         signals.acknowledge()
@@ -167,26 +165,21 @@ def _fit(
 
 
 class _Recorder:
-    """The callback of training: collects the history, saves checkpoints when they are due, and reports progress."""
+    """The callback of training: collects the history, and saves checkpoints when they are due."""
 
     def __init__(
         self,
         config: Config,
         folder: RunFolder,
         checkpoint: Checkpoint | None,
-        num_batches: int,
-        log: ProgressLog,
         signals: StopSignals,
     ) -> None:
         self.rows = [] if checkpoint is None else list(checkpoint.rows)
         self.place_saved = None if checkpoint is None else checkpoint.place
-        self._config, self._folder, self._num_batches = config, folder, num_batches
+        self._config, self._folder, self._signals = config, folder, signals
         self._checkpoints = folder.checkpoints(config.training.keep_checkpoints)
-        self._log, self._signals = log, signals
         self._state: TrainingState | None = None
         self._time_saved = time.monotonic()
-        # Of the first call, from which speed is measured: compilation is over then.
-        self._first_call: tuple[float, int] | None = None
 
     def __call__(self, state: TrainingState, row: dict[str, float] | None) -> None:
         """Called after each epoch with its row, and inside epochs without."""
@@ -194,7 +187,6 @@ class _Recorder:
             self.rows.append({name: int(x) if name == "epoch" else float(x) for name, x in row.items()})
         self._state = state
         self._signals.check()
-        self._report(state, row)
         settings = self._config.training
         is_due = time.monotonic() - self._time_saved >= 60 * settings.checkpoint_minutes
         if jax.process_count() > 1:
@@ -216,28 +208,6 @@ class _Recorder:
                 # Before a signal that came meanwhile stops the command.
                 self._state, self._time_saved, self.place_saved = None, time.monotonic(), place
         self._state, self._time_saved, self.place_saved = None, time.monotonic(), place
-
-    def _report(self, state: TrainingState, row: dict[str, float] | None) -> None:
-        epoch, step, num_epochs = int(state.epoch), int(state.step), self._config.training.num_epochs
-        num_steps, now = epoch * self._num_batches + step, time.monotonic()
-        loss = float(state.totals["loss"]) / step if row is None else row["loss"]
-        if self._first_call is None:
-            self._first_call = now, num_steps
-        started, num_before = self._first_call
-        text = (
-            f"epoch {min(epoch + 1, num_epochs)} of {num_epochs}, step {step} of {self._num_batches}, loss {loss:.5g}"
-        )
-        if num_steps > num_before:
-            speed = (num_steps - num_before) / max(now - started, 1e-6)
-            seconds_left = (num_epochs * self._num_batches - num_steps) / speed
-            text += f", {speed:.3g} steps/s, {_describe_duration(seconds_left)} left"
-        self._log.update(text)
-
-
-def _describe_duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _check_unchanged(checkpoint: Checkpoint, config: Config, folder: RunFolder) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...models import DATASETS
+from ...models import DATASETS, DarcyFlow, PennTreebank, SMSSpam
 from ..errors import CommandError
 from .parsing import check_choice, check_seed, parse_as, parse_flag, parse_tables, read_text, to_toml
 from .tables import (
@@ -110,10 +110,25 @@ def resolve(
             owners = " and ".join(table for table, _ in known[flag])
             own = ", ".join(f"--{x}" for x, places in known.items() if name in [table for table, _ in places])
             raise CommandError(f"--{flag} belongs to {owners}, not to {name}, which has {own}.")
+        if setting_of_others(flag, dataset):
+            raise CommandError(
+                f"--{flag} concerns {setting_of_others(flag, dataset)}, and {dataset} has none: leave it out."
+            )
         for table, setting in places:
             tables[table][setting.name] = parse_flag(f"--{flag}", text, setting)
     number = from_file.get("seed", 0) if seed is None else check_seed("--seed", parse_as("--seed", seed, int))
     return _make(dataset, name, number, tables)
+
+
+def setting_of_others(flag: str, dataset: str) -> str:
+    """What a flag of the data concerns where the data set has nothing of that kind; else nothing."""
+    source = DATASETS[dataset]
+    is_text, is_field = isinstance(source, SMSSpam | PennTreebank), isinstance(source, DarcyFlow)
+    if flag in ("length", "vocabulary-size") and not is_text:
+        return "texts"
+    if flag == "permeability" and not is_field:
+        return "fields"
+    return "images" if (flag == "grey" and (is_text or is_field)) or (flag == "size" and is_text) else ""
 
 
 def read_config(file: Path) -> Config:

@@ -94,7 +94,8 @@ def parse_as(name: str, text: str, kind: Any) -> Any:
     """
     element = get_args(kind)
     if element:
-        return tuple(parse_as(name, part, element[0]) for part in text.split(",") if part.strip())
+        # Nothing at all is a list without elements.
+        return tuple(parse_as(name, part.strip(), element[0]) for part in text.split(",")) if text.strip() else ()
     if kind is bool:
         if text not in ("true", "false"):
             raise CommandError(f"{name} is {text!r}: expected true or false.")

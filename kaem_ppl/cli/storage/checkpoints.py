@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
+from ...trees import describe, rebuild
 from ..errors import CommandError
-from .structure import describe, rebuild
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp

@@ -12,40 +12,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 
 from ..errors import CommandError
 from ..settings.config import Config, read_config
 from .checkpoints import Checkpoints
-
-if TYPE_CHECKING:
-    from ...inference.model.parameters import Params
 
 _PACKAGES = ("kaem-ppl", "jax", "jaxlib", "numpyro", "optax", "flax", "orbax-checkpoint", "grain", "blackjax", "numpy")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`config.toml`, `versions.json`, `history.csv`, and the folders `checkpoints`, `plots` and `samples`.
+    """`config.toml`, `versions.json`, `history.csv`, and the folders `checkpoints` and `results`.
 
     Attributes:
         path: of the folder.
     """
 
     path: Path
-
-    @property
-    def plots(self) -> Path:
-        """Folder of the figures; created if it is missing."""
-        return self._folder("plots")
-
-    @property
-    def samples(self) -> Path:
-        """Folder of generated data; created if it is missing."""
-        return self._folder("samples")
 
     def checkpoints(self, num_kept: int = 3) -> Checkpoints:
         """The run's checkpoints."""
@@ -61,18 +46,27 @@ class RunFolder:
             raise CommandError(f"{self.path} is not the folder of a run: expected one with a config.toml in it.")
         return read_config(self.path / "config.toml")
 
-    def create(self, config: Config) -> None:
-        """Create the folder, with settings and versions in it.
+    def make(self) -> None:
+        """Make the folder, where it does not exist yet.
 
         Raises:
-            CommandError: it exists and is not empty, or can't be written.
+            CommandError: it can't be made.
         """
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise CommandError(f"{self.path} is not empty: give another --run-dir, or continue it by --resume.")
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise CommandError(f"{self.path} is a file: give another --run-dir.") from None
         except OSError as error:
             raise CommandError(f"{self.path} can't be created: {error.strerror}.") from error
+
+    def start(self, config: Config) -> None:
+        """Write settings and versions of a new run; the caller holds the lock of the folder.
+
+        Raises:
+            CommandError: the folder is not empty, or can't be written.
+        """
+        if any(path.name != ".lock" for path in self.path.iterdir()):
+            raise CommandError(f"{self.path} is not empty: give another --run-dir, or continue it by --resume.")
         versions = {
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -86,7 +80,7 @@ class RunFolder:
         self.write("config.toml", config.to_toml())
 
     def remove(self) -> None:
-        """Undo `create`, where training could not start."""
+        """Undo `make` and `start`, where training could not start."""
         for name in ("config.toml", "versions.json", ".lock"):
             (self.path / name).unlink(missing_ok=True)
         # Other files stay, and the folder with them.
@@ -111,29 +105,6 @@ class RunFolder:
             part.unlink(missing_ok=True)
             raise CommandError(f"{self.path / name} can't be written: {error.strerror}.", status=1) from error
 
-    def check_writable(self) -> None:
-        """Raise before long work whose results could not be written.
-
-        Raises:
-            CommandError: files can't be created in the folder.
-        """
-        if not os.access(self.path, os.W_OK | os.X_OK):
-            raise CommandError(f"{self.path} is read-only: results are written there. Copy the run to another folder.")
-
-    def _folder(self, name: str) -> Path:
-        folder = self.path / name
-        folder.mkdir(exist_ok=True)
-        return folder
-
-
-def save_parameters(path: Path, params: "Params") -> None:
-    """Write parameters as NumPy arrays, named by site and path, such as `prior$params/coef`."""
-    leaves = jax.tree.leaves_with_path(params)
-    arrays: dict[str, Any] = {
-        jax.tree_util.keystr(keys, simple=True, separator="/"): np.asarray(x) for keys, x in leaves
-    }
-    np.savez(path, **arrays)
-
 
 def run_folders(config: Config, root: Path = Path("runs")) -> Iterator[RunFolder]:
     """Folders for runs of these settings, named by data set and mode, the second ending in -2, and so on."""
@@ -146,8 +117,21 @@ def run_folders(config: Config, root: Path = Path("runs")) -> Iterator[RunFolder
 
 
 def new_run_folder(config: Config, root: Path = Path("runs")) -> RunFolder:
-    """The first of `run_folders` that does not exist yet."""
-    return next(folder for folder in run_folders(config, root) if not folder.path.exists())
+    """Make the first of `run_folders` that does not exist yet; of two processes at once each makes its own.
+
+    Raises:
+        CommandError: it can't be made.
+    """
+    RunFolder(root).make()
+    for folder in run_folders(config, root):
+        try:
+            folder.path.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise CommandError(f"{folder.path} can't be created: {error.strerror}.") from error
+        return folder
+    raise AssertionError("there is always a new folder")
 
 
 def _version(package: str) -> str | None:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ...inference import TrainingState
 from ...inference.model.parameters import Params
 from ...models import Dataset
 from ..building.data import load_data
@@ -28,6 +29,7 @@ class SavedRun:
         model: the trained one.
         params: learnt, constrained.
         rows: of the history.
+        state: of training.
     """
 
     folder: RunFolder
@@ -36,9 +38,10 @@ class SavedRun:
     model: Callable
     params: Params
     rows: list[dict[str, float]]
+    state: TrainingState
 
 
-def open_run(folder: RunFolder, checkpoint: str, progress_bar: bool) -> SavedRun:
+def open_saved_run(folder: RunFolder, checkpoint: str, progress_bar: bool) -> SavedRun:
     """Read a run and its held-out data.
 
     Args:
@@ -64,7 +67,7 @@ def open_run(folder: RunFolder, checkpoint: str, progress_bar: bool) -> SavedRun
             "--learning-rate, or --clip-norm.",
             status=1,
         )
-    return SavedRun(folder, config, data, model, params, saved.rows)
+    return SavedRun(folder, config, data, model, params, saved.rows, saved.state)
 
 
 def first_held_out(run: SavedRun, num_data: int) -> np.ndarray:

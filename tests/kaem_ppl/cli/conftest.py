@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _no_progress_lines(monkeypatch):
-    monkeypatch.setattr("kaem_ppl.cli.progress.FIRST_LINE_SECONDS", 1000)
+    monkeypatch.setattr("kaem_ppl.progress.FIRST_LINE_SECONDS", 1000)

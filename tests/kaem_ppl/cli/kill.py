@@ -14,6 +14,7 @@ from pathlib import Path
 from kaem_ppl.cli import main
 from kaem_ppl.cli.storage.checkpoints import Checkpoints
 
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 # Checkpoints are taken after 10 steps and after 15, where an epoch ends.
 NUM_EPOCHS, STEPS_PER_EPOCH = 12, 15
 MOMENTS = [epoch * STEPS_PER_EPOCH + step for epoch in range(NUM_EPOCHS) for step in (10, 15)]
@@ -70,12 +71,15 @@ def kill_and_resume(root, num_kills, seed):
         if moment:
             wait_for_steps(folder, moment)
         time.sleep(rng.uniform(0, between if moment else before_first))
-        os.kill(process, signal.SIGKILL)
-        status = os.waitpid(process, 0)[1]
+        chosen = SIGNALS[number % len(SIGNALS)]
+        os.kill(process, chosen)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        # By the exit status of the command, or by the signal before it was listening.
+        died = status in (-chosen, 128 + chosen)
         started = (folder / "config.toml").exists()
         kept = " ".join(sorted(path.name for path in folder.glob("checkpoints/*")))
         print(
-            f"{number}: {'killed' if status == signal.SIGKILL else 'too late'}, started {started}, kept {kept}",
+            f"{number}: {'killed' if died else 'too late'} by {chosen.name}, started {started}, kept {kept}",
             flush=True,
         )
         finish(start(["train", "--resume", str(folder)] if started else [*command, str(folder)]))

@@ -10,9 +10,9 @@ from kaem_ppl.cli import main
 from kaem_ppl.cli.errors import CommandError
 from kaem_ppl.cli.settings.config import resolve
 from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
-from kaem_ppl.cli.storage.structure import describe, rebuild
 from kaem_ppl.inference import TrainingState
 from kaem_ppl.inference.training.strategies.persistent_chains import PersistentChains
+from kaem_ppl.trees import describe, rebuild
 
 pytest.importorskip("orbax.checkpoint")
 
@@ -110,8 +110,16 @@ def test_structures_of_other_packages_are_refused():
 
 
 def test_a_read_only_run_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    # The oracle is the operating system: root may write anywhere, so the folder is taken by a file.
     (tmp_path / "config.toml").write_text(resolve("DIGITS", "importance", None, {}).to_toml())
-    monkeypatch.setattr("os.access", lambda *_: False)
+    (tmp_path / "results").write_text("")
     for command in ("sample", "evaluate", "diagnose", "evidence", "plot"):
         assert main([command, str(tmp_path)]) == 2
-        assert f"{tmp_path} is read-only: results are written there" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert f"{tmp_path / 'results'} can't be written: " in error
+        assert "Give a folder by --out." in error
+        assert error.count("\n") == 1
+        # With another place for its results it goes on to what is wrong next.
+        assert main([command, str(tmp_path), "--out", str(tmp_path / "elsewhere" / command)]) == 2
+        assert "has no checkpoint" in capsys.readouterr().err
+    assert not list(tmp_path.glob("elsewhere/*"))

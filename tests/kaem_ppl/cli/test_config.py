@@ -1,4 +1,4 @@
-"""Settings: presets that are complete, what may be said wrongly, and the words that are used then."""
+"""Settings: presets that are complete, files and flags that go over them, and help."""
 
 import pytest
 
@@ -74,84 +74,6 @@ def test_what_differs():
     assert differences(old, new, ("num_epochs",)) == [("seed", 0, 1), ("scale", 0.2, 0.3)]
 
 
-WRONG = {
-    "train": "mode of training is missing: expected one of importance, langevin",
-    "train fast --dataset DIGITS": "mode is 'fast': expected one of importance",
-    "train vanilla": "--dataset is missing: expected one of DIGITS, MNIST",
-    "train vanilla --dataset MNITS": "--dataset is 'MNITS': expected one of DIGITS, MNIST",
-    "train vanilla --dataset DIGITS --epochs 3": "unrecognized arguments: --epochs 3. See `kaem --help`",
-    "train vanilla --dataset DIGITS --num-epochs many": "--num-epochs is 'many': expected a whole number",
-    "train vanilla --dataset DIGITS --num-epochs 0": "--num-epochs is 0: expected at least 1",
-    "train vanilla --dataset DIGITS --scale 0": "--scale is 0.0: expected more than 0",
-    "train vanilla --dataset DIGITS --grey yes": "--grey is 'yes': expected true or false",
-    "train vanilla --dataset DIGITS --hidden 8,x": "--hidden is 'x': expected a whole number",
-    "train vanilla --dataset DIGITS --domain 1,0": "domain is [1.0, 0.0]: expected two numbers in order",
-    "train vanilla --dataset DIGITS --basis Haar": "--basis is 'Haar': expected one of RBF",
-    "train vanilla --dataset DIGITS --num-temperatures 4": "--num-temperatures belongs to thermo, not to importance",
-    "train thermo --dataset DIGITS --power 3,1": "power is [3.0, 1.0]: expected none, one, or two numbers",
-    "train vanilla --dataset DIGITS --kind vae": "mode is 'importance', but a vae is trained by variational",
-    "train vanilla --dataset DIGITS --seed x": "--seed is 'x': expected a whole number",
-    "train vanilla --dataset DIGITS --config none.toml": "none.toml does not exist: expected a TOML file",
-    "train vanilla --dataset DIGITS --num-basis 1": "--num-basis is 1, but num_grid=1 for RBF: expected at least 2",
-    "train vanilla --dataset DIGITS --generator sequence": "generator is 'sequence', and DIGITS has no texts",
-    "train vanilla --dataset DIGITS --num-train 5000": "--num-train is 5000, but DIGITS has 1500 train data",
-    "train vanilla --dataset DIGITS --num-train 50": "batch_size is 100, but there are only 50 training examples",
-    "train --resume nowhere": "nowhere is not the folder of a run: expected one with a config.toml",
-    "train --resume nowhere --config x.toml": "--config and --resume exclude each other",
-    "train vanilla --dataset MNIST": "is missing: download it by `kaem data MNIST`",
-    "train vanilla --dataset DIGITS --domain -3,-4": "domain is [-3.0, -4.0]: expected two numbers in order",
-    "train vanilla --dataset DIGITS --domain -3,inf": "--domain is inf: expected a finite number",
-    "train vanilla --dataset DIGITS --scale nan": "--scale is nan: expected a finite number",
-    "train vanilla --dataset DIGITS --seed 4294967296": "--seed is 4294967296: expected 0 to 4294967295",
-    "train vanilla --dataset DIGITS --seed -1": "--seed is -1: expected 0 to 4294967295",
-    "sample nowhere --seed 9223372036854775808": "--seed is 9223372036854775808: expected 0 to 4294967295",
-    "train-sequential jobs.txt": "jobs.txt can't be read: expected a text file of lines DATASET MODE",
-    "sample nowhere": "nowhere is not the folder of a run",
-    "sample nowhere --num-samples none": "argument --num-samples: invalid whole number value: 'none'",
-    "evidence nowhere --method magic": "invalid choice: 'magic' (choose from",
-    "data MNITS": "invalid choice: 'MNITS' (choose from",
-    "fly": "invalid choice: 'fly' (choose from",
-    "": "the following arguments are required: COMMAND",
-}
-
-
-@pytest.mark.parametrize("line", WRONG)
-def test_one_line_says_what_is_wrong(line, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("KAEM_DATA_DIR", str(tmp_path))
-    assert main(line.split()) == 2
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.count("\n") == 1
-    assert WRONG[line] in output.err
-    # And no run is left behind.
-    assert not any((tmp_path / "runs").glob("*"))
-
-
-WRONG_FILES = {
-    "num_epochs = 3": "has 'num_epochs': expected dataset, mode, seed, [data]",
-    "[training]\nepochs = 3": "has 'epochs' in [training]: expected one of num_epochs",
-    "[training]\nnum_epochs = 'x'": "num_epochs in mine.toml is 'x': expected a whole number",
-    "[training]\nnum_epochs = true": "num_epochs in mine.toml is True: expected a whole number",
-    "[model]\nhidden = 3": "hidden in mine.toml is 3: expected a list of whole numbers",
-    "[model]\nhidden = [1.5]": "hidden in mine.toml is 1.5: expected a whole number",
-    "training = 3": "has training = 3: expected a table, [training]",
-    "[training": "mine.toml is not TOML",
-    "seed = 0.5": "seed in mine.toml is 0.5: expected a whole number",
-    "seed = 4294967296": "seed in mine.toml is 4294967296: expected 0 to 4294967295",
-}
-
-
-@pytest.mark.parametrize("text", WRONG_FILES)
-def test_one_line_says_what_is_wrong_in_a_file(text, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.toml").write_text(text)
-    assert main(["train", "vanilla", "--dataset", "DIGITS", "--config", "mine.toml"]) == 2
-    error = capsys.readouterr().err
-    assert WRONG_FILES[text] in error
-    assert error.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     "command", ["", "train", "train-sequential", "data", "sample", "evaluate", "diagnose", "evidence", "plot"]
 )
@@ -162,20 +84,3 @@ def test_help(command, capsys):
     text = capsys.readouterr().out
     assert "usage: kaem" in text
     assert command != "train" or all(f"--{name}" in text for name in flags())
-
-
-WRONG_JOBS = {
-    "DIGITS": "line 1 is 'DIGITS': expected DATASET MODE",
-    "# nothing\n": "has no job",
-    "DIGITS vanilla\nDIGTS vanilla": "line 2 is 'DIGTS vanilla': expected DATASET MODE",
-    "DIGITS vanilla --scale 0": "line 1: --scale is 0.0: expected more than 0",
-    "DIGITS vanilla --resume x": "line 1: --resume and --distributed have no meaning here",
-}
-
-
-@pytest.mark.parametrize("text", WRONG_JOBS)
-def test_one_line_says_what_is_wrong_with_jobs(text, tmp_path, capsys):
-    file = tmp_path / "jobs.txt"
-    file.write_text(text)
-    assert main(["train-sequential", str(file)]) == 2
-    assert WRONG_JOBS[text] in capsys.readouterr().err

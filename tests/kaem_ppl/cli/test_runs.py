@@ -1,11 +1,14 @@
 """Runs from the command line: every subcommand on every kind of data, killed, resumed, and on several devices."""
 
 import csv
+import errno
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -16,10 +19,13 @@ pytest.importorskip("orbax.checkpoint")
 pytest.importorskip("grain")
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
+import kaem_ppl as kp
 from kaem_ppl.cli import main
 from kaem_ppl.cli.commands.figures import sine_spectrum
 from kaem_ppl.cli.storage.checkpoints import Checkpoints
 from kaem_ppl.cli.storage.lock import locked
+from kaem_ppl.inference import MALA, sample_posterior
+from kaem_ppl.saving import load_params
 
 TINY = (
     "--num-latents 2 --num-components 1 --num-basis 5 --batch-size 8 --num-epochs 2 --schedule constant "
@@ -121,8 +127,9 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert_equal(last("moved").state, last("whole").state)
 
     for checkpoint in ("last", "best"):
-        run(f"sample moved --num-samples 5 --checkpoint {checkpoint}")
-    samples = np.load("moved/samples/samples.npz")["samples"]
+        run(f"sample moved --num-samples 5 --checkpoint {checkpoint} --out drawn --force")
+    run("sample moved --num-samples 5")
+    samples = np.load("drawn/samples.npz")["samples"]
     assert samples.shape == (5, 8, 8, 1)
     assert (samples >= 0).all()
     assert (samples <= 1).all()
@@ -136,18 +143,118 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
         assert main(words.split()) == 2
         error = capsys.readouterr().err.splitlines()[-1]
         assert message in error
-    run("evaluate moved --num-draws 200")
-    with open("moved/evaluation.csv") as file:
+    run("evaluate moved --num-draws 200 --out evaluation")
+    with open("evaluation/evaluation.csv") as file:
         assert len(list(csv.DictReader(file))) == 20
+    # Results stay: not even a second call at the same moment replaces them, and --out does so when it is told to.
+    assert main(["evaluate", "moved", "--num-draws", "100", "--out", "evaluation"]) == 2
+    assert "--out evaluation is not empty: give another folder, or --force" in capsys.readouterr().err
+    Path("evaluation/note").write_text("")
+    run("evaluate moved --num-draws 100 --out evaluation --force")
+    assert [path.name for path in Path("evaluation").iterdir()] == ["evaluation.csv"]
     run(f"diagnose moved --sampler tempering --num-temperatures 4 {SMALL_CHAINS}")
     run(f"evidence moved {SMALL_CHAINS}")
     run("plot moved")
-    names = {str(path.relative_to("moved")) for path in Path("moved").rglob("*") if path.is_file()}
-    assert {
-        "config.toml", "versions.json", "history.csv", "evaluation.csv", "diagnosis.txt", "draws.nc", "evidence.txt",
-        "evidence.csv", "samples/samples.png", "plots/history.png", "plots/prior.png", "plots/posterior.png",
-        "plots/swap_rates.png", "plots/replica_trace.png", "plots/estimates.png", "plots/thermodynamic_curve.png",
-    } <= names  # fmt: skip
+    run("plot moved")
+    found = {path.name.rsplit("-", 2)[0]: names(path) for path in Path("moved/results").iterdir()}
+    assert found["diagnose-tempering"] == {
+        "diagnosis.txt", "draws.nc", "posterior.png", "swap_rates.png", "replica_trace.png"
+    }  # fmt: skip
+    assert found["evidence-tempering"] == {"evidence.txt", "evidence.csv", "estimates.png", "thermodynamic_curve.png"}
+    assert found["plot"] == {"history.png", "prior.png"}
+    assert found["sample"] == {"samples.npz", "samples.png"}
+    assert len(list(Path("moved/results").glob("plot-*"))) == 2
+    assert names("moved") == {"config.toml", "versions.json", "history.csv", "checkpoints", "results", ".lock"}
+
+    # And back to Python.
+    opened = kp.open_run("moved")
+    assert opened.params.keys() == last("moved").state.params.keys()
+    assert opened.data.values.shape == (20, 8, 8, 1)
+    assert opened.training_data().values.shape == (32, 8, 8, 1)
+    np.testing.assert_array_equal(opened.history["epoch"], [1, 2, 3, 4])
+    assert "4 epochs, " in repr(opened)
+    draws = sample_posterior(
+        jax.random.key(0), opened.model, x=opened.data.values[:2], params=opened.params, sampler=MALA(), plate="data",
+        num_chains=2, num_samples=5, num_warmup=5, progress_bar=False,
+    )  # fmt: skip
+    assert draws.num_samples == 5
+
+
+def names(folder):
+    return {path.name for path in Path(folder).iterdir()}
+
+
+@pytest.mark.slow
+def test_stopped_evidence_goes_on_and_a_disk_that_fills_up_loses_nothing(workplace, capsys, monkeypatch):
+    run(
+        f"train vanilla --dataset DIGITS --num-train 32 --num-test 20 --hidden 8 --num-particles 20 {TINY} --run-dir run"
+    )
+    settings = f"evidence run --method smc {SMALL_CHAINS}"
+    run(f"{settings} --out whole")
+    before = names("run")
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("matplotlib.figure.Figure.savefig", full)
+        assert main([*settings.split(), "--out", "filled"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == "kaem: [Errno 28] No space left on device"
+    assert not Path("filled").exists()
+    # What was computed is there: no particle moves again.
+    monkeypatch.setattr("kaem_ppl.inference.tempering.population._mutate", None)
+    run(f"{settings} --out filled")
+    assert Path("filled/evidence.csv").read_text() == Path("whole/evidence.csv").read_text()
+    assert names("run") == before
+    assert not list(Path().glob(".*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_evidence_that_a_signal_stopped_goes_on(workplace, number, status):
+    run(
+        f"train vanilla --dataset DIGITS --num-train 32 --num-test 20 --hidden 8 --num-particles 20 {TINY} --run-dir run"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "kaem_ppl.cli",
+        *["evidence", "run", "--method", "smc", "--num-data", "4"],
+        "--out",
+    ]
+    process = subprocess.Popen([*command, "stopped"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not list(workplace.glob(".stopped.unfinished/*/*.npz")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    lines = process.communicate(timeout=60)[1].splitlines()
+    assert process.returncode == status
+    # A line soon after the start, others on the way, and one at the end.
+    assert lines[0].startswith("kaem: ")
+    assert lines[-1] == "kaem: stopped. Continue by the same command."
+    assert not any("Traceback" in line for line in lines)
+    assert not Path("stopped").exists()
+    run("evidence run --method smc --num-data 4 --out stopped")
+    run("evidence run --method smc --num-data 4 --out whole")
+    assert Path("stopped/evidence.csv").read_text() == Path("whole/evidence.csv").read_text()
+    assert names(".") == {"data", "run", "stopped", "whole"} or names(".") == {"run", "stopped", "whole"}
+
+
+@pytest.mark.slow
+def test_two_processes_make_two_runs(workplace):
+    words = f"train vanilla --dataset DIGITS --num-train 16 --hidden 4 --num-particles 4 {TINY}".split()
+    command = [sys.executable, "-m", "kaem_ppl.cli", *words]
+    both = [subprocess.Popen(command) for _ in range(2)]
+    assert [process.wait(300) for process in both] == [0, 0]
+    assert names("runs") == {"digits-importance", "digits-importance-2"}
+    # Told of the same folder, one of them makes it and the other says so.
+    both = [subprocess.Popen([*command, "--run-dir", "one"], stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate(timeout=300)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    assert any("is being trained by process" in error or "one is not empty" in error for error in errors)
+    assert len(rows("one")) == 2
 
 
 @pytest.mark.exhaustive
@@ -156,21 +263,21 @@ def test_colours_texts_fields_and_baselines(workplace, capsys):
     write_sms_spam(workplace)
     chains = "--num-steps 2 --num-temperatures 2"
     run(f"train thermo --dataset CIFAR10 --hidden 4,4 {chains} {TINY} --run-dir cifar")
-    run("sample cifar --num-samples 3")
-    assert np.load("cifar/samples/samples.npz")["samples"].shape == (3, 32, 32, 3)
+    run("sample cifar --num-samples 3 --out cifar-samples")
+    assert np.load("cifar-samples/samples.npz")["samples"].shape == (3, 32, 32, 3)
     run(f"train variational --dataset CIFAR10 --size 8 --grey true --hidden 4 --encoder-hidden 4 {TINY} --run-dir grey")
-    run("sample grey --num-samples 3")
-    assert np.load("grey/samples/samples.npz")["samples"].shape == (3, 8, 8, 1)
+    run("sample grey --num-samples 3 --out grey-samples")
+    assert np.load("grey-samples/samples.npz")["samples"].shape == (3, 8, 8, 1)
 
     texts = "--length 12 --vocabulary-size 60 --width 8 --num-heads 2 --num-layers 1 --num-particles 4"
     run(f"train vanilla --dataset SMS_SPAM {texts} {TINY} --run-dir texts")
-    run("sample texts --num-samples 3")
-    assert len(Path("texts/samples/samples.txt").read_text().splitlines()) == 3
+    run("sample texts --num-samples 3 --out texts-samples")
+    assert len(Path("texts-samples/samples.txt").read_text().splitlines()) == 3
     run("evaluate texts --num-draws 50")
 
     run(f"train vanilla --dataset DARCY_FLOW --num-train 16 --num-test 4 --size 8 --hidden 4 {TINY} --run-dir fields")
-    run("sample fields --num-samples 3")
-    assert Path("fields/samples/spectra.png").stat().st_size > 1000
+    run("sample fields --num-samples 3 --out fields-samples")
+    assert Path("fields-samples/spectra.png").stat().st_size > 1000
 
     run(f"train variational --kind vae --dataset DIGITS --num-train 16 {TINY} --run-dir vae")
     run("sample vae --num-samples 3")
@@ -188,9 +295,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_site(workplace, c
     error = capsys.readouterr().err
     # The first step goes far from where its loss is finite; the second finds out.
     assert "The loss stopped being finite in epoch 1, step 2. What is not finite: z, x." in error
-    good, broken = (np.load(f"broken/{name}.npz") for name in ("last_good", "broken"))
-    assert all(np.isfinite(good[name]).all() for name in good)
-    assert max(np.abs(broken[name]).max() for name in broken) > 1e20
+    good, broken = (jax.tree.leaves(load_params(f"broken/{name}.npz")) for name in ("last_good", "broken"))
+    assert all(np.isfinite(leaf).all() for leaf in good)
+    assert max(np.abs(leaf).max() for leaf in broken) > 1e20
 
 
 @pytest.mark.exhaustive

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from kaem_ppl.cli.errors import CommandError, Stopped
-from kaem_ppl.cli.progress import ProgressLog
 from kaem_ppl.cli.stopping import StopSignals
 from kaem_ppl.cli.storage.lock import locked
 
@@ -74,21 +73,6 @@ def test_a_signal_inside_the_garbage_collector_is_delivered_after_it(capfd):
             collect_and_wait()
     finally:
         gc.callbacks.remove(_xla_gc_callback)
-    assert capfd.readouterr().err == ""
-
-
-def test_a_log_has_a_line_soon_and_then_every_few_seconds(capfd, monkeypatch):
-    monkeypatch.setattr("kaem_ppl.cli.progress.FIRST_LINE_SECONDS", 0.05)
-    monkeypatch.setattr("kaem_ppl.cli.progress.SECONDS_BETWEEN_LINES", 0.2)
-    with ProgressLog("compiling", True) as log:
-        time.sleep(0.15)
-        log.update("epoch 1 of 2")
-        time.sleep(0.3)
-    lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == "kaem: compiling; 0 s so far"
-    assert lines[1].startswith("kaem: epoch 1 of 2;")
-    with ProgressLog("compiling", False):
-        time.sleep(0.1)
     assert capfd.readouterr().err == ""
 
 
