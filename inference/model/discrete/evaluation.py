@@ -116,7 +116,7 @@ def evaluate(
         return Enumerated(atom.val) if isinstance(atom, Literal) else env[atom]
 
     for equation in jaxpr.eqns:
-        outputs = _evaluate_equation(equation, [read(atom) for atom in equation.invars], sites, step)
+        outputs = _evaluate_equation(jaxpr, equation, [read(atom) for atom in equation.invars], sites, step)
         env.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -156,7 +156,7 @@ def stack_over_time(parts: Sequence[Enumerated], rolled: Enumerated | None) -> E
 
 
 def _evaluate_equation(
-    equation: Any, inputs: Sequence[Value], sites: Mapping[str, DiscreteSite], step: int
+    jaxpr: Jaxpr, equation: Any, inputs: Sequence[Value], sites: Mapping[str, DiscreteSite], step: int
 ) -> list[Value]:
     name, params = equation.primitive.name, equation.params
     if equation.primitive is _value_p:
@@ -172,22 +172,19 @@ def _evaluate_equation(
             return evaluate(inner, inputs, sites, step)
     if name == "scan" and (inside := marked_sites(params["jaxpr"].jaxpr)):
         return _evaluate_scan(equation, known, inside, sites, is_nested=step >= 0)
-    return list(map_over_states(_as_function(equation), known))
+    return list(map_over_states(_as_function(jaxpr, equation), known))
 
 
-def _as_function(equation: Any) -> Any:
-    """One operation as a function of its inputs."""
+def _as_function(jaxpr: Jaxpr, equation: Any) -> Any:
+    """One operation of a program as a function of its inputs that returns a list."""
     inputs = list(dict.fromkeys(x for x in equation.invars if not isinstance(x, Literal)))
-    places = [inputs.index(atom) if not isinstance(atom, Literal) else None for atom in equation.invars]
-    jaxpr = Jaxpr((), inputs, equation.outvars, [equation], equation.effects)
-    run = jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))
+    places = [None if isinstance(x, Literal) else inputs.index(x) for x in equation.invars]
+    single = jaxpr.replace(constvars=[], invars=inputs, outvars=equation.outvars, eqns=[equation])
+    run = jaxpr_as_fun(ClosedJaxpr(single, ()))
 
     def function(*args: Any) -> Any:
-        values: list[Any] = [None] * len(inputs)
-        for place, arg in zip(places, args, strict=True):
-            if place is not None:
-                values[place] = arg
-        return run(*values)
+        values = {place: arg for place, arg in zip(places, args, strict=True) if place is not None}
+        return run(*(values[place] for place in range(len(inputs))))
 
     return function
 
@@ -266,7 +263,7 @@ def _evaluate_scan(
 
     start, rolled = len(head), None
     if start < length:
-        carry, rolled = _roll(run, carry, [x._replace(array=x.array[start:]) for x in xs], inside, start)
+        carry, rolled = _roll(run, carry, [x._replace(array=x.array[start:]) for x in xs], start, length)
     info = ScanInfo(inside, length, start, reverse)
     num_stacked = len(equation.outvars) - num_carry
     parts = ([step[n] for step in head] for n in range(num_stacked))
@@ -276,7 +273,7 @@ def _evaluate_scan(
 
 
 def _roll(
-    run: Any, carry: Sequence[Enumerated], xs: Sequence[Enumerated], inside: frozenset[str], start: int
+    run: Any, carry: Sequence[Enumerated], xs: Sequence[Enumerated], start: int, length: int
 ) -> tuple[list[Enumerated], list[Enumerated]]:
     """Run the steps behind the head as one scan; the variables are those of its first step."""
     variables: list[tuple[Variable, ...]] = []
@@ -288,7 +285,7 @@ def _roll(
         ends = [jnp.asarray(output.array) for output in outputs]
         return ends[: len(carry)], ends[len(carry) :]
 
-    arrays, stacked = lax.scan(step, [x.array for x in carry], [x.array for x in xs])
+    arrays, stacked = lax.scan(step, [x.array for x in carry], [x.array for x in xs], length=length - start)
     ends = [part._replace(array=array) for part, array in zip(carry, arrays, strict=True)]
     return ends, [Enumerated(array, v) for array, v in zip(stacked, variables, strict=True)]
 
