@@ -16,7 +16,7 @@ from kaem_ppl.distributions.base import TiltedDistribution
 
 from .arguments import Layout, is_array
 from .check import Comparison, Difference, find_difference, point_key
-from .discrete.latents import DiscreteLatents, check_support, read_discrete
+from .discrete.latents import DiscreteLatents, check_support, random_state, read_discrete
 from .handlers import (
     CheckSites,
     OmitNormalizers,
@@ -31,7 +31,7 @@ from .handlers import (
 from .parameters import Parameters, Params
 from .sites import Site, Sites, apply_scale, classify, plate_dims, plate_size, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity, Traced, compiled
-from .wrappers import unwrap
+from .wrappers import is_discrete, unwrap
 
 _COMPARED = ("log_probs", "sizes", "values", "params")
 
@@ -118,7 +118,7 @@ class Runs:
         def run(arrays: list[Any], given: Params, key: jax.Array) -> dict[str, Any]:
             args, kwargs = layout.merge(arrays)
             model = handlers.substitute(handlers.seed(self.model, key), data=given)
-            model = handlers.substitute(model, substitute_fn=random_point)
+            model = handlers.substitute(model, substitute_fn=_random_value)
             with OmitNormalizers(), CheckSites(self.plate, num_rows):
                 log_probs, found = compute_log_probs(model, args, kwargs, {}, sum_log_prob=False)
             trace.update(found)
@@ -161,7 +161,9 @@ class Runs:
         program = whole.program.select(lambda outputs: {name: outputs[name] for name in _COMPARED})
         density = one.select(lambda outputs: {"log_probs": outputs["log_probs"]})
         comparison = Comparison(program, density, tuple((site.name, site.plate_axis) for site in sites.all_latents))
-        difference = find_difference(comparison, whole.layout.arrays(leaves), rows, shared, self.given)
+        difference = find_difference(
+            comparison, whole.layout.arrays(leaves), rows, shared, self.given, has_discrete=bool(sites.discrete)
+        )
         if difference is not None and (self.is_wide or not self._agrees_in_float64(whole, layout, leaves, num_data)):
             raise ValueError(_describe(difference, discrete))
         deterministics = tuple(_with_plate_axis(site, trace, whole.trace) for site in sites.deterministics)
@@ -240,6 +242,11 @@ class Runs:
             except ValueError:
                 return False
         return True
+
+
+def _random_value(site: SiteMessage) -> jax.Array | None:
+    is_continuous = site["type"] != "sample" or not is_discrete(site["fn"])
+    return random_point(site) if is_continuous else random_state(site)
 
 
 def _widen(leaf: Any) -> Any:

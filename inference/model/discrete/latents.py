@@ -13,7 +13,7 @@ from ..sites import Site, Sites
 from .evaluation import Enumerated
 from .marginal import draw_states, look_up, marginal, marginal_factors
 from .program import EnumerateSites, Tables, depends_on, tabulate
-from .support import describe_discrete_site
+from .support import describe_discrete_site, element_support
 
 # Runs the model within a handler, the continuous latents at their values.
 type Run = Callable[[EnumerateSites], Trace]
@@ -106,6 +106,14 @@ def check_support(site: SiteMessage) -> None:
     """Raise ValueError where a discrete latent site has too many states to be summed out, or they are not known."""
     if not in_control_flow(site):
         describe_discrete_site(site)
+
+
+def random_state(site: SiteMessage) -> jax.Array | None:
+    """A value of a discrete latent site, each equally likely; for `numpyro.handlers.substitute`."""
+    if site["is_observed"] or site["value"] is not None:
+        return None
+    shape = site["fn"].shape(site["kwargs"].get("sample_shape", ()))
+    return jax.random.choice(site["kwargs"]["rng_key"], jnp.asarray(element_support(site)), shape)
 
 
 def read_discrete(

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import Distribution
 
 from ..wrappers import unwrap
 
@@ -101,7 +100,7 @@ def describe_discrete_site(site: dict[str, Any]) -> DiscreteSite:
     num_batch = len(sample_shape) + len(fn.batch_shape)
     plates = frozenset((frame.name, frame.dim) for frame in site["cond_indep_stack"])
     plate_axes = {num_batch + dim for _, dim in plates}
-    support = _element_support(name, unwrap(fn))
+    support = element_support(site)
     joint = [1 if axis in plate_axes else size for axis, size in enumerate(shape)]
     num_elements = math.prod(joint)
     if num_elements * math.log(len(support)) > math.log(MAX_JOINT_STATES) + 1e-9:
@@ -114,8 +113,13 @@ def describe_discrete_site(site: dict[str, Any]) -> DiscreteSite:
     return DiscreteSite(name, shape, support[numbers].reshape(-1, *joint), plates, num_batch)
 
 
-def _element_support(name: str, base: Distribution) -> np.ndarray:
-    """Values of one element, shape (K,)."""
+def element_support(site: dict[str, Any]) -> np.ndarray:
+    """Values of one element of a discrete latent site, shape (K,).
+
+    Raises:
+        ValueError: they are not finitely many, or not known before the model is traced.
+    """
+    name, base = site["name"], unwrap(site["fn"])
     kind = type(base).__name__
     if not base.has_enumerate_support:
         raise ValueError(

@@ -267,5 +267,5 @@ def test_bounds_that_differ_are_refused():
         "kwargs": {},
         "cond_indep_stack": [],
     }
-    with pytest.raises(ValueError, match="values of discrete latent site 'n' .* are not known"):
+    with pytest.raises(ValueError, match=r"values of discrete latent site 'n' .* are not known"):
         describe_discrete_site(site)
