@@ -84,8 +84,9 @@ class DiscreteSite:
         """Value of the states that weights (..., num_states, *plate_shape) of 0 and 1 mark: (..., *shape)."""
         weights = weights.reshape(*weights.shape, *(1,) * self.num_event)
         axis = weights.ndim - len(self.shape) - 1
-        value = jnp.sum(weights * self.states.astype(weights.dtype), axis=axis)
-        return jnp.broadcast_to(jnp.round(value).astype(self.states.dtype), (*value.shape[:axis], *self.shape))
+        # Not a sum of floats, rounded: XLA on CPU has returned 0 for 2 there.
+        value = jnp.sum(jnp.where(weights > 0.5, self.states, 0), axis=axis)
+        return jnp.broadcast_to(value, (*value.shape[:axis], *self.shape))
 
 
 def describe_discrete_site(site: dict[str, Any]) -> DiscreteSite:
