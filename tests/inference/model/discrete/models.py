@@ -171,7 +171,8 @@ def missing_labels(x, labels, is_known):
         numpyro.sample("x", dist.Normal(loc[c], 1), obs=x)
 
 
-# Few enough joint states to add them all up.
+# Few enough joint states to add them all up. A run of the fast tests takes those that differ most.
+FAST = ("nested plates", "an event of three", "second order, masked", "continuous latents in a chain", "labels missing")
 SMALL = {
     "nested plates": Example(nested_plates, (PAIRS,)),
     "an event of three": Example(event_of_switches, (FEW,)),

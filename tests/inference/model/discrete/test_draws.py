@@ -32,7 +32,7 @@ def forward_backward(y, transition, loc):
     return np.stack([x / x.sum() for x in joint])
 
 
-@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
+@pytest.mark.parametrize("reverse", [pytest.param(False, marks=pytest.mark.slow), True], ids=["forward", "reversed"])
 def test_chains_are_drawn_by_forward_filtering_backward_sampling(reverse):
     # 11 x 9 frequencies, 4.5 errors each: a false alarm in 1,500 runs.
     y = SERIES[:12]
@@ -52,7 +52,7 @@ def test_chains_are_drawn_by_forward_filtering_backward_sampling(reverse):
 NAMES = ["nested plates", "a chain from a latent start", "continuous latents of a class", "an event of three"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != NAMES[1])) for name in NAMES])
 def test_joint_draws_have_the_moments_of_the_exact_law(name):
     # Means of all discrete values and of their products, at most 100 of them: a false alarm in 1,500 runs.
     example = SMALL[name]

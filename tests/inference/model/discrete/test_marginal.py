@@ -22,6 +22,7 @@ from .models import (
     CLUSTERED,
     COUNTS,
     COVARIATES,
+    FAST,
     FEW,
     SERIES,
     SMALL,
@@ -70,12 +71,18 @@ BY_HAND = {
     "mixture": (Example(gaussian_mixture, (CLUSTERED,)), exact_mixture),
     "zero inflated": (Example(zero_inflated, (COUNTS,)), exact_zero_inflated),
     "HMM of length 500": (Example(hmm, (SERIES,)), exact_hmm),
-    "HMM as a loop": (Example(hmm_loop, (SERIES[:10],)), exact_hmm),
+    "HMM as a loop": (Example(hmm_loop, (SERIES[:6],)), exact_hmm),
     "latent class": (Example(latent_class_regression, (COVARIATES, CHOICES)), exact_regression),
 }
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+# The fast tests leave out what is like another of them.
+LIKE_ANOTHER = ("zero inflated",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LIKE_ANOTHER)) for name in BY_HAND]
+)
 def test_likelihood_and_its_gradient_are_those_marginalised_by_hand(name):
     example, exact = BY_HAND[name]
     posterior = read(example)
@@ -113,7 +120,9 @@ def joint_states(posterior, example, values):
     }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+)
 def test_density_is_the_sum_of_numpyros_over_all_joint_states(name):
     example = SMALL[name]
     posterior = read(example)

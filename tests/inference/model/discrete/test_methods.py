@@ -78,9 +78,9 @@ def em(x):
     ("model", "strategy", "tolerance"),
     [
         (classes, ImportanceMLE(num_particles=1), 1e-3),
-        (classes, LangevinMLE(num_steps=1), 1e-3),
+        pytest.param(classes, LangevinMLE(num_steps=1), 1e-3, marks=pytest.mark.slow),
         # Noise of the draws, a hundredth; the fixed seed leaves nothing to chance.
-        (classes_and_effects, ImportanceMLE(num_particles=200), 0.05),
+        pytest.param(classes_and_effects, ImportanceMLE(num_particles=200), 0.05, marks=pytest.mark.slow),
         (classes_and_effects, LangevinMLE(num_steps=5), 0.08),
     ],
     ids=["classes-importance", "classes-langevin", "effects-importance", "effects-langevin"],
