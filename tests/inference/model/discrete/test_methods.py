@@ -98,6 +98,7 @@ def test_learns_what_em_does(model, strategy, tolerance):
     np.testing.assert_allclose(result.params["loc"], loc, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_evidence_of_each_datum():
     x = jnp.array([-2.0, 0.3, 1.1])
     evidence = log_evidence(
