@@ -1,4 +1,4 @@
-"""The log-evidence of any NumPyro model with continuous latents, whole or for each datum, by any of several methods."""
+"""The log-evidence of any NumPyro model, whole or for each datum, by any of several methods."""
 
 import time
 from collections.abc import Callable
@@ -152,7 +152,7 @@ def log_evidence(
 
     Args:
         key: PRNG key, or an integer seed.
-        model: NumPyro model with proper priors and continuous latents.
+        model: NumPyro model with proper priors; discrete latents are summed out.
         *args: its positional arguments.
         params: constrained values of the model's `numpyro.param` sites.
         method: how to estimate.

@@ -15,6 +15,8 @@ from .traced import Traced
 _TOLERANCE = 1e-5
 # Points tried until all terms are finite: terms that are not can't differ.
 _NUM_POINTS = 3
+# Points where there are discrete latents: that elements of a plate depend on each other's shows where these differ.
+_NUM_DISCRETE_POINTS = 12
 
 
 class Difference(NamedTuple):
@@ -53,6 +55,8 @@ def find_difference(
     rows: Sequence[Any],
     shared: Sequence[Any],
     given: Mapping[str, Any],
+    *,
+    has_discrete: bool = False,
 ) -> Difference | None:
     """The first site whose log-density differs from NumPyro's at a random point; None where none does.
 
@@ -64,6 +68,7 @@ def find_difference(
         rows: arrays (num_data, ...), those among them that are cut into rows.
         shared: the others.
         given: parameters that the whole model is given.
+        has_discrete: whether latents are discrete.
     """
     inputs = list(arrays), list(rows), list(shared), dict(given)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
@@ -74,10 +79,12 @@ def find_difference(
     # The comparison is compiled for one device, wherever the data are.
     inputs = jax.device_put(inputs, jax.local_devices()[0])
     compare, difference = _compiled(comparison), None
-    for number in range(_NUM_POINTS):
+    for number in range(_NUM_DISCRETE_POINTS if has_discrete else _NUM_POINTS):
         pairs = jax.device_get(compare(*inputs, point_key(number)))
         difference = next((found for name, pair in pairs.items() if (found := _differ(name, *pair))), None)
-        if difference is not None or all(np.isfinite(size).all() for _, _, size in pairs.values()):
+        if difference is not None or (
+            not has_discrete and all(np.isfinite(size).all() for _, _, size in pairs.values())
+        ):
             break
     return difference
 
@@ -140,7 +147,7 @@ def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array
     return program.lower(arrays, rows, shared, given, key).compile()
 
 
-@lru_cache(maxsize=_NUM_POINTS)
+@lru_cache(maxsize=_NUM_DISCRETE_POINTS)
 def point_key(number: int) -> jax.Array:
     """A PRNG key that is known, also where the caller is traced."""
     with jax.ensure_compile_time_eval():

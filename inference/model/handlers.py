@@ -19,7 +19,7 @@ from kaem_ppl.arguments import describe
 from kaem_ppl.distributions import KANTiltedMixture
 from kaem_ppl.distributions.base import TiltedDistribution
 
-from .wrappers import unwrap, with_base
+from .wrappers import is_discrete, unwrap, with_base
 
 # A site as NumPyro's handlers see it, and the sites of one run by name.
 type SiteMessage = dict[str, Any]
@@ -59,6 +59,11 @@ def is_latent(site: SiteMessage) -> bool:
 def in_control_flow(site: SiteMessage) -> bool:
     """Whether a site stands inside `scan` or `cond`."""
     return site.get("_control_flow_done", False)
+
+
+def is_scan(msg: SiteMessage) -> bool:
+    """Whether a message of control flow is a `scan`."""
+    return msg["fn"] is scan_wrapper
 
 
 class GiveLatents(Messenger):
@@ -110,6 +115,10 @@ class PlaceLatents(GiveLatents):
 
     def give_value(self, site: SiteMessage) -> None:
         """See `GiveLatents`."""
+        if is_discrete(site["fn"]):
+            # No coordinate but the value; without one it is drawn, or enumerated.
+            site["value"] = self.position.get(site["name"], site["value"])
+            return
         site["fn"] = self.replace(site)
         site["value"] = self.value_at(site["fn"], self.position[site["name"]])
 
@@ -117,13 +126,13 @@ class PlaceLatents(GiveLatents):
         """See `GiveLatents`."""
         name = site["name"]
         if name not in self.position:
-            # An observed site that is drawn anew.
+            # An observed site that is drawn anew, or a discrete one.
             return None
         coordinate = self.position[name]
         if step is not None:
             # NumPyro counts steps; values stand in the order in which the scan stacks them.
             coordinate = coordinate[coordinate.shape[0] - 1 - step if is_reversed else step]
-        value = self.value_at(site["fn"], coordinate)
+        value = coordinate if is_discrete(site["fn"]) else self.value_at(site["fn"], coordinate)
         if step is not None and jnp.ndim(value) != len(site["fn"].shape(site["kwargs"].get("sample_shape", ()))):
             raise ValueError(
                 f"Latent site {name!r} stands in a `scan` inside a `scan`, which NumPyro does not support. Write the inner "
@@ -133,7 +142,7 @@ class PlaceLatents(GiveLatents):
 
 
 class DrawLatents(GiveLatents):
-    """Draws each latent's coordinate; `position` reads them from the trace."""
+    """Draws each continuous latent's coordinate; `position` reads them from the trace."""
 
     def __init__(
         self,
@@ -156,13 +165,17 @@ class DrawLatents(GiveLatents):
 
     def give_value(self, site: SiteMessage) -> None:
         """See `GiveLatents`."""
+        if is_discrete(site["fn"]):
+            return
         fn = self.replace(site)
         key = jax.random.fold_in(self.key, len(self.drawn))
         self.drawn[site["name"]] = coordinate = self.draw(key, fn, site["kwargs"].get("sample_shape", ()))
         site["fn"], site["value"] = fn, self.value_at(fn, coordinate)
 
-    def value_in_body(self, site: SiteMessage, step: jax.Array | None, is_reversed: bool) -> jax.Array:
+    def value_in_body(self, site: SiteMessage, step: jax.Array | None, is_reversed: bool) -> jax.Array | None:
         """See `GiveLatents`."""
+        if is_discrete(site["fn"]):
+            return None
         sample_shape = site["kwargs"].get("sample_shape", ())
         coordinate = self.draw(site["kwargs"]["rng_key"], site["fn"], sample_shape)
         # A site of its own brings it out of the body.
@@ -171,7 +184,7 @@ class DrawLatents(GiveLatents):
 
     def position(self, sites: Trace) -> dict[str, jax.Array]:
         """What was drawn, in the order of the sites of the trace."""
-        latents = [name for name, site in sites.items() if is_latent(site)]
+        latents = [name for name, site in sites.items() if is_latent(site) and not is_discrete(site["fn"])]
         return {
             name: self.drawn[name] if name in self.drawn else sites[_coordinate_site(name)]["value"] for name in latents
         }
@@ -183,7 +196,7 @@ class RedrawObserved(Messenger):
     def process_message(self, msg: SiteMessage) -> None:
         if msg["type"] == "control_flow":
             # (body, init, xs, ...) of a scan; (predicate, branch, branch, operand) of a cond.
-            bodies = (0,) if _is_scan(msg) else (1, 2)
+            bodies = (0,) if is_scan(msg) else (1, 2)
             msg["args"] = tuple(_redraw_in_body(x) if i in bodies else x for i, x in enumerate(msg["args"]))
         elif _is_redrawn(msg) and not in_control_flow(msg):
             msg["is_observed"], msg["value"] = False, None
@@ -310,13 +323,9 @@ def _call_within(
         return _call_within(messengers[1:], model, args, kwargs)
 
 
-def _is_scan(msg: SiteMessage) -> bool:
-    return msg["fn"] is scan_wrapper
-
-
 def _scan_order(msg: SiteMessage) -> bool:
     """Whether a scan runs from its end; NumPyro passes (f, init, xs, length, reverse)."""
-    return _is_scan(msg) and bool(msg["args"][4])
+    return is_scan(msg) and bool(msg["args"][4])
 
 
 def _is_redrawn(msg: SiteMessage) -> bool:

@@ -16,6 +16,7 @@ from kaem_ppl.quadrature.table import Table
 from kaem_ppl.reference import Tails
 
 from .arguments import batch_arguments
+from .discrete.latents import DiscreteLatents
 from .handlers import (
     CheckSites,
     GiveLatents,
@@ -56,10 +57,11 @@ class PlateModel:
     Attributes:
         model: the model, and what it computed when it was read.
         plate: name of the plate that holds the data.
-        latent: names of the latent sites.
+        latent: names of the continuous latent sites.
         observed: names of the observed sites, `numpyro.factor` included.
         draws_are_shared: whether prior and likelihood are the same functions for every datum, so that one set of prior
-            draws serves all. False when a distribution reads a datum's own covariates or mask.
+            draws serves all. False when a distribution reads a datum's own covariates or mask, or a latent is discrete.
+        discrete: the discrete latents, which are summed out of the likelihood; None where there is none.
     """
 
     model: ModelIdentity
@@ -67,6 +69,7 @@ class PlateModel:
     latent: tuple[str, ...]
     observed: tuple[str, ...]
     draws_are_shared: bool
+    discrete: DiscreteLatents | None
 
     def score_prior_draws(
         self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None = None
@@ -142,7 +145,7 @@ class PlateModel:
             key, datum = key_and_datum
             rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_draws, *leaf.shape)), datum)
             sites, log_prior = self._prior_draws(key, params, rows, integrals)
-            return jnp.asarray(sum(self._log_prob(sites[name]) for name in self.observed)), log_prior
+            return self._log_densities(params, rows, sites, log_prior)
 
         chunk = min(num_data, max(1, _ROWS_AT_ONCE // num_draws))
         keys = key if key.ndim else jax.random.split(key, num_data)
@@ -154,7 +157,27 @@ class PlateModel:
         # Outside, so that it finds the keys that sites have.
         with _HoldDraws(integrals or {}):
             sites = self._run(key, params, rows)
-        return sites, jnp.asarray(sum(self._log_prob(sites[name]) for name in self.latent))
+        return sites, self._log_prior(sites)
+
+    def _log_densities(
+        self, params: Params, rows: Any, sites: Trace, log_prior: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """log p(x | z) and log p(z) of each row at the latents of a run; `log_prior` is that without entangled ones."""
+        if self.discrete is None:
+            return jnp.asarray(sum(self._log_prob(sites[name]) for name in self.observed)), log_prior
+        latents = {name: sites[name]["value"] for name in self.latent}
+
+        def run(handler: Messenger) -> Trace:
+            return self._run(jax.random.key(0), params, rows, PlaceLatents(latents), handler)
+
+        log_likelihood, entangled = self.discrete.log_densities(run, self.plate)
+        return log_likelihood, log_prior + entangled
+
+    def _log_prior(self, sites: Trace) -> jax.Array:
+        """log p(z) of each row, without the latents whose prior depends on discrete ones."""
+        entangled = () if self.discrete is None else self.discrete.entangled
+        terms = [self._log_prob(sites[name]) for name in self.latent if name not in entangled]
+        return jnp.asarray(sum(terms)) if terms else jnp.zeros(())
 
     def _run(self, key: jax.Array, params: Params, rows: Any, *messengers: Messenger) -> Trace:
         checks = CheckSites(self.plate, jax.tree.leaves(rows)[0].shape[0])
@@ -216,8 +239,9 @@ def read_plate_model(
         needs_all_params: whether to refuse a model with parameters that are not among them.
 
     Raises:
-        ValueError: the model has no such plate or subsamples it; a site stands outside it; a latent is discrete, masked
-            or scaled; nothing is latent, or nothing observed; a site can't be read, or its log-density is not NumPyro's.
+        ValueError: the model has no such plate or subsamples it; a site stands outside it; a discrete latent can't be
+            summed out; a latent is masked or scaled; nothing is latent, or nothing observed; a site can't be read, or its
+            log-density is not NumPyro's.
     """
     reading = read_rows_model(key, model, data, plate, params, needs_all_params=needs_all_params)
     return PlateModel(**describe_plate_model(reading))
@@ -230,10 +254,10 @@ def describe_plate_model(reading: Reading) -> dict[str, Any]:
         ValueError: a latent is masked or scaled.
     """
     sites = reading.sites
-    if sites.weighted:
+    if sites.weighted_continuous:
         raise ValueError(
-            f"Latent site {sites.weighted[0]!r} is scaled or masked, so draws from it are not draws from its density. Put "
-            "`numpyro.handlers.scale` or `mask` around the observed sites only."
+            f"Latent site {sites.weighted_continuous[0]!r} is scaled or masked, so draws from it are not draws from its "
+            "density. Put `numpyro.handlers.scale` or `mask` around the observed sites only."
         )
     if sites.improper:
         raise ValueError(
@@ -244,7 +268,8 @@ def describe_plate_model(reading: Reading) -> dict[str, Any]:
         "plate": reading.plate,
         "latent": tuple(site.name for site in sites.latents),
         "observed": tuple(site.name for site in sites.observed),
-        "draws_are_shared": not (reading.reads_data() or sites.scale_varies),
+        "draws_are_shared": not (reading.reads_data() or sites.scale_varies or reading.discrete),
+        "discrete": reading.discrete,
     }
 
 

@@ -1,4 +1,4 @@
-"""The power posterior p(z) p(x | z)^t of any NumPyro model with continuous latents; with a plate, one for each datum."""
+"""The power posterior p(z) p(x | z)^t of any NumPyro model, discrete latents summed out; one for each row of a plate."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from kaem_ppl.distributions.tabulated import TabulatedPrior, tabulate_prior
 
 from .arguments import Layout, check_call
 from .coordinates import Coordinates, Unconstrained
+from .discrete.latents import DiscreteLatents
 from .handlers import DrawLatents, PlaceLatents, RedrawObserved, SiteMessage, Trace, in_control_flow, run_model
 from .parameters import Params, as_params
 from .reader import read_model
@@ -51,6 +52,7 @@ class Target(NamedTuple):
         "observed",
         "deterministics",
         "has_proper_prior",
+        "discrete",
     ],
 )
 @dataclass(frozen=True, eq=False)
@@ -69,10 +71,11 @@ class PowerPosterior:
         layout: how arrays and other values make up the arguments of the model.
         plate: name of the plate that holds the data; None where the model is one problem.
         coordinates: the coordinates positions are in.
-        latents: the latent sites.
+        latents: the continuous latent sites; a position is of these.
         observed: the observed sites; `numpyro.factor` is one, and counts as likelihood.
         deterministics: the deterministic sites.
         has_proper_prior: whether a position can be drawn from the prior, and the draw is from its density.
+        discrete: the discrete latents, which are summed out of the likelihood; None where there is none.
     """
 
     rows: tuple[jax.Array, ...]
@@ -87,6 +90,7 @@ class PowerPosterior:
     observed: tuple[Site, ...]
     deterministics: tuple[Site, ...]
     has_proper_prior: bool
+    discrete: DiscreteLatents | None = None
 
     @property
     def num_data(self) -> int:
@@ -98,11 +102,19 @@ class PowerPosterior:
 
         def log_prior(position: Position) -> jax.Array:
             sites = self._place(datum, position)
-            return jnp.asarray(sum(self._log_prior(sites[site.name], position[site.name]) for site in self.latents))
+            apart = self.latents
+            total = jnp.zeros(())
+            if self.discrete is not None:
+                apart = tuple(site for site in apart if site.name not in self.discrete.entangled)
+                total += self.discrete.log_prior(partial(self._enumerate, datum, position), self._jacobians(position))
+            return total + sum(self._log_prior(sites[site.name], position[site.name]) for site in apart)
 
         def log_likelihood(position: Position) -> jax.Array:
-            sites = self._place(datum, position)
-            total = sum(jnp.sum(scaled_log_prob(sites[site.name])) for site in self.observed)
+            if self.discrete is not None:
+                total = self.discrete.log_likelihood(partial(self._enumerate, datum, position))
+            else:
+                sites = self._place(datum, position)
+                total = sum(jnp.sum(scaled_log_prob(sites[site.name])) for site in self.observed)
             # NaN would be accepted by a comparison somewhere.
             return jnp.where(jnp.isnan(total), -jnp.inf, total)
 
@@ -118,13 +130,20 @@ class PowerPosterior:
         sites = self._place(datum, position)
         return {site.name: site.drop_plate_axis(sites[site.name]["value"]) for site in self.latents}
 
-    def deterministic_values(self, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
-        """Values of the deterministic sites at a position, without the data plate's axis."""
+    def deterministic_values(
+        self, datum: tuple[jax.Array, ...], position: Position, key: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
+        """Values of the deterministic sites at a position, without the data plate's axis; discrete latents are drawn."""
+        if key is not None:
+            position = position | self._draw_discrete(key, datum, position)
         sites = self._place(datum, position)
         return {site.name: site.drop_plate_axis(jnp.asarray(sites[site.name]["value"])) for site in self.deterministics}
 
     def pointwise_log_likelihood(self, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Log-likelihood of each observed site, its batch axes kept; with a plate one number for the datum."""
+        if self.discrete is not None:
+            pointwise = self.discrete.pointwise(partial(self._enumerate, datum, position))
+            return pointwise if self.plate is None else jax.tree.map(jnp.sum, pointwise)
         sites = self._place(datum, position)
         pointwise = {site.name: scaled_log_prob(sites[site.name]) for site in self.observed}
         return pointwise if self.plate is None else jax.tree.map(jnp.sum, pointwise)
@@ -137,6 +156,8 @@ class PowerPosterior:
 
     def predict(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Draw every observed site anew given a position, without the data plate's axis."""
+        if self.discrete is not None:
+            position = position | self._draw_discrete(jax.random.fold_in(key, 1), datum, position)
         return self._read_observed(self._run(datum, RedrawObserved(), self._placer(position), key=key))
 
     def draw_prior(
@@ -144,8 +165,21 @@ class PowerPosterior:
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Draw the latents from the prior; their values, without the data plate's axis, and new observations."""
         draw_key, predict_key = jax.random.split(key)
+        if self.discrete is not None:
+            # In one run: discrete latents as they were drawn with the others.
+            handler = DrawLatents(draw_key, self.coordinates.draw, self.coordinates.value, self._with_table)
+            sites = self._run(datum, RedrawObserved(), handler, key=predict_key)
+            drawn = {site.name: site.drop_plate_axis(sites[site.name]["value"]) for site in self.latents}
+            return drawn, self._read_observed(sites)
         position = self.target(datum).draw(draw_key)
         return self.values(datum, position), self.predict(predict_key, datum, position)
+
+    def infer_discrete(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
+        """Draw the discrete latents from their law given a position and the data, without the data plate's axis."""
+        if self.discrete is None:
+            return {}
+        drawn = self._draw_discrete(key, datum, position)
+        return {site.name: site.drop_plate_axis(drawn[site.name]) for site in self.discrete.sites}
 
     def observations(self) -> dict[str, jax.Array]:
         """Values of the observed sites other than factors, shape (num_data, ...) with a plate."""
@@ -171,6 +205,24 @@ class PowerPosterior:
 
     def _placer(self, position: Position) -> PlaceLatents:
         return PlaceLatents(position, self.coordinates.value, self._with_table)
+
+    def _enumerate(self, datum: tuple[jax.Array, ...], position: Position, handler: Messenger) -> Trace:
+        """The run in which discrete latents take all their states."""
+        return self._run(datum, self._placer(position), handler)
+
+    def _draw_discrete(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
+        assert self.discrete is not None, "there are discrete latents"
+        return self.discrete.draw(key, partial(self._enumerate, datum, position))
+
+    def _jacobians(self, position: Position) -> Callable[[Trace], dict[str, jax.Array]]:
+        """log |d value / d coordinate| of the latents whose prior depends on discrete ones, from the sites of a run."""
+
+        def jacobian(site: SiteMessage) -> jax.Array:
+            _, log_jacobian = self.coordinates.log_prior(site["fn"], position[site["name"]], site["value"])
+            return jnp.asarray(log_jacobian)
+
+        names = () if self.discrete is None else self.discrete.entangled
+        return lambda sites: {name: jacobian(sites[name]) for name in names}
 
     def _place(self, datum: tuple[jax.Array, ...], position: Position) -> Trace:
         return self._run(datum, self._placer(position))
@@ -205,12 +257,17 @@ def read_power_posterior(
         coordinates: what positions are written in.
 
     Raises:
-        ValueError: the model has no such plate or subsamples it, or a site stands outside it; a latent is discrete, or
-            the coordinates do not exist for it; nothing is latent, or nothing observed; a parameter is missing; a site
-            can't be read, or its log-density is not NumPyro's.
+        ValueError: the model has no such plate or subsamples it, or a site stands outside it; a discrete latent can't be
+            summed out, or the coordinates do not exist for a continuous one; nothing continuous is latent, or nothing
+            observed; a parameter is missing; a site can't be read, or its log-density is not NumPyro's.
     """
     check_call(model, args, kwargs, plate)
     reading = read_model(model, args, kwargs, params=jax.tree.map(jnp.asarray, as_params(params)), plate=plate)
+    if not reading.sites.latents:
+        raise ValueError(
+            f"All latent sites of `model`, {[site.name for site in reading.sites.discrete]}, are discrete, so there is "
+            "no continuous one to sample: give a parameter of the model a prior, or learn parameters by `fit`."
+        )
     return condition(reading, coordinates)
 
 
@@ -220,7 +277,13 @@ def condition(reading: Reading, coordinates: Coordinates) -> PowerPosterior:
     Raises:
         ValueError: the coordinates do not exist for a latent site.
     """
-    sites = reading.sites
+    sites, discrete = reading.sites, reading.discrete
+    if discrete is not None and discrete.entangled and not isinstance(coordinates, Unconstrained):
+        raise ValueError(
+            f"The prior of latent site {discrete.entangled[0]!r} depends on the discrete latent sites "
+            f"{list(discrete.names)}, so it can't be whitened. Choose a sampler that moves in unconstrained space, such as "
+            "`NUTS()`."
+        )
     for site in sites.latents:
         coordinates.check(site.name, reading.priors[site.name])
         if not isinstance(coordinates, Unconstrained) and site.name in sites.weighted:
@@ -233,5 +296,5 @@ def condition(reading: Reading, coordinates: Coordinates) -> PowerPosterior:
     return PowerPosterior(
         tuple(map(jnp.asarray, reading.rows)), tuple(map(jnp.asarray, reading.shared)), reading.parameters.values, tables,
         reading.model, reading.layout, reading.plate, coordinates, sites.latents, sites.observed, sites.deterministics,
-        has_proper_prior=not (sites.weighted or sites.improper),
+        has_proper_prior=not (sites.weighted_continuous or sites.improper), discrete=discrete,
     )  # fmt: skip

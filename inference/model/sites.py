@@ -13,7 +13,7 @@ from kaem_ppl.distributions.base import TiltedDistribution
 from .coordinates import is_improper
 from .handlers import SiteMessage, Trace, check_subsampling, in_control_flow, is_latent
 from .pairwise import sum_to_axis
-from .wrappers import is_masked, unwrap
+from .wrappers import is_discrete, is_masked, unwrap
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,19 @@ class Sites:
     """The sites of a model by kind.
 
     Attributes:
-        latents: the latent sites.
+        latents: the continuous latent sites.
+        discrete: the discrete latent sites.
         observed: the observed sites; `numpyro.factor` is one, and counts as likelihood.
         deterministics: the deterministic sites.
-        weighted: names of latent sites that are scaled or masked, so that draws from them do not follow their density.
+        weighted: names of latent sites, discrete ones too, that are scaled or masked, so that draws from them do not follow
+            their density.
         improper: names of latent sites whose prior is flat.
         tilted: names of latent sites with a tilted prior, those inside `scan` and `cond` left out.
         scale_varies: whether an observed site is scaled by an array.
     """
 
     latents: tuple[Site, ...]
+    discrete: tuple[Site, ...]
     observed: tuple[Site, ...]
     deterministics: tuple[Site, ...]
     weighted: tuple[str, ...]
@@ -61,14 +64,24 @@ class Sites:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the sites with a density, latent ones first."""
-        return tuple(site.name for site in (*self.latents, *self.observed))
+        return tuple(site.name for site in (*self.latents, *self.discrete, *self.observed))
+
+    @property
+    def weighted_continuous(self) -> tuple[str, ...]:
+        """Those of `weighted` that are continuous."""
+        return tuple(site.name for site in self.latents if site.name in self.weighted)
+
+    @property
+    def all_latents(self) -> tuple[Site, ...]:
+        """The latent sites, continuous ones first."""
+        return self.latents + self.discrete
 
 
 def classify(trace: Trace, plate: str | None) -> Sites:
     """Sort the sites of a trace by kind.
 
     Raises:
-        ValueError: a site stands outside the plate; a latent is discrete; nothing is latent, or nothing observed; the model
+        ValueError: a site stands outside the plate; nothing is latent, or nothing observed; the model
             keeps mutable state, or subsamples a plate.
     """
     check_mutable(trace)
@@ -78,9 +91,11 @@ def classify(trace: Trace, plate: str | None) -> Sites:
     samples = [site for site in trace.values() if site["type"] == "sample"]
     for site in samples:
         _check_sample(site, plate)
-    latents = [site for site in samples if is_latent(site)]
+    hidden = [site for site in samples if is_latent(site)]
+    discrete = [site for site in hidden if is_discrete(site["fn"])]
+    latents = [site for site in hidden if not is_discrete(site["fn"])]
     observed = [site for site in samples if not is_latent(site)]
-    if not latents:
+    if not hidden:
         raise ValueError("`model` has no latent site, so there is nothing to sample: is every site observed?")
     if not observed:
         raise ValueError(
@@ -89,9 +104,10 @@ def classify(trace: Trace, plate: str | None) -> Sites:
         )
     return Sites(
         tuple(_describe(site, plate) for site in latents),
+        tuple(_describe(site, plate) for site in discrete),
         tuple(_describe(site, plate) for site in observed),
         tuple(_describe_deterministic(site, plate) for site in trace.values() if site["type"] == "deterministic"),
-        _names(site for site in latents if site["scale"] is not None or is_masked(site["fn"])),
+        _names(site for site in hidden if site["scale"] is not None or is_masked(site["fn"])),
         _names(site for site in latents if is_improper(site["fn"])),
         _names(s for s in latents if isinstance(unwrap(s["fn"]), TiltedDistribution) and not in_control_flow(s)),
         # An array of scales belongs to batch axes that the pairwise product sums over.
@@ -164,18 +180,13 @@ def check_mutable(trace: Trace) -> None:
 
 
 def _check_sample(site: SiteMessage, plate: str | None) -> None:
-    name, fn = site["name"], site["fn"]
+    name = site["name"]
     kind = "Latent" if is_latent(site) else "Observed"
     if plate is not None and plate not in plate_dims(site):
         raise ValueError(
             f"{kind} site {name!r} stands outside plate {plate!r}. Every datum is its own problem: move the site into the "
             "plate, make it a `numpyro.param` if all data share it, fix its value by `numpyro.handlers.condition`, or "
             "leave `plate` out to sample the joint posterior of all sites."
-        )
-    if is_latent(site) and fn.support is not None and fn.support.is_discrete:
-        raise ValueError(
-            f"Latent site {name!r} is discrete, with distribution {type(unwrap(fn)).__name__}. Sum it out, for example "
-            "with a mixture distribution such as `MixtureSameFamily`."
         )
 
 

@@ -93,11 +93,7 @@ class TrainingModel(PlateModel):
         The prior's is exact, its normaliser included.
         """
         sites = self._run(jax.random.key(0), params, batch, PlaceLatents(latents))
-        log_likelihood, log_prior = (
-            jnp.asarray(sum(self.site_log_prob(sites[name]) for name in names))
-            for names in (self.observed, self.latent)
-        )
-        return log_likelihood, log_prior
+        return self._log_densities(params, batch, sites, self._log_prior(sites))
 
     def site_log_prob(self, site: SiteMessage) -> jax.Array:
         """Log-density of a site of a trace, scaled, of each datum: shape (B,)."""
@@ -135,7 +131,7 @@ class TrainingModel(PlateModel):
             draw_key, choice_key = jax.random.split(key)
             rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_draws, *leaf.shape)), datum)
             sites, values = draws(draw_key, rows)
-            log_likelihood = sum(self.site_log_prob(sites[name]) for name in self.observed)
+            log_likelihood, _ = self._log_densities(params, rows, sites, jnp.zeros(()))
             chosen = jax.random.categorical(choice_key, log_likelihood)
             return jax.tree.map(lambda leaf: leaf[chosen], values)
 

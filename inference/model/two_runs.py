@@ -10,11 +10,13 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro import handlers
 from numpyro.infer.util import compute_log_probs
+from numpyro.primitives import Messenger
 
 from kaem_ppl.distributions.base import TiltedDistribution
 
 from .arguments import Layout, is_array
 from .check import Comparison, Difference, find_difference, point_key
+from .discrete.latents import DiscreteLatents, check_support, random_state, read_discrete
 from .handlers import (
     CheckSites,
     OmitNormalizers,
@@ -29,7 +31,7 @@ from .handlers import (
 from .parameters import CheckParams, Parameters, Params
 from .sites import Site, Sites, apply_scale, classify, plate_dims, plate_size, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity, Traced, compiled
-from .wrappers import unwrap
+from .wrappers import is_discrete, unwrap
 
 _COMPARED = ("log_probs", "sizes", "values", "params")
 
@@ -45,7 +47,8 @@ class Reading:
         shared: arrays that every datum reads whole.
         plate: name of the plate that holds the data; None where the model is one problem.
         sites: its sites, of one datum.
-        priors: distributions of the latent sites, of one datum, their arrays abstract.
+        priors: distributions of the continuous latent sites, of one datum, their arrays abstract.
+        discrete: what the discrete latents are to the other sites; None where there is none.
         parameters: its `numpyro.param` sites.
         whole: NumPyro's log-densities of the whole model, traced; of its arrays, given parameters and a key.
         one: our log-densities of one datum, traced; of its row, shared arrays, parameters, values of the latents and a key.
@@ -58,6 +61,7 @@ class Reading:
     plate: str | None
     sites: Sites
     priors: dict[str, dist.Distribution]
+    discrete: DiscreteLatents | None
     parameters: Parameters
     whole: Traced
     one: Traced
@@ -114,13 +118,15 @@ class Runs:
         def run(arrays: list[Any], given: Params, key: jax.Array) -> dict[str, Any]:
             args, kwargs = layout.merge(arrays)
             model = handlers.substitute(handlers.seed(self.model, key), data=given)
-            model = handlers.substitute(model, substitute_fn=random_point)
+            model = handlers.substitute(model, substitute_fn=_random_value)
             with OmitNormalizers(), CheckParams(self.given), CheckSites(self.plate, num_rows):
                 log_probs, found = compute_log_probs(model, args, kwargs, {}, sum_log_prob=False)
             trace.update(found)
             if self.plate is not None:
                 plate_size(found, self.plate)
             sites = classify(found, self.plate)
+            for site in sites.discrete:
+                check_support(found[site.name])
 
             def per_datum(name: str, log_prob: jax.Array) -> jax.Array:
                 return sum_to_plate(jnp.asarray(log_prob), found[name], self.plate)
@@ -128,10 +134,10 @@ class Runs:
             return {
                 "log_probs": {name: per_datum(name, log_probs[name]) for name in sites.names},
                 "sizes": {name: per_datum(name, jnp.abs(log_probs[name])) for name in sites.names},
-                "values": {site.name: found[site.name]["value"] for site in sites.latents},
+                "values": {site.name: found[site.name]["value"] for site in sites.all_latents},
                 "params": {name: site["value"] for name, site in found.items() if site["type"] == "param"},
                 # Data that only ever are the observed value leave no trace here.
-                "laws": [log_probs[site.name] for site in sites.latents]
+                "laws": [log_probs[site.name] for site in sites.all_latents]
                 + [scaled_log_prob(found[x.name], jnp.zeros_like(found[x.name]["value"])) for x in sites.observed],
             }
 
@@ -149,37 +155,60 @@ class Runs:
         rows, shared = layout.split(leaves)
         row = [jax.ShapeDtypeStruct(x.shape[1:], jax.eval_shape(jnp.asarray, x).dtype) for x in rows]
         values = {name: _shape_of_one(site, self.plate) for name, site in whole.trace.items() if is_latent(site)}
-        one, trace = self._trace_one(layout, row, shared, parameters.values, values, num_data)
+        one, trace, discrete = self._trace_one(layout, row, shared, parameters.values, values, num_data)
         sites = classify(trace, self.plate)
         _check_randomness(one)
         program = whole.program.select(lambda outputs: {name: outputs[name] for name in _COMPARED})
         density = one.select(lambda outputs: {"log_probs": outputs["log_probs"]})
-        comparison = Comparison(program, density, tuple((site.name, site.plate_axis) for site in sites.latents))
-        difference = find_difference(comparison, whole.layout.arrays(leaves), rows, shared, self.given)
+        comparison = Comparison(program, density, tuple((site.name, site.plate_axis) for site in sites.all_latents))
+        difference = find_difference(
+            comparison, whole.layout.arrays(leaves), rows, shared, self.given, has_discrete=bool(sites.discrete)
+        )
         if difference is not None and (self.is_wide or not self._agrees_in_float64(whole, layout, leaves, num_data)):
-            raise ValueError(_describe(difference))
+            raise ValueError(_describe(difference, discrete))
         deterministics = tuple(_with_plate_axis(site, trace, whole.trace) for site in sites.deterministics)
         sites = replace(sites, deterministics=deterministics if self.plate is not None else sites.deterministics)
         priors = {site.name: trace[site.name]["fn"] for site in sites.latents}
         identity = ModelIdentity(self.model, one.fingerprint)
         return Reading(
-            identity, layout, tuple(rows), tuple(shared), self.plate, sites, priors, parameters, whole.program, one
+            identity,
+            layout,
+            tuple(rows),
+            tuple(shared),
+            self.plate,
+            sites,
+            priors,
+            discrete,
+            parameters,
+            whole.program,
+            one,
         )
 
     def _trace_one(
         self, layout: Layout, row: list[Any], shared: list[Any], params: Params, values: Any, num_data: int | None
-    ) -> tuple[Traced, Trace]:
-        """Our log-densities of one datum at values of its latents, and its sites."""
+    ) -> tuple[Traced, Trace, DiscreteLatents | None]:
+        """Our log-densities of one datum at values of its latents, its sites, and what its discrete latents are."""
         trace: Trace = {}
+        discrete: list[DiscreteLatents] = []
 
         def run(row: list[Any], shared: list[Any], params: Params, values: Any, key: jax.Array) -> dict[str, Any]:
             args, kwargs = layout.arguments([x[None] for x in row], shared)
-            checks = CheckSites(self.plate, 1, num_data)
-            found = run_model(self.model, args, kwargs, params, (checks, PlaceLatents(values)), key)
+
+            def run_within(*messengers: Messenger) -> Trace:
+                checks = CheckSites(self.plate, 1, num_data)
+                return run_model(self.model, args, kwargs, params, (checks, *messengers), key)
+
+            found = run_within(PlaceLatents(values))
             trace.update(found)
             sites = classify(found, self.plate)
+            looked_up: dict[str, jax.Array] = {}
+            if sites.discrete:
+                summed, looked_up = read_discrete(run_within, sites, values)
+                discrete[:] = [summed]
 
             def log_prob(name: str) -> jax.Array:
+                if name in looked_up:
+                    return looked_up[name]
                 site = found[name]
                 log_prob = jnp.asarray(omit_normalizer(site["fn"]).log_prob(site["value"]))
                 return jnp.sum(apply_scale(log_prob, site))
@@ -195,7 +224,7 @@ class Runs:
                 ],
             }
 
-        return Traced.of(run, row, shared, params, values, self.key), trace
+        return Traced.of(run, row, shared, params, values, self.key), trace, discrete[0] if discrete else None
 
     def _agrees_in_float64(
         self, whole: WholeModel, layout: Layout, leaves: Sequence[Any], num_data: int | None
@@ -213,6 +242,11 @@ class Runs:
             except ValueError:
                 return False
         return True
+
+
+def _random_value(site: SiteMessage) -> jax.Array | None:
+    is_continuous = site["type"] != "sample" or not is_discrete(site["fn"])
+    return random_point(site) if is_continuous else random_state(site)
 
 
 def _widen(leaf: Any) -> Any:
@@ -250,8 +284,15 @@ def _check_randomness(one: Traced) -> None:
     )
 
 
-def _describe(difference: Difference) -> str:
+def _describe(difference: Difference, discrete: DiscreteLatents | None) -> str:
     name, datum, ours, numpyro = difference
+    if discrete is not None and datum is None:
+        return (
+            f"The log-density of site {name!r} is {ours:.7g} where each element of the discrete latent sites "
+            f"{list(discrete.names)} is summed out by itself, but {numpyro:.7g} by NumPyro's own `log_density` at the same "
+            "point. Do elements along a plate depend on the discrete values of others? Take that plate away, so that they "
+            "are summed out together. Does the model do something else each time it runs?"
+        )
     if datum is None:
         return (
             f"The log-density of site {name!r} is {ours:.7g} as the model is read here, but {numpyro:.7g} by NumPyro's own "

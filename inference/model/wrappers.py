@@ -12,6 +12,11 @@ def unwrap(fn: Distribution, *, masks: bool = True) -> Distribution:
     return fn
 
 
+def is_discrete(fn: Distribution) -> bool:
+    """Whether the values of a distribution are discrete."""
+    return fn.support is not None and fn.support.is_discrete
+
+
 def is_masked(fn: Distribution) -> bool:
     """Whether there is a mask around the distribution inside."""
     return isinstance(unwrap(fn, masks=False), dist.MaskedDistribution)

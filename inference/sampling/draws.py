@@ -36,7 +36,7 @@ class Draws:
     """Draws of C chains, S each; with a plate an axis of N data follows, without one it is absent.
 
     Attributes:
-        samples: values of the latent sites, arrays (C, S, [N], ...).
+        samples: values of the continuous latent sites, arrays (C, S, [N], ...); `infer_discrete` draws discrete ones.
         sample_stats: of each draw, arrays (C, S, [N], ...), by the names that ArviZ uses: `lp` (log-density in the
             sampler's coordinates), `log_prior`, `log_likelihood`, `energy`, `acceptance_rate`, `step_size`, and the
             sampler's own.
@@ -84,8 +84,13 @@ class Draws:
 
     @cached_property
     def deterministics(self) -> dict[str, jax.Array]:
-        """Values of the deterministic sites, arrays (C, S, [N], ...); the model is run for them when first asked."""
-        return self._run(_deterministics)
+        """Values of the deterministic sites, arrays (C, S, [N], ...); the model is run for them when first asked.
+
+        Discrete latents, on which they may depend, are drawn for each posterior draw.
+        """
+        if self.posterior.discrete is None:
+            return self._run(_deterministics)
+        return self._run(_deterministics, self._keys(jax.random.fold_in(self.key, 3)))
 
     @cached_property
     def log_likelihood(self) -> dict[str, jax.Array]:
@@ -103,7 +108,25 @@ class Draws:
         Args:
             key: PRNG key, or an integer seed.
         """
-        return self._run(_predict, jax.random.split(as_key(key), self.num_chains * self.num_samples))
+        return self._run(_predict, self._keys(key))
+
+    def infer_discrete(self, key: jax.Array) -> dict[str, jax.Array]:
+        """Draw the discrete latents for each posterior draw, from their exact joint law given it and the data.
+
+        Chains of them, by `scan` or a loop, are drawn by forward filtering, backward sampling.
+
+        Args:
+            key: PRNG key, or an integer seed.
+
+        Returns:
+            By name of the site, arrays (C, S, [N], ...); inside `scan`, time is the first of the axes that follow.
+
+        Raises:
+            ValueError: the model has no discrete latent.
+        """
+        if self.posterior.discrete is None:
+            raise ValueError("The model has no discrete latent site: there is nothing to draw beside `samples`.")
+        return self._run(_infer_discrete, self._keys(key))
 
     def extend(self, num_samples: int, *, progress_bar: bool = True) -> "Draws":
         """Go on from where the chains ended; the same draws as one longer run would have made.
@@ -175,6 +198,9 @@ class Draws:
         keys = jax.random.split(jax.random.fold_in(self.key, 2), self.num_samples)
         results = _map_draws(_prior, self.posterior, {}, keys)
         return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
+
+    def _keys(self, key: jax.Array) -> jax.Array:
+        return jax.random.split(as_key(key), self.num_chains * self.num_samples)
 
     def _run(self, function: Callable[..., dict[str, jax.Array]], *keys: jax.Array) -> dict[str, jax.Array]:
         number = self.num_chains * self.num_samples
@@ -254,9 +280,15 @@ def _drop_data_axis(x: Any) -> Any:
 
 
 def _deterministics(
-    posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position
+    posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position, key: jax.Array | None = None
 ) -> dict[str, jax.Array]:
-    return posterior.deterministic_values(datum, position)
+    return posterior.deterministic_values(datum, position, key)
+
+
+def _infer_discrete(
+    posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position, key: jax.Array
+) -> dict[str, jax.Array]:
+    return posterior.infer_discrete(key, datum, position)
 
 
 def _log_likelihood(

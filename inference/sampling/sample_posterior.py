@@ -40,7 +40,10 @@ def sample_posterior(
     progress_bar: bool = True,
     **kwargs: Any,
 ) -> Draws:
-    """Draw from the posterior of a NumPyro model with continuous latents.
+    """Draw from the posterior of a NumPyro model.
+
+    Discrete latents with finitely many values are summed out exactly, whether they are marked for enumeration or not, and
+    the continuous ones are sampled; `Draws.infer_discrete` draws the discrete ones afterwards.
 
     Without `plate` the model is one problem: the joint posterior of all its latents. With it each row of the plate is a
     problem of its own, and all rows are sampled at once: the model is run on one row at a time, and those arrays among

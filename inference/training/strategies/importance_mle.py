@@ -123,6 +123,11 @@ class PathwiseImportanceMLE:
             raise ValueError(
                 f"Draws of the latent sites {fixed} have no derivative in the prior's parameters. Use `ImportanceMLE`."
             )
+        if plate_model.discrete is not None and plate_model.discrete.entangled:
+            raise ValueError(
+                f"The prior of latent site {plate_model.discrete.entangled[0]!r} depends on the discrete latent sites "
+                f"{list(plate_model.discrete.names)}, so its draws have no derivative. Use `ImportanceMLE`."
+            )
         return ()
 
     def loss(

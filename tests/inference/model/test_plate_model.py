@@ -101,7 +101,7 @@ def observed_outside(x):
 
 def discrete_latent(x):
     with numpyro.plate("data", len(x)):
-        z = numpyro.sample("z", dist.Bernoulli(0.5))
+        z = numpyro.sample("z", dist.Geometric(0.5))
         numpyro.sample("x", dist.Normal(z, 1), obs=x[:, 0])
 
 

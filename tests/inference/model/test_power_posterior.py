@@ -179,7 +179,7 @@ def test_prior_that_depends_on_a_latent_is_not_tabulated():
 
 
 def discrete(x):
-    k = numpyro.sample("k", dist.Bernoulli(0.5))
+    k = numpyro.sample("k", dist.Poisson(0.5))
     with numpyro.plate("data", len(x)):
         numpyro.sample("x", dist.Normal(k, 1), obs=x)
 
@@ -223,7 +223,7 @@ def learnt(x):
 @pytest.mark.parametrize(
     ("model", "plate", "params", "message"),
     [
-        (discrete, None, None, "'k' is discrete, with distribution Bernoulli"),
+        (discrete, None, None, "'k' is discrete with infinitely many values"),
         (outside, "data", None, "Latent site 'loc' stands outside plate 'data'"),
         (unobserved, None, None, "no observed site"),
         (all_observed, None, None, "no latent site"),

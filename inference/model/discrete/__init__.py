@@ -1,0 +1,1 @@
+"""Discrete latents of a model, summed out exactly."""
