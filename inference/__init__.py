@@ -12,6 +12,7 @@ from .kernels.hamiltonian import HMC, NUTS
 from .kernels.kernel import Kernel
 from .kernels.langevin import MALA, ULA
 from .kernels.pcnl import PCNL
+from .sampling.blocks import Blocks
 from .sampling.draws import Draws
 from .sampling.importance_sampling import ImportanceSampling
 from .sampling.sample_posterior import sample_posterior
@@ -40,6 +41,7 @@ __all__ = [
     "AdaptedLadder",
     "AdaptiveGrid",
     "AnnealedImportanceSampling",
+    "Blocks",
     "ContrastiveMLE",
     "Curve",
     "CyclicPower",

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from ..diagnostics.diagnose import say_passed
+from ..model.hierarchy.posterior import read_posterior
 from ..model.parameters import Params
-from ..model.power_posterior import PowerPosterior, read_power_posterior
+from ..model.power_posterior import PowerPosterior
 from ..tempering.tempered_smc import TemperedSMC
 from .methods import MethodResult, estimate
 from .thermodynamic import Curve, Estimate
@@ -126,7 +127,9 @@ def log_evidence(
     """Estimate the marginal likelihood, log p(x) = log integral of p(z) p(x | z) dz.
 
     Without `plate` the model is one problem: the evidence of all its observed sites. With it each row of the plate is a
-    problem of its own, as in `sample_posterior`, and all of them are estimated at once.
+    problem of its own, as in `sample_posterior`, and all of them are estimated at once. Where latents stand outside the
+    plate too, the data are not independent: it is the one evidence of all of them, globals and locals integrated, by the
+    method on the joint posterior, as without `plate`; unless `params` holds values of the globals.
 
     Methods:
     - `ParallelTempering`: steppingstone, the value, and thermodynamic integration from one run, with the curve.
@@ -177,7 +180,7 @@ def log_evidence(
             f"`ImportanceSampling()` and `NestedSampling()`, got {method!r}."
         )
     started = time.perf_counter()
-    posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates)
+    posterior = read_posterior(model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates)
     if not posterior.has_proper_prior:
         raise ValueError(
             "The prior of this model is flat, scaled or masked in part, so its evidence is not defined: it would change "
@@ -193,6 +196,7 @@ def log_evidence(
     name, (value, std_error, own) = next(iter(estimates.items()))
     trust = trust & own
     estimates = {**estimates, name: Estimate(value, std_error, trust)}
+    plate = posterior.plate
     if plate is None:
         one = jax.tree.map(lambda x: np.asarray(x)[0], (value, std_error, trust, checks, estimates, curve, summary))
         value, std_error, trust, checks, estimates, curve, summary = one

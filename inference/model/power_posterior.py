@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from numpyro.primitives import Messenger
 from kaem_ppl.distributions.tabulated import TabulatedPrior, tabulate_prior
 
 from .arguments import Layout
-from .coordinates import Coordinates, Unconstrained
+from .coordinates import Coordinates, Unconstrained, Whitened
 from .handlers import DrawLatents, PlaceLatents, RedrawObserved, SiteMessage, Trace, in_control_flow, run_model
 from .parameters import Params
 from .reader import read_model
@@ -25,7 +25,8 @@ from .wrappers import with_base
 type Position = dict[str, jax.Array]
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True)
+class Target:
     """One problem: a prior and a likelihood as functions of a position, and a way to draw from the prior.
 
     Attributes:
@@ -216,7 +217,7 @@ def condition(reading: Reading, coordinates: Coordinates) -> PowerPosterior:
     sites = reading.sites
     for site in sites.latents:
         coordinates.check(site.name, reading.priors[site.name])
-        if not isinstance(coordinates, Unconstrained) and site.name in sites.weighted:
+        if isinstance(coordinates, Whitened) and site.name in sites.weighted:
             raise ValueError(
                 f"Latent site {site.name!r} is scaled or masked, so it is not standard normal a priori when whitened. "
                 "Put `numpyro.handlers.scale` or `mask` around the observed sites only, or choose a sampler that moves "

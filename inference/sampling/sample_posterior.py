@@ -7,8 +7,9 @@ import jax
 
 from ..kernels.hamiltonian import NUTS
 from ..kernels.kernel import Kernel
+from ..model.hierarchy.posterior import HierarchicalPosterior, read_posterior
 from ..model.parameters import Params
-from ..model.power_posterior import read_power_posterior
+from .blocks import Blocks
 from .chains import sample_chains
 from .draws import Draws, values_of
 from .sampler import Sampler
@@ -19,7 +20,7 @@ def sample_posterior(
     model: Callable,
     *args: Any,
     params: Params | None = None,
-    sampler: Sampler | Kernel = NUTS(),  # noqa: B008 - a frozen value
+    sampler: Sampler | Kernel | None = None,
     num_chains: int = 4,
     num_samples: int = 1000,
     num_warmup: int = 1000,
@@ -33,13 +34,18 @@ def sample_posterior(
     problem of its own, and all rows are sampled at once: the model is run on one row at a time, and those arrays among
     `args` and `kwargs` whose leading axis has the plate's size are cut into rows.
 
+    Where latents stand outside the plate too, the globals, it is the joint posterior of globals and locals, moved in
+    blocks: see `Blocks`, which a Markov kernel as `sampler` stands for on both sides. Other samplers take the joint
+    posterior as one problem. Draws then have NumPyro's own shapes, and the plate is an axis of the local sites.
+
     Args:
         key: PRNG key; the result depends on nothing else that is random, and the draws of chain c of datum n on nothing
             but the key, c and n.
         model: NumPyro model, called as `model(*args, **kwargs)`.
         *args: its positional arguments.
         params: constrained values of the model's `numpyro.param` sites.
-        sampler: how to draw; a Markov kernel such as `NUTS()` draws by chains of its own.
+        sampler: how to draw; a Markov kernel such as `NUTS()` draws by chains of its own. None is `NUTS()`, and `Blocks()`
+            where latents stand outside the plate.
         num_chains: independent chains for each problem.
         num_samples: draws of each chain.
         num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling` and `TemperedSMC` need none
@@ -64,20 +70,26 @@ def sample_posterior(
         >>> draws.samples["z"].shape
         (4, 100)
     """
-    if not isinstance(sampler, Sampler | Kernel):
+    if sampler is not None and not isinstance(sampler, Sampler | Kernel):
         raise TypeError(f"`sampler` must be a sampler such as `NUTS()` or `ParallelTempering()`, got {sampler!r}.")
     counts = {"num_chains": (num_chains, 1), "num_samples": (num_samples, 1), "num_warmup": (num_warmup, 0)}
     for name, (value, least) in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
-    posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=sampler.coordinates)
+    coordinates = NUTS.coordinates if sampler is None else sampler.coordinates
+    posterior = read_posterior(model, args, kwargs, params=params, plate=plate, coordinates=coordinates)
+    if isinstance(posterior, HierarchicalPosterior):
+        sampler = Blocks() if sampler is None else sampler
+        sampler = Blocks(sampler, sampler) if isinstance(sampler, Kernel) else sampler
+        posterior = posterior.written_in(sampler.coordinates)
+    sampler = NUTS() if sampler is None else sampler
     settings = {"num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup}
     if isinstance(sampler, Kernel):
         output = sample_chains(key, posterior, sampler, progress_bar=progress_bar, **settings)
     else:
         output = sampler.sample(key, posterior, progress_bar=progress_bar, **settings)
     samples, stats, summary = values_of(posterior, output.positions), output.stats, output.summary
-    if plate is None:
+    if posterior.plate is None:
         samples, stats = (jax.tree.map(lambda x: x[:, :, 0], tree) for tree in (samples, stats))
         summary = jax.tree.map(lambda x: x[:, 0], summary)
     return Draws(samples, stats, summary, output.dims, sampler, output.seconds, posterior, output.positions, key)

@@ -61,6 +61,10 @@ def fit(
     is filled with the first data of the same shuffle, so every batch is a uniformly random subset of distinct data and
     its mean gradient is unbiased for the mean over all data.
 
+    Latents outside the plate, which all data share, are learnt with the parameters, by the mode of their posterior: the
+    objective has their log-prior once for all data, in the sites' own space. `params` has them by the sites' names, and
+    hands them to `sample_posterior` and `log_evidence`, with the same plate, as held values.
+
     Args:
         key: PRNG key, the only source of randomness. With `state`, the state's own key counts.
         model: NumPyro model with the plate `plate`, whose size is the number of rows it is given.
