@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
+from ..model.arguments import batch_arguments
 from ..model.data import check_data
+from ..model.missing.masking import Missing, check_missing, incomplete_model
 from ..model.parameters import Params
 from ..model.plate_model import Integrals, PlateModel, read_plate_model
 
@@ -38,6 +40,7 @@ def importance_log_evidence(
     params: Params | None = None,
     plate: str = "data",
     chunk_size: int = 2000,
+    missing: Missing = None,
 ) -> ImportanceLogEvidence:
     """Estimate log p(x_b) = log E_{p(z)}[p(x_b | z)] for each datum, by prior draws that the data share.
 
@@ -54,11 +57,14 @@ def importance_log_evidence(
         params: constrained values of the model's `numpyro.param` sites.
         plate: name of the plate that holds the data.
         chunk_size: draws evaluated at once; memory grows with B * chunk_size.
+        missing: "nan" where NaN among the data stands for missing entries, as in `fit`.
 
     Raises:
         ValueError: an argument, the data or the model is not usable; the message says which and what to do.
     """
-    data, _ = check_data(data)
+    data, _ = check_data(data, may_miss=missing is not None)
+    check_missing(model, missing, *batch_arguments(data), params or {})
+    model = incomplete_model(model, missing)
     if num_draws < 1:
         raise ValueError(f"`num_draws` must be at least 1, got {num_draws}.")
     if chunk_size < 1:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..diagnostics.diagnose import say_passed
 from ..model.hierarchy.posterior import read_posterior
+from ..model.missing.masking import Missing, check_missing, incomplete_model
 from ..model.parameters import Params
 from ..model.power_posterior import PowerPosterior
 from ..tempering.tempered_smc import TemperedSMC
@@ -122,6 +123,7 @@ def log_evidence(
     num_samples: int = 1000,
     num_warmup: int = 1000,
     progress_bar: bool = True,
+    missing: Missing = None,
     **kwargs: Any,
 ) -> LogEvidence:
     """Estimate the marginal likelihood, log p(x) = log integral of p(z) p(x | z) dz.
@@ -149,6 +151,9 @@ def log_evidence(
         num_samples: draws of each chain of `ParallelTempering`, at least 4; other methods hold their own sizes.
         num_warmup: steps before them.
         progress_bar: whether to show progress, with tqdm.
+        missing: "nan" where NaN among the observations stands for missing entries, which are no part of the likelihood;
+            None where there are none. Entries that are independent given the latents drop out one by one, those of a
+            `MultivariateNormal` by its marginal law; of another joint law all or none must be missing.
         **kwargs: the model's keyword arguments.
 
     Raises:
@@ -180,6 +185,8 @@ def log_evidence(
             f"`ImportanceSampling()` and `NestedSampling()`, got {method!r}."
         )
     started = time.perf_counter()
+    check_missing(model, missing, args, kwargs, params or {})
+    model = incomplete_model(model, missing)
     posterior = read_posterior(model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates)
     if not posterior.has_proper_prior:
         raise ValueError(

@@ -15,6 +15,7 @@ from kaem_ppl.distributions.tabulated import TabulatedPrior, tabulate_prior
 from .arguments import Layout
 from .coordinates import Coordinates, Unconstrained, Whitened
 from .handlers import DrawLatents, PlaceLatents, RedrawObserved, SiteMessage, Trace, in_control_flow, run_model
+from .missing.incomplete import Incomplete
 from .parameters import Params
 from .reader import read_model
 from .sites import Site, apply_scale, scaled_log_prob
@@ -133,6 +134,16 @@ class PowerPosterior:
     def predict(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Draw every observed site anew given a position, without the data plate's axis."""
         return self._read_observed(self._run(datum, RedrawObserved(), self._placer(position), key=key))
+
+    def impute(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
+        """Values of the observed sites given a position, what is missing of them drawn, without the data plate's axis."""
+        sites = self._place(datum, position)
+        for number, site in enumerate(self.observed):
+            fn = sites[site.name]["fn"]
+            if isinstance(fn, Incomplete):
+                value = jnp.broadcast_to(sites[site.name]["value"], fn.shape())
+                sites[site.name]["value"] = fn.impute(jax.random.fold_in(key, number), value)
+        return self._read_observed(sites)
 
     def draw_prior(
         self, key: jax.Array, datum: tuple[jax.Array, ...]

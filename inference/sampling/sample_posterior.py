@@ -8,6 +8,7 @@ import jax
 from ..kernels.hamiltonian import NUTS
 from ..kernels.kernel import Kernel
 from ..model.hierarchy.posterior import HierarchicalPosterior, read_posterior
+from ..model.missing.masking import Missing, check_missing, incomplete_model
 from ..model.parameters import Params
 from .blocks import Blocks
 from .chains import sample_chains
@@ -26,6 +27,7 @@ def sample_posterior(
     num_warmup: int = 1000,
     plate: str | None = None,
     progress_bar: bool = True,
+    missing: Missing = None,
     **kwargs: Any,
 ) -> Draws:
     """Draw from the posterior of a NumPyro model with continuous latents.
@@ -52,6 +54,9 @@ def sample_posterior(
             and take none.
         plate: name of the plate that holds the data, where each datum is its own problem.
         progress_bar: whether to show progress, with tqdm.
+        missing: "nan" where NaN among the observations stands for missing entries, which are no part of the likelihood;
+            None where there are none. Entries that are independent given the latents drop out one by one, those of a
+            `MultivariateNormal` by its marginal law; of another joint law all or none must be missing.
         **kwargs: the model's keyword arguments.
 
     Raises:
@@ -77,6 +82,8 @@ def sample_posterior(
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
     coordinates = NUTS.coordinates if sampler is None else sampler.coordinates
+    check_missing(model, missing, args, kwargs, params or {})
+    model = incomplete_model(model, missing)
     posterior = read_posterior(model, args, kwargs, params=params, plate=plate, coordinates=coordinates)
     if isinstance(posterior, HierarchicalPosterior):
         sampler = Blocks() if sampler is None else sampler

@@ -11,7 +11,9 @@ import optax
 
 from kaem_ppl.primitives import GRID_SUFFIX
 
+from ..model.arguments import batch_arguments
 from ..model.data import check_data
+from ..model.missing.masking import Missing, check_missing, incomplete_model
 from ..model.parameters import Params
 from ..model.training_model import read_for_training
 from .adaptive_grid import AdaptiveGrid, adaptive_priors
@@ -54,6 +56,7 @@ def fit(
     callback_every: int | None = None,
     state: TrainingState | None = None,
     progress_bar: bool = True,
+    missing: Missing = None,
 ) -> FitResult:
     """Learn the `numpyro.param` sites of a model from independent data along one plate.
 
@@ -91,6 +94,10 @@ def fit(
         state: the state to resume from: one that `callback` received, or that an earlier `fit` of the same model, data,
             strategy and optimiser returned. The history then has the new epochs only.
         progress_bar: whether to show the number of steps and the loss, with tqdm.
+        missing: "nan" where NaN among the observations stands for missing entries, which are no part of the likelihood;
+            None where there are none. Entries that are independent given the latents drop out one by one, those of a
+            `MultivariateNormal` by its marginal law; of another joint law all or none must be missing.
+            A guide gets the data as they are, NaN among them, and should replace it, as by `jnp.nan_to_num`.
 
     Returns:
         The parameters, the history, and the state after the last step.
@@ -109,12 +116,15 @@ def fit(
         >>> clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(1e-3, 1000)))
         >>> optimizer = {"prior": optax.adam(1e-2), "generator": clipped}
     """
-    data, num_data = (check_streamed if is_streamed(data) else check_data)(data)
+    check = check_streamed if is_streamed(data) else check_data
+    model = incomplete_model(whole_model := model, missing)
+    data, num_data = check(data, may_miss=missing is not None)
     batch_size = num_data if batch_size is None else batch_size
     _check_counts(num_data, batch_size, num_epochs, evaluate, evaluate_every, patience, callback_every)
     # Three rows are enough to read a model.
     head = jax.device_put(read_rows(data, np.arange(min(3, num_data)))) if is_streamed(data) else data
     parameter_key, _, strategy_key, epochs_key = jax.random.split(key, 4)
+    check_missing(whole_model, missing, *batch_arguments(head), params or {})
     plate_model, parameters = read_for_training(parameter_key, model, guide_of(strategy), head, plate, params or {})
     model_sites = set(plate_model.first_params)
     grid_values = {name: value for name, value in parameters.values.items() if name.endswith(GRID_SUFFIX)}

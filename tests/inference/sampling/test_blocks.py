@@ -150,6 +150,7 @@ def chained(x, weight):
     scale = numpyro.sample("scale", dist.Gamma(2, 2))
     loc = numpyro.sample("loc", dist.StudentT(4, jnp.zeros(3), scale).to_event(1))
     numpyro.sample("pilot", dist.Normal(loc, 1).to_event(1), obs=jnp.array([0.3, -0.1, 0.5]))
+    x = x.T
     with numpyro.plate("data", x.shape[1]):
         spread = numpyro.sample("spread", dist.LogNormal(jnp.log(scale), 0.4))
         rate = numpyro.sample("rate", dist.Gamma(3, scale))
@@ -162,7 +163,7 @@ def chained(x, weight):
 @pytest.mark.slow
 def test_other_families_agree_with_numpyros_nuts():
     # Oracle: joint NUTS of NumPyro, by means in units of their combined errors; 4.5 of them once in 5,000 runs.
-    x = jax.random.normal(jax.random.key(0), (2, 5)) + 1
+    x = jax.random.normal(jax.random.key(0), (5, 2)) + 1
     weight = jnp.array([0.5, -0.2, 0.3])
     settings = {"num_samples": 6000, "num_warmup": 1000, "progress_bar": False}
     ours = sample_posterior(jax.random.key(1), chained, x, weight, plate="data", **settings)
