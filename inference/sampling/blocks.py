@@ -1,7 +1,7 @@
 """The joint posterior of latents outside and inside a plate, moved in turns: the globals, and all data side by side."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -133,7 +133,10 @@ class AlternateBlocks:
     moves_given_values: bool
     num_waiting: int
 
-    num_replicas: ClassVar[int] = 1
+    @property
+    def num_replicas(self) -> int:
+        """One: there is no exchange."""
+        return 1
 
     def begin(self, replicas: ChainState) -> BlockState:
         position = jax.tree.map(lambda x: x[0], replicas.position)

@@ -34,7 +34,7 @@ class Standardized(Unconstrained):
             return super().log_prior(fn, coordinate, value)
         base = _base(fn)
         # From e itself: z - location has lost its digits where the scale is small.
-        if isinstance(base, dist.MultivariateNormal):
+        if _is_multivariate(base):
             log_density = dist.Normal(0, 1).log_prob(coordinate).sum(-1)
             log_scale = jnp.log(jnp.diagonal(base.scale_tril, axis1=-2, axis2=-1)).sum(-1)
         else:
@@ -45,13 +45,14 @@ class Standardized(Unconstrained):
             log_jacobian += transform.log_abs_det_jacobian(x, y)
         num_summed = fn.event_dim - base.event_dim
         log_prob = log_density - log_jacobian
-        return log_prob.sum(range(-num_summed, 0)) if num_summed else log_prob, jnp.sum(log_jacobian)
+        summed = tuple(range(-num_summed, 0))
+        return jnp.sum(log_prob, summed) if summed else jnp.asarray(log_prob), jnp.sum(log_jacobian)
 
     def draw(self, key: jax.Array, fn: dist.Distribution, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """See `Coordinates`."""
         if is_improper(fn) or not can_standardize(fn):
             return super().draw(key, fn, sample_shape)
-        return self.coordinate(fn, fn.sample(key, sample_shape))
+        return self.coordinate(fn, jnp.asarray(fn.sample(key, sample_shape)))
 
     def coordinate(self, fn: dist.Distribution, value: jax.Array) -> jax.Array:
         """The coordinate of a value."""
@@ -60,7 +61,7 @@ class Standardized(Unconstrained):
         for transform in reversed(_transforms(fn)):
             value = transform.inv(value)
         base = _base(fn)
-        if not isinstance(base, dist.MultivariateNormal):
+        if not _is_multivariate(base):
             return (value - base.loc) / base.scale
         deviation = value - base.loc
         factor = jnp.broadcast_to(base.scale_tril, (*deviation.shape, deviation.shape[-1]))
@@ -81,10 +82,15 @@ def _standard(base: Any) -> dist.Distribution:
     return type(base)(**others, loc=0.0, scale=1.0)
 
 
+def _is_multivariate(base: Any) -> bool:
+    """A function, for the type checker not to narrow what NumPyro's annotations say too little of."""
+    return isinstance(base, dist.MultivariateNormal)
+
+
 def _steps(fn: dist.Distribution, e: jax.Array) -> list[jax.Array]:
     """The value before the transforms, and after each of them."""
     base = _base(fn)
-    if isinstance(base, dist.MultivariateNormal):
+    if _is_multivariate(base):
         steps = [base.loc + jnp.matmul(base.scale_tril, e[..., None])[..., 0]]
     else:
         steps = [base.loc + base.scale * e]
