@@ -1,4 +1,4 @@
-"""What conditions, trains and weighs a model."""
+"""Posterior sampling, log-evidence and training for NumPyro models."""
 
 from .diagnostics.diagnose import Diagnosis, diagnose
 from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence

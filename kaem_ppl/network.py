@@ -1,4 +1,4 @@
-"""Kolmogorov-Arnold networks: layers of univariate functions between the numbers they add up to."""
+"""Kolmogorov-Arnold networks: layers that sum univariate functions of their inputs."""
 
 import dataclasses
 import math

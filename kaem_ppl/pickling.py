@@ -1,4 +1,4 @@
-"""Functions that pickle refuses, by the name they are imported by.
+"""Pickle functions that pickle refuses, by their import path.
 
 `jax.jit` and `jax.custom_jvp` make objects, such as `jax.nn.silu`, which pickle takes for functions that have been
 replaced. Stored by name, they come back as the same object, so that what was compiled for them still serves.
@@ -37,7 +37,7 @@ def to_picklable(function: Callable[..., Any]) -> Any:
     if name is None:
         return function
     for module in (*_PUBLIC_MODULES, getattr(function, "__module__", None)):
-        # What stands in the main script is for pickle to judge: another process may have another one.
+        # Functions of the main script are left to pickle: another process may run another script.
         if module is None or module == "__main__":
             continue
         place = ImportedFunction(module, name)

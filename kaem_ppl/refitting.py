@@ -1,4 +1,4 @@
-"""Grids moved to where samples are: quantiles mixed with a uniform grid, and coefficients by least squares."""
+"""Compute a new grid from samples (quantiles mixed with a uniform grid), and its coefficients by least squares."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Banks of univariate Kolmogorov-Arnold functions."""
+"""`UnivariateKAN`: arrays of univariate Kolmogorov-Arnold functions."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The one map between a standard normal variable and any univariate one, and random masses for exact draws."""
+"""The map between a standard normal variable and any univariate one, and the uniform draws behind exact sampling."""
 
 from typing import Any
 

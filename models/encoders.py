@@ -1,4 +1,4 @@
-"""Encoders: networks from data to a Gaussian for each datum, and the guide of variational inference made from one."""
+"""Encoders: networks from data to a Gaussian for each datum, and the variational guide built from one."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Generators: networks from latents to outputs, as settings that register their parameters inside a model."""
+"""Generators: networks from latents to outputs that register their parameters inside a model."""
 
 import dataclasses
 import itertools

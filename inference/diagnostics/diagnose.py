@@ -1,4 +1,4 @@
-"""Convergence diagnostics: whether draws can be believed, and if not, why."""
+"""Convergence diagnostics: whether draws pass the thresholds of `limits`, and which fail."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,7 +55,7 @@ class Diagnosis:
 def say_passed(checks: dict[str, bool]) -> str:
     """Which checks were passed, and what none of them can see."""
     passed = [name for name, is_passed in checks.items() if is_passed]
-    return f"Passed: {', '.join(passed) or 'no check'}. No check can see a mode that no chain or particle has visited."
+    return f"Passed: {', '.join(passed) or 'no check'}. No check can see a mode that no chain or particle has reached."
 
 
 class _Report:
@@ -74,7 +74,7 @@ class _Report:
 
 
 def diagnose(draws: Draws) -> Diagnosis:
-    """Say whether draws can be believed, and if not, why.
+    """Say whether draws can be trusted, and if not, why.
 
     Chains that agree are no proof: all of them may have missed the same mode.
 
@@ -138,7 +138,7 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, A
     report.check(
         "R-hat",
         count == 0,
-        f"{name}{place} did not move, or has too few draws to be judged."
+        f"{name}{place} did not move, or has too few draws for its diagnostics."
         if np.isnan(r_hat[worst])
         else f"R-hat of {name}{place} is {r_hat[worst]:.3f}, above {LARGEST_R_HAT} ({count} of {len(r_hat)} elements): "
         f"chains disagree about it. Draw longer; if it stays, they sit in separate modes: {draws.sampler.advice}",

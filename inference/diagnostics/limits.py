@@ -1,4 +1,4 @@
-"""At which limits draws and evidences are believed: stated here once, with their sources, for all that judge."""
+"""Thresholds of R-hat, effective sample size, Pareto k-hat and the rest, stated once with their sources."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ LARGEST_R_HAT, SMALLEST_ESS_PER_CHAIN = 1.01, 100
 # Where only a mean is reported, with an error that counts how far chains disagree: there R-hat over many data and
 # temperatures at some hundred effective draws scatters by hundredths.
 LARGEST_R_HAT_OF_MEAN, SMALLEST_ESS_OF_MEAN = 1.05, 100
-# Vehtari, Simpson, Gelman, Yao and Gabry 2024: above it, neither an average of weights nor its error can be believed.
+# Vehtari, Simpson, Gelman, Yao and Gabry 2024: above it, neither an average of weights nor its error can be trusted.
 LARGEST_PARETO_K = 0.7
 # Betancourt 2016.
 SMALLEST_BFMI = 0.3

@@ -1,4 +1,4 @@
-"""Figures of a sampler at work: swaps along a ladder, the way of a replica, and the posterior over the prior."""
+"""Plots of a sampler: swap rates along a ladder, the path of a replica, and the posterior over the prior."""
 
 import numpy as np
 from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Models weighed against each other by their evidence."""
+"""Compare models by their evidence: Bayes factors and posterior probabilities of models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How each method estimates the evidence of every datum, and which of its own checks it passes."""
+"""Each evidence method (tempering, nested sampling, importance sampling): its estimate and its own checks."""
 
 from functools import singledispatch
 from typing import Any, NamedTuple
@@ -180,7 +180,7 @@ def _(method: ImportanceSampling, key: jax.Array, posterior: PowerPosterior, **s
         "Pareto k-hat",
         ~(k <= LARGEST_PARETO_K),
         f"Pareto k-hat is above {LARGEST_PARETO_K}: a few prior draws carry all the weight, and neither the value nor its "
-        "standard error can be believed. Use `TemperedSMC` or `ParallelTempering`.",
+        "standard error can be trusted. Use `TemperedSMC` or `ParallelTempering`.",
     )
     summary = {"pareto_k": k, "effective_sample_size": size.sum(0)}
     return MethodResult({"importance_sampling": result}, None, summary, (check,))

@@ -1,4 +1,4 @@
-"""Figures of an evidence: the curve and its area, the two bounds, and estimators side by side."""
+"""Plots of evidence: the thermodynamic curve, bidirectional bounds, and estimators side by side."""
 
 from collections.abc import Mapping
 

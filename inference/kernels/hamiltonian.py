@@ -1,4 +1,4 @@
-"""Hamiltonian samplers of randomised and of self-chosen trajectory length, on BlackJAX's kernels."""
+"""HMC with randomised trajectory length, and NUTS, on BlackJAX's kernels."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""What every Markov kernel shares: a state that holds prior and likelihood apart, and a step at any temperature."""
+"""The base class of Markov kernels: a state with prior and likelihood apart, and a step at any temperature."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Langevin samplers: the Euler scheme as it is, and corrected by a Metropolis step."""
+"""ULA, the unadjusted Langevin kernel, and MALA, its Metropolis-corrected version."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar

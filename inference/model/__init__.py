@@ -1,1 +1,1 @@
-"""The one reader of NumPyro models: sites, plates, parameters, coordinates, and what is computed from them."""
+"""Inspection of NumPyro models: sites, plates, parameters, coordinates, and the densities computed from them."""

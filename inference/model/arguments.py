@@ -1,4 +1,4 @@
-"""Where each argument of a model comes from: a row of the data, an array that all data share, or a fixed value."""
+"""Classify the arguments of a model: a row for each datum, an array that all data share, or a fixed value."""
 
 import hashlib
 from collections.abc import Collection, Sequence

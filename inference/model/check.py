@@ -1,4 +1,4 @@
-"""The self-check of a reading: its log-densities against those of NumPyro's own `log_density`, site by site."""
+"""Compare our log-densities with NumPyro's `log_density`, site by site, at random points."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache

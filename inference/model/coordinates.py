@@ -1,4 +1,4 @@
-"""Where a sampler moves: coordinates of the latents in which every real vector is a point."""
+"""Unconstrained and whitened coordinates of latents, in which samplers move."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""Data as a pytree of arrays that share one leading axis: what is accepted, and how it reaches a model."""
+"""Validate data: pytrees of arrays with one leading axis, and how they are passed to a model."""
 
 from typing import Any
 

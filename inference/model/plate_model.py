@@ -1,4 +1,4 @@
-"""A NumPyro model read along one plate: which sites are latent, which observed, and how prior draws score the data."""
+"""A model with a plate of data for importance sampling: prior draws, and their log-likelihood for each datum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +93,8 @@ class PlateModel:
     def integrals(self, params: Params, batch: Any) -> Integrals:
         """Tables and normalisers of the tilted priors that follow from the parameters alone, all of them known numbers.
 
-        Handed to a compiled function as arguments, they spare it finding them, and it serves other parameters too.
+        Passed to a compiled function as arguments, so that it does not compute them and
+        need not be compiled again for other parameters.
         """
         priors: dict[str, dist.Distribution] = {}
 

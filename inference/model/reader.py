@@ -1,4 +1,4 @@
-"""Reads NumPyro models, for conditioning or for training: what is a row, what is shared, what must not be traced."""
+"""Inspect a model before sampling or training: trace it, find its rows, and reject what is unsupported."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any

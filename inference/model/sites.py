@@ -1,4 +1,4 @@
-"""The sites of a model: which are latent, observed or deterministic, where they stand, and which are refused."""
+"""Classify sites as latent, observed or deterministic, and find which batch axis of each indexes the data."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

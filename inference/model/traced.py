@@ -1,4 +1,4 @@
-"""A function that was traced once: what its outputs depend on, parts of it that run alone, and a fingerprint of it."""
+"""Traced functions (jaxprs): dependencies of their outputs, partial evaluation, and a fingerprint."""
 
 import enum
 import hashlib

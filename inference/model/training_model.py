@@ -1,4 +1,4 @@
-"""A model as learning strategies read it: the posteriors of a batch, and the densities of given latents."""
+"""A model for training strategies: posteriors of a batch, and log-densities of given latents."""
 
 import dataclasses
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""The two runs of a model that a reading is made of, whole by NumPyro's own `log_density` and one datum by us, compared."""
+"""Run a model twice, as a whole and for one datum, and build the `Reading` that everything else uses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

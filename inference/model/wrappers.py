@@ -1,4 +1,4 @@
-"""Distributions inside those that NumPyro wraps around them, as plates, `to_event` and `mask` do."""
+"""Remove the wrappers (expanded, independent, masked) from a NumPyro distribution."""
 
 import numpyro.distributions as dist
 from numpyro.distributions import Distribution

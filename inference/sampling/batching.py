@@ -1,4 +1,4 @@
-"""Functions of one problem mapped over chains and data, and arrays placed on the devices that hold these."""
+"""Vectorise functions over chains and data, and place arrays on devices."""
 
 from collections.abc import Callable
 from typing import Any

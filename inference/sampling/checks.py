@@ -1,4 +1,4 @@
-"""What is refused before anything is drawn: priors without draws, and likelihoods that are 0 everywhere."""
+"""Errors before sampling starts: priors that cannot be drawn from, and likelihoods that are 0 everywhere."""
 
 import numpy as np
 

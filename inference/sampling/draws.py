@@ -1,4 +1,4 @@
-"""Posterior draws: what was drawn, what is known of each draw, and the way to ArviZ."""
+"""The result of sampling: draws, statistics of each draw, prediction, and conversion to ArviZ."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

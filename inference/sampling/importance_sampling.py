@@ -95,17 +95,17 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     flat = np.where(np.isfinite(flat), flat, -np.inf)
     smoothed, pareto_k = np.empty_like(flat), np.full(len(flat), np.inf)
     for row, weights in enumerate(flat):
-        alive = np.isfinite(weights)
-        if alive.sum() >= _FEWEST_WEIGHTS and _has_flat_tail(weights[alive]):
+        finite = np.isfinite(weights)
+        if finite.sum() >= _FEWEST_WEIGHTS and _has_flat_tail(weights[finite]):
             pareto_k[row] = -np.inf
-        elif alive.sum() >= _FEWEST_WEIGHTS:
+        elif finite.sum() >= _FEWEST_WEIGHTS:
             # ArviZ takes the log-likelihood that is left out, of which weights are the inverse.
-            values, k = array_stats.psislw(-weights[alive])
+            values, k = array_stats.psislw(-weights[finite])
             weights = np.full_like(weights, -np.inf)
-            weights[alive] = values
+            weights[finite] = values
             pareto_k[row] = k if np.isfinite(k) else np.inf
         total = np.logaddexp.reduce(weights)
-        smoothed[row] = weights - total if alive.any() else -np.log(len(weights))
+        smoothed[row] = weights - total if finite.any() else -np.log(len(weights))
     return smoothed.reshape(log_weights.shape), pareto_k.reshape(log_weights.shape[:-1])
 
 

@@ -1,4 +1,4 @@
-"""The tail shape of many sets of importance weights at once."""
+"""Pareto k-hat of many sets of importance weights at once."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Draws from the posterior of any NumPyro model by any of the samplers."""
+"""`sample_posterior`: posterior draws of any NumPyro model by any sampler."""
 
 from collections.abc import Callable
 from typing import Any

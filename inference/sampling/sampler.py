@@ -1,4 +1,4 @@
-"""What `sample_posterior` asks of a sampler."""
+"""The base class of samplers, what `sample_posterior` calls."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Where chains start: draws of the prior at which log-density and gradient are finite, also where these are rare."""
+"""Initial positions of chains: prior draws at which log-density and gradient are finite."""
 
 from functools import partial
 from typing import Any

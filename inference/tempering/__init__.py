@@ -1,1 +1,1 @@
-"""Ladders of temperatures, and the samplers that climb them: replica exchange and tempered SMC."""
+"""Tempering: ladders of temperatures, replica exchange, parallel tempering, and tempered SMC."""

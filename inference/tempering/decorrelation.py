@@ -1,4 +1,4 @@
-"""Whether particles have moved far enough to be forgotten: their correlation with themselves before the moves."""
+"""Correlation of particles with their positions before the moves, which decides when SMC stops moving."""
 
 import jax
 import jax.numpy as jnp

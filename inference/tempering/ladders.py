@@ -1,4 +1,4 @@
-"""Ladders of temperatures from the prior, 0, to the posterior, 1: values shared by all tempered methods."""
+"""Ladders of temperatures from 0, the prior, to 1, the posterior: geometric, power and fixed spacing."""
 
 import itertools
 from abc import ABC, abstractmethod
@@ -130,7 +130,8 @@ class GivenLadder(Ladder):
 class AdaptedLadder(Ladder):
     """Temperatures that a warm-up moves, for each datum, to where neighbours reject equally often (Syed et al. 2022).
 
-    They start at cubes: most of the change happens close to the prior. In training they move at every visit.
+    They start at cubes: most of the change happens close to the prior. In training every update adapts
+    them.
 
     Attributes:
         num_temperatures: R. Where none is given it starts at 8, and `ParallelTempering` raises it in warm-up to about twice

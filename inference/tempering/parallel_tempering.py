@@ -1,4 +1,4 @@
-"""Parallel tempering: any kernel at a ladder of temperatures, neighbours exchanged at every step."""
+"""The parallel tempering sampler: chains at every temperature, warm-up of kernels and ladder, and draws at 1."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,15 +16,9 @@ from ..model.power_posterior import PowerPosterior, Target
 from ..sampling.chains import record, run_chains
 from ..sampling.checks import check_prior
 from ..sampling.sampler import Sampler, SamplerOutput
+from .ladder_adaptation import communication_barrier, equalize_rejection, recommended_num_temperatures
 from .ladders import AdaptedLadder, Ladder, check_ladder
-from .replica_exchange import (
-    ReplicaExchangeState,
-    build_kernel,
-    communication_barrier,
-    equalize_rejection,
-    init,
-    recommended_num_temperatures,
-)
+from .replica_exchange import ReplicaExchangeState, build_kernel, init
 
 # A ladder grows where the barrier asks for this many times its temperatures.
 _FEW_MORE = 1.25

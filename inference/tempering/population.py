@@ -1,4 +1,4 @@
-"""Populations of particles from the prior to the posterior: reweight, resample, move until they have decorrelated."""
+"""The particle populations of SMC: reweight, resample, move, and the number of moves."""
 
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -161,7 +161,7 @@ def _move(
             correlation, is_power_of_two = 1 - distance, number_of_moves.bit_count() == 1
             is_enough = correlation <= LARGEST_CORRELATION
             if number_of_moves >= 2 * _FEWEST_MOVES_OF_PLATEAU and is_power_of_two and earlier is not None:
-                # A run that follows a schedule moves as often as its pilot had to: it is judged with some room.
+                # A run that follows a schedule moves as often as its pilot had to: its limit is looser.
                 is_enough |= has_settled(earlier, distance, _PLATEAU if fixed is None else _PLATEAU_OF_FOLLOWERS)
             if is_power_of_two:
                 earlier = distance

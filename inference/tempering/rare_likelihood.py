@@ -1,4 +1,4 @@
-"""Prior draws at which the likelihood is not 0, also where these are rare; and how rare they are."""
+"""Prior draws with positive likelihood by rejection and splitting, and the probability of one."""
 
 from functools import partial
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""A sequential Monte Carlo sampler that carries particles from the prior to the posterior."""
+"""The tempered SMC sampler: settings, and draws and evidence from its populations."""
 
 import time
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Adaptive grids: when and how training refits the grids of tilted priors to posterior draws."""
+"""The schedule and settings of adaptive grids, `AdaptiveGrid`."""
 
 from dataclasses import dataclass
 from typing import Any

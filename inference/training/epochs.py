@@ -1,4 +1,4 @@
-"""The compiled steps of training: shuffle an epoch into batches, and run as many steps in one call as pays."""
+"""The compiled steps of training: shuffle an epoch into batches, and run several steps in one call."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

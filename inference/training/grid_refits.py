@@ -1,4 +1,4 @@
-"""Refits of adaptive grids between epochs: draws at the present parameters, then new grids and coefficients."""
+"""Refit adaptive grids between epochs to posterior draws at the present parameters."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""What `fit` returns, saves and raises: results, the training state, and the checks of a state."""
+"""What `fit` returns and raises: results, and the training state that a caller may save."""
 
 from functools import partial
 from typing import Any, NamedTuple

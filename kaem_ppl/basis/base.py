@@ -1,4 +1,4 @@
-"""The contract every basis of univariate functions keeps."""
+"""The base class of bases of univariate functions."""
 
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, fields

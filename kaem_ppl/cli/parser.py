@@ -1,4 +1,4 @@
-"""The words of `kaem`: commands, arguments and their help texts."""
+"""The argument parser of `kaem`: commands, flags and help texts."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""Stopping a command by Ctrl-C or SIGTERM: at once, but never while a checkpoint is written; and ending with the parent."""
+"""Handle Ctrl-C and SIGTERM: stop at once, but never while a checkpoint is written, and when the parent process ends."""
 
 import ctypes
 import os

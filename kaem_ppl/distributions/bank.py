@@ -1,4 +1,4 @@
-"""The densities of a distribution as rows of components, and the panels that their integration starts with."""
+"""Arrays of densities as rows of mixture components, and the subintervals that their integration starts with."""
 
 import dataclasses
 import math

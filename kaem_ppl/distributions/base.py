@@ -1,4 +1,4 @@
-"""What every tilted density shares: all that follows from an energy over a reference and one table of masses."""
+"""The base class of tilted densities, exp(energy) times a reference: sampling, CDF, quantiles, moments."""
 
 import copy
 import math

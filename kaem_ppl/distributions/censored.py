@@ -1,4 +1,4 @@
-"""Censored observations of tilted densities: NumPyro's classes, for a base whose arrays have axes of their own.
+"""Censored observations of tilted densities: NumPyro's classes, with batch shapes of their flags supported.
 
 NumPyro's constructors promote every array of the base to the batch shape of the flags, which coefficients and grids do
 not fit. A tilted density broadcasts by itself, so it is taken as it is; survival is its upper tail, to full precision.

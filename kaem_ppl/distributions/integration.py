@@ -1,4 +1,4 @@
-"""Normalisers and tables of a bank of densities, each by as many panels as it needs, and their derivatives.
+"""Normalisers and tables of many densities at once, by as many subintervals as each needs, and their derivatives.
 
 Three stages, so that no function pays for what another one needs:
 

@@ -1,4 +1,4 @@
-"""Tilted distributions whose arrays were stacked: by `jax.vmap`, by a scan, or axis by axis as NumPyro promotes shapes.
+"""Tilted distributions under `jax.vmap`, `lax.scan` and NumPyro's broadcasting of batch shapes.
 
 A distribution is a pytree, and what maps over its arrays does not know its batch shape. NumPyro's own distributions
 broadcast whatever arrays they hold; `promote_batch_shape` then corrects the shape they state. A tilted density has arrays

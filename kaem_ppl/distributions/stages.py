@@ -1,4 +1,4 @@
-"""The stages of integration: all functions on the same panels, single panels in four, panels of a density's own."""
+"""Adaptive subdivision in three stages: shared panels, single panels split in four, panels of one density alone."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar

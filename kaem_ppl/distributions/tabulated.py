@@ -1,4 +1,4 @@
-"""A tilted prior with fixed parameters: its log-density as a table of cubics, its masses as the table it has."""
+"""A tilted prior with fixed parameters, its log-density tabulated by cubics for fast evaluation."""
 
 import math
 import warnings

@@ -1,4 +1,4 @@
-"""What is read from the table of a tilted density and the tails of its reference: masses, quantiles and moments.
+"""CDF, survival function, quantiles and moments from the table of a tilted density and its reference's tails.
 
 Compiled once per kind and shape of distribution. Inside the interval of the energy the table answers; beyond it the density
 is the reference's times a constant, and its log masses are the reference's plus one.

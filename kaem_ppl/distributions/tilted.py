@@ -1,4 +1,4 @@
-"""A bank of one-dimensional densities, each an energy over a reference."""
+"""`KANTilted`: one-dimensional densities exp(energy) times a reference."""
 
 from typing import Any
 

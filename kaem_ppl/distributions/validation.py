@@ -1,4 +1,4 @@
-"""What a tilted density can be built on: shapes, numbers and supports of its arguments."""
+"""Validate the arguments of tilted densities: shapes, finite numbers, supports."""
 
 from typing import Any
 

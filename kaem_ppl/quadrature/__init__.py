@@ -1,4 +1,4 @@
-"""Quadrature of one-dimensional densities: the rule, which panels it needs, and single panels divided in four."""
+"""Composite Gauss-Kronrod quadrature of one-dimensional densities, and tabulated CDFs."""
 
 from .refinement import assess as assess
 from .refinement import refine as refine

@@ -1,4 +1,4 @@
-"""Single panels in four parts: the energy's interpolant gives the density between the nodes of a panel."""
+"""Split single panels in four, by interpolating the energy between Gauss-Kronrod nodes."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Which panels do not resolve a density yet, and panels of a function's own that do."""
+"""Error indicators of panels, and adaptive refinement of panels of one density alone."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The composite Gauss-Kronrod rule: a density at the nodes of its panels, sums of it, and an error estimate."""
+"""The composite Gauss-Kronrod (7, 15) rule: nodes, weights, sums and an error estimate."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""A tabulated distribution function: exact at panel edges, a polynomial inside each panel, inverted without a chain."""
+"""A tabulated CDF: exact at panel edges, a polynomial inside each panel, inverted in one pass."""
 
 from functools import partial
 from typing import NamedTuple

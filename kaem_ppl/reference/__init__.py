@@ -1,4 +1,4 @@
-"""What a tilted prior asks of its reference distribution, any univariate continuous one: both tails to full precision.
+"""Both tails and quantiles of any univariate continuous reference, to full precision.
 
 NumPyro's distributions state the lower tail only (`cdf`, `icdf`), some to few digits, some not at all. Here masses are
 logarithms, so that the range of floats does not matter, and there is one on either side, so that a small tail keeps its

@@ -1,4 +1,4 @@
-"""Tails that the literature states: log masses on both sides of a point, and the point that has given ones.
+"""Closed forms of log CDF, log survival function and their inverses, by distribution.
 
 Each form is of one class of NumPyro and its parameters. Every quantile takes a pair of log masses that both are accurate
 (`complete`) and reads the one whose formula loses no digits. Formulas are those of Johnson, Kotz and Balakrishnan,

@@ -1,4 +1,4 @@
-"""Tails of distributions that are built from others: monotone transforms and mixtures."""
+"""Tails of transformed distributions, such as the log-normal, and of mixtures, from those of their parts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

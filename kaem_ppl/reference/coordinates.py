@@ -1,4 +1,4 @@
-"""A coordinate in which a density on any support is tame, and which reaches every float of that support.
+"""Maps from any support to an interval on which a density is smooth.
 
 A half-line is low + m exp(t), or high - m exp(-t); the real line is c + s sinh(t); an interval is
 low + (high - low) sigmoid(t). Power laws, at an end of the support and at infinity, are straight lines in t.

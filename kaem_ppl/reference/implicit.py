@@ -1,4 +1,4 @@
-"""Derivatives of quantiles that a search found, by the implicit function theorem (Figurnov et al. 2018, eq. 5)."""
+"""Derivatives of quantiles by the implicit function theorem (Figurnov et al. 2018, eq. 5)."""
 
 from typing import Any, Protocol
 

@@ -1,4 +1,4 @@
-"""Arithmetic of tail masses in logarithms, which have digits left where masses underflow."""
+"""Arithmetic of log probabilities that stays accurate where probabilities underflow."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Where a density's mass is, and panels of equal difficulty over it: no call for more than evaluations of it in batches.
+"""Find where an unnormalised density has its mass, and split it into panels of equal difficulty.
 
 All of this is a constant to derivatives: integrals do not depend on where panels end.
 """

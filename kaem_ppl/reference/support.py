@@ -1,4 +1,4 @@
-"""Which distributions serve as references, and where their densities live and are rough."""
+"""Which distributions can be references, their supports, and where their densities have kinks or singular ends."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Tails of any density by quadrature: log masses at edges of panels, a polynomial inside each, straight lines beyond."""
+"""Tails of any density by quadrature: a table of log probabilities, extrapolated linearly beyond its ends."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

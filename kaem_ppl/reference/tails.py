@@ -1,4 +1,4 @@
-"""Both tails of any reference, to full relative precision, and what follows from them."""
+"""Choose closed form, composition or quadrature for a reference's tails, and derive CDF, quantile and moments."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Maximum likelihood of a model whose prior has an unknown normaliser, by chains on the posterior and on the prior."""
+"""Contrastive divergence for priors with unknown normaliser: chains on the posterior and on the prior."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Maximum likelihood by replica exchange: a temperature ladder of chains for each datum, exchanged at every sweep."""
+"""Maximum likelihood by replica exchange: a ladder of chains for each datum, swapped at every step."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -14,6 +14,7 @@ from ...model.parameters import Params
 from ...model.power_posterior import Position, PowerPosterior
 from ...model.training_model import TrainingModel
 from ...tempering import replica_exchange
+from ...tempering.ladder_adaptation import equalize_rejection
 from ...tempering.ladders import AdaptedLadder, Ladder, check_ladder, check_num_temperatures
 from .langevin_mle import check_chain
 from .persistent_chains import PersistentChains, adapt_step_size, draw_starts, init_persistent_chains, is_slow_kernel
@@ -255,7 +256,7 @@ class ThermodynamicMLE:
             new_temperatures = ()
             if self.ladder.adapts:
                 rejection = 1 - record.swap_acceptance.mean(0)
-                wanted = replica_exchange.equalize_rejection(temperatures, rejection)
+                wanted = equalize_rejection(temperatures, rejection)
                 new_temperatures = temperatures + 0.5 * lax.rsqrt(1.0 + num_updates) * (wanted - temperatures)
             chains = PersistentChains(position, log_step_size, num_updates + 1)
             return record._replace(temperatures=temperatures), PersistentPopulation(chains, new_temperatures)

@@ -5,6 +5,11 @@ import numpy as np
 import pytest
 
 from kaem_ppl.inference.tempering import replica_exchange as rex
+from kaem_ppl.inference.tempering.ladder_adaptation import (
+    communication_barrier,
+    equalize_rejection,
+    recommended_num_temperatures,
+)
 
 
 def still(key, replica, temperature, parameters):
@@ -64,8 +69,8 @@ def test_round_trips():
 
 def test_barrier_and_recommendation():
     rejection = jnp.array([[0.5, 0.7, 0.3], [0.0, 0.0, 0.0]])
-    np.testing.assert_allclose(rex.communication_barrier(rejection), [1.5, 0.0])
-    assert rex.recommended_num_temperatures(rejection).tolist() == [4, 2]
+    np.testing.assert_allclose(communication_barrier(rejection), [1.5, 0.0])
+    assert recommended_num_temperatures(rejection).tolist() == [4, 2]
 
 
 def test_ladder_equalises_rejection():
@@ -76,10 +81,10 @@ def test_ladder_equalises_rejection():
 
     temperatures = jnp.linspace(0, 1, 8)
     for _ in range(30):
-        temperatures = rex.equalize_rejection(temperatures, rejection(temperatures))
+        temperatures = equalize_rejection(temperatures, rejection(temperatures))
     np.testing.assert_allclose(temperatures, jnp.linspace(0, 1, 8) ** 2, atol=2e-3)
     # A ladder that never rejects stays increasing.
-    moved = rex.equalize_rejection(jnp.linspace(0, 1, 5), jnp.zeros(4))
+    moved = equalize_rejection(jnp.linspace(0, 1, 5), jnp.zeros(4))
     np.testing.assert_allclose(moved, jnp.linspace(0, 1, 5), atol=1e-6)
 
 

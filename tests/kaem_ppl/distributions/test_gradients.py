@@ -11,8 +11,8 @@ import pytest
 
 import kaem_ppl as kp
 
-from . import members
-from .members import ONE_PER_BASIS, REFERENCES
+from .. import members
+from ..members import ONE_PER_BASIS, REFERENCES
 
 # As drawn; moderate; and on panels of each function's own.
 SIZES = (None, 10, 100)

@@ -9,7 +9,7 @@ from scipy import stats
 
 import kaem_ppl as kp
 
-from .members import BASES, DOMAIN, bank, oracle_of
+from ..members import BASES, DOMAIN, bank, oracle_of
 
 REFERENCES = {
     "Normal": (lambda: dist.Normal(0.0, 1.0), stats.norm(0, 1), DOMAIN),

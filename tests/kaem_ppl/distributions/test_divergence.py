@@ -12,7 +12,7 @@ from scipy import integrate, stats
 
 import kaem_ppl as kp
 
-from . import members
+from .. import members
 
 SIZES = (None, 3, 10)
 PAIRS = {
@@ -77,6 +77,7 @@ def test_infinite_where_there_is_no_density():
     assert np.all(np.isfinite(kl_divergence(dist.Uniform(5.0, 6.0), _tilted())))
 
 
+@pytest.mark.slow
 def test_gradient(x64):
     # Oracle: central differences in float64.
     energy = members.bank("RBF", SIZES)

@@ -8,8 +8,8 @@ import pytest
 
 import kaem_ppl as kp
 
-from . import members
-from .members import BASES, REFERENCES, density
+from .. import members
+from ..members import BASES, REFERENCES, density
 
 SIZES = (None, 3, 10)
 LOGITS = (0.3, -0.5, 0.9)

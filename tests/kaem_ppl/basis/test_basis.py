@@ -7,8 +7,8 @@ import pytest
 
 import kaem_ppl as kp
 
-from . import oracle
-from .members import BASES
+from .. import oracle
+from ..members import BASES
 
 KINDS = {name: make(jax.random.key(0)).basis for name, make in BASES.items()}
 FEATURES = {"RBF": 20, "BSpline3": 22, "BSpline1": 20, "Fourier": 42, "Chebyshev": 11, "RSWAF": 20, "Morlet": 20}

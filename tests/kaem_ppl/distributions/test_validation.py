@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 import kaem_ppl as kp
 
-from .members import BASES, bank
+from ..members import BASES, bank
 
 
 class _WithoutDensity(dist.Distribution):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from .members import BASES, FAST_PAIRS, ONE_PER_BASIS, SLOW_PAIRS, density, tilted
+from ..members import BASES, FAST_PAIRS, ONE_PER_BASIS, SLOW_PAIRS, density, tilted
 
 SIZES = (1, 10, 100)
 FAR = (100, 1e4, -1e4)

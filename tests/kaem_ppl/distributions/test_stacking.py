@@ -32,7 +32,9 @@ def _points(batch_shape):
     return jnp.linspace(0.1, 3.5, int(np.prod(batch_shape))).reshape(batch_shape)
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize(
+    "maker", [pytest.param(name, marks=() if name == "mixture" else pytest.mark.slow) for name in MAKERS]
+)
 def test_vmap_that_returns_and_takes_a_distribution(maker):
     make = MAKERS[maker]
     each = [make(key) for key in KEYS]

@@ -8,7 +8,7 @@ import pytest
 
 import kaem_ppl as kp
 
-from .members import bank
+from ..members import bank
 
 # Resolved by the seeds' panels, by quarters of them, and by each function's own.
 SIZES = (1, 100, 1e4)

@@ -10,8 +10,8 @@ import pytest
 
 import kaem_ppl as kp
 
-from . import members
-from .members import BASES, ONE_PER_BASIS, REFERENCES, SLOW_PAIRS, density, tilted
+from .. import members
+from ..members import BASES, ONE_PER_BASIS, REFERENCES, SLOW_PAIRS, density, tilted
 
 # As drawn, and max|f| = 10: what the CDF is held to; 100 goes through panels of each function's own.
 SIZES = (None, 10, 100)

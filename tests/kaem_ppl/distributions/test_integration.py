@@ -12,8 +12,8 @@ from scipy import stats
 import kaem_ppl as kp
 from kaem_ppl.distributions import integration, stages
 
-from . import oracle
-from .members import bank, oracle_of
+from .. import oracle
+from ..members import bank, oracle_of
 
 SETTINGS = {
     "RBF": (kp.RBF(20), (-3.0, 3.0), (dist.Normal, 0.0, 1.0)),
@@ -27,6 +27,7 @@ SETTINGS = {
     "Gamma": (kp.RBF(20), (0.0, 8.0), (dist.Gamma, 0.5, 1.0)),
     "Beta": (kp.RBF(20), (0.0, 1.0), (dist.Beta, 0.5, 0.7)),
 }
+FAST = ("RBF", "colour preset", "Beta")
 
 
 def _mixture(setting, size, batch_shape=(20, 10)):
@@ -36,7 +37,9 @@ def _mixture(setting, size, batch_shape=(20, 10)):
     return kp.KANTiltedMixture(jnp.zeros(batch_shape), energy, kind(*args))
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SETTINGS]
+)
 def test_few_functions_need_more_than_the_shared_panels(setting):
     # Law: as drawn no panel is divided, in float32, and at thirty times that no function needs panels of its own.
     integrate = jax.jit(lambda bank: stages.fine_integrals(bank, stages.evaluate_seeds(bank)))

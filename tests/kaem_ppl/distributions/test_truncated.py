@@ -11,7 +11,7 @@ from scipy import integrate, stats
 import kaem_ppl as kp
 from kaem_ppl.distributions import IntervalCensoredTilted, LeftCensoredTilted, RightCensoredTilted
 
-from . import members
+from .. import members
 
 SIZES = (None, 3, 10)
 

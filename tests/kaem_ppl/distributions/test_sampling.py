@@ -9,8 +9,8 @@ from scipy import stats
 
 import kaem_ppl as kp
 
-from . import members
-from .members import BASES, ONE_PER_BASIS, PAIRS, REFERENCES, density, tilted
+from .. import members
+from ..members import BASES, ONE_PER_BASIS, PAIRS, REFERENCES, density, tilted
 
 SIZES = (None, 10, 100)
 

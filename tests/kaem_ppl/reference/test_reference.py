@@ -1,6 +1,7 @@
 """What a tilted prior asks of its reference, on every univariate continuous distribution, against SciPy in float64."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from scipy import stats
 import kaem_ppl as kp
 from kaem_ppl import reference as ref
 
-from .references import CLOSED, REFERENCES, Tilted
+from ..references import CLOSED, REFERENCES, Tilted
 
 MASSES = np.array([1e-16, 1e-12, 1e-8, 1e-5, 1e-3, 0.05, 0.2, 0.4, 0.49])
 # One of each way to find tails; the exhaustive tier runs over all.
@@ -64,7 +65,15 @@ def test_quantiles_and_masses_of_both_tails(name, precision):
         assert np.all(wrong[inside] < (bar() + rounding)[inside]), wrong
 
 
-@pytest.mark.parametrize("name", EACH)
+def _each_moments():
+    """Names with both precisions: one closed form and one table are fast."""
+    for name, dtype in itertools.product(REFERENCES, ("float32", "float64")):
+        is_fast = name == "Normal" or (name, dtype) == ("StudentT", "float32")
+        mark = () if is_fast else pytest.mark.slow if name in FAST + SLOW else pytest.mark.exhaustive
+        yield pytest.param(name, dtype, marks=mark)
+
+
+@pytest.mark.parametrize(("name", "precision"), list(_each_moments()), indirect=["precision"])
 def test_moments_at_no_energy_and_at_a_steep_one(name, precision):
     # Oracle: Gauss-Legendre sums of SciPy's density on 900 panels, in float64.
     make, law = REFERENCES[name]
@@ -96,7 +105,9 @@ def test_a_steep_energy_draws_finite_points():
         assert jnp.isfinite(kp.KANTilted(energy, make()).sample(jax.random.key(1), (100_000,))).all()
 
 
-@pytest.mark.parametrize("name", ["Gamma", "StudentT", "Beta", "TruncatedNormal"])
+@pytest.mark.parametrize(
+    "name", ["Gamma", *(pytest.param(x, marks=pytest.mark.slow) for x in ("StudentT", "Beta", "TruncatedNormal"))]
+)
 def test_derivatives_in_the_parameters(name, x64):
     # Oracle: central differences of the same functions, parameters traced and so the table as well.
     makers = {
