@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpyro
 from numpyro import handlers
