@@ -12,6 +12,7 @@ from .kernels.hamiltonian import HMC, NUTS
 from .kernels.kernel import Kernel
 from .kernels.langevin import MALA, ULA
 from .kernels.pcnl import PCNL
+from .sampling.blocks import Blocks
 from .sampling.chains import ChainsState
 from .sampling.draws import Draws
 from .sampling.importance_sampling import ImportanceSampling
@@ -43,6 +44,7 @@ __all__ = [
     "AdaptedLadder",
     "AdaptiveGrid",
     "AnnealedImportanceSampling",
+    "Blocks",
     "ChainsState",
     "ContrastiveMLE",
     "Curve",

@@ -14,6 +14,7 @@ from kaem_ppl.arguments import as_count, as_key
 
 from ..model.arguments import batch_arguments, check_call
 from ..model.data import check_data
+from ..model.missing.masking import Missing, check_missing, incomplete_model
 from ..model.parameters import Params, as_params
 from ..model.plate_model import Integrals, PlateModel, read_plate_model
 from ..sampling import batching
@@ -46,6 +47,7 @@ def importance_log_evidence(
     params: Params | None = None,
     plate: str = "data",
     chunk_size: int = 2000,
+    missing: Missing = None,
 ) -> ImportanceLogEvidence:
     """Estimate log p(x_b) = log E_{p(z)}[p(x_b | z)] for each datum, by prior draws that the data share.
 
@@ -62,15 +64,18 @@ def importance_log_evidence(
         params: constrained values of the model's `numpyro.param` sites.
         plate: name of the plate that holds the data.
         chunk_size: draws made at once, which meet the data in pieces of bounded memory (`sampling/batching.py`).
+        missing: "nan" where NaN among the data stands for missing entries, as in `fit`.
 
     Raises:
         ValueError: an argument, the data or the model is not usable; the message says which and what to do.
     """
-    data, _ = check_data(data)
+    whole_model, model = model, incomplete_model(model, missing)
+    data, _ = check_data(data, may_miss=missing is not None)
     key, num_draws = as_key(key), as_count(num_draws, "num_draws", 1)
     chunk_size = min(as_count(chunk_size, "chunk_size", 1), num_draws)
     params = as_params(params)
-    check_call(model, *batch_arguments(data), plate)
+    check_call(whole_model, *batch_arguments(data), plate)
+    check_missing(whole_model, missing, *batch_arguments(data), params)
     read_key, draws_key = jax.random.split(key)
     plate_model = read_plate_model(read_key, model, data, plate, params, needs_all_params=True)
 

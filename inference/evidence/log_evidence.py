@@ -14,8 +14,10 @@ from kaem_ppl.printing import to_html
 from kaem_ppl.progress import Progress
 
 from ..diagnostics.diagnose import say_passed
+from ..model.hierarchy.posterior import read_posterior
+from ..model.missing.masking import Missing
 from ..model.parameters import Params
-from ..model.power_posterior import PowerPosterior, read_power_posterior
+from ..model.power_posterior import PowerPosterior
 from ..sampling.checkpoint import open_checkpoint
 from ..sampling.run import Report, Run
 from ..tempering.tempered_smc import TemperedSMC
@@ -136,12 +138,15 @@ def log_evidence(
     checkpoint: str | PathLike | None = None,
     callback: Callable[[Report], object] | None = None,
     progress_bar: bool = True,
+    missing: Missing = None,
     **kwargs: Any,
 ) -> LogEvidence:
     """Estimate the marginal likelihood, log p(x) = log integral of p(z) p(x | z) dz.
 
     Without `plate` the model is one problem: the evidence of all its observed sites. With it each row of the plate is a
-    problem of its own, as in `sample_posterior`, and all of them are estimated at once.
+    problem of its own, as in `sample_posterior`, and all of them are estimated at once. Where latents stand outside the
+    plate too, the data are not independent: it is the one evidence of all of them, globals and locals integrated, by the
+    method on the joint posterior, as without `plate`; unless `params` holds values of the globals.
 
     Methods:
     - `ParallelTempering`: steppingstone, the value, and thermodynamic integration from one run, with the curve.
@@ -165,6 +170,9 @@ def log_evidence(
             it, goes on from there and has the same result.
         callback: is called after every piece of work with a `Report`.
         progress_bar: whether to show progress: a bar on a terminal, elsewhere a line every ten seconds.
+        missing: "nan" where NaN among the observations stands for missing entries, which are no part of the likelihood;
+            None where there are none. Entries that are independent given the latents drop out one by one, those of a
+            `MultivariateNormal` by its marginal law; of another joint law all or none must be missing.
         **kwargs: the model's keyword arguments.
 
     Raises:
@@ -199,8 +207,8 @@ def log_evidence(
         raise ValueError(f"{type(method).__name__} can't go on after a stop: leave `checkpoint` out.")
     started = time.perf_counter()
     with Progress("reading the model", progress_bar) as progress:
-        posterior = read_power_posterior(
-            model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates
+        posterior = read_posterior(
+            model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates, missing=missing
         )
         _check_prior(posterior)
         settings = {"num_chains": num_chains, "num_warmup": num_warmup, "num_samples": num_samples}
@@ -212,6 +220,7 @@ def log_evidence(
     name, (value, std_error, own) = next(iter(estimates.items()))
     trust = trust & own
     estimates = {**estimates, name: Estimate(value, std_error, trust)}
+    plate = posterior.plate
     if plate is None:
         one = jax.tree.map(lambda x: np.asarray(x)[0], (value, std_error, trust, checks, estimates, curve, summary))
         value, std_error, trust, checks, estimates, curve, summary = one

@@ -65,6 +65,10 @@ class Unconstrained:
             return jax.random.uniform(key, shape, minval=-2.0, maxval=2.0)
         return transform.inv(fn.sample(key, sample_shape))
 
+    def coordinate(self, fn: dist.Distribution, value: jax.Array) -> jax.Array:
+        """The coordinate of a value."""
+        return biject_to(fn.support).inv(value)
+
 
 @dataclass(frozen=True)
 class Whitened:

@@ -9,11 +9,12 @@ import numpy as np
 from kaem_ppl.arguments import as_array
 
 
-def check_data(data: Any) -> tuple[Any, int]:
+def check_data(data: Any, *, may_miss: bool = False) -> tuple[Any, int]:
     """Put data on the device after checking that every leaf is finite and has the same leading size.
 
     Args:
         data: a pytree of arrays of shape (num_data, ...).
+        may_miss: whether NaN is accepted, for missing entries.
 
     Returns:
         The same pytree of JAX arrays, and num_data.
@@ -48,10 +49,15 @@ def check_data(data: Any) -> tuple[Any, int]:
                 "needs one row per datum."
             )
         leaf = jnp.asarray(leaf)
-        if not jnp.isfinite(leaf).all():
+        if may_miss and jnp.isinf(leaf).any():
             raise ValueError(
-                f"{name} holds values that are not finite: drop those rows, or pass a finite placeholder together "
-                "with a mask that the model gives to `numpyro.handlers.mask`."
+                f"{name} holds infinite values: `missing='nan'` takes NaN for missing entries, nothing else."
+            )
+        if not may_miss and not jnp.isfinite(leaf).all():
+            raise ValueError(
+                f"{name} holds values that are not finite: if NaN stands for missing entries, say so by `missing='nan'`, "
+                "otherwise drop those rows, or pass a finite placeholder together with a mask that the model gives to "
+                "`numpyro.handlers.mask`."
             )
         leaves.append(leaf)
     if not num_data:

@@ -15,6 +15,7 @@ import numpyro.distributions as dist
 from jax import lax
 from jax.nn import log_softmax, one_hot, softplus
 
+from .missing.incomplete import Incomplete, fill
 from .wrappers import unwrap
 
 # Elements of the largest (data, S, D) array that the distributions without a product formula may build at once.
@@ -56,6 +57,47 @@ def _pairwise(base: dist.Distribution, fn: dist.Distribution, values: jax.Array,
 
     chunk = max(1, _CHUNK_ELEMENTS // max(1, math.prod(fn.shape())))
     return lax.map(under_every_particle, jnp.moveaxis(values, axis, 0), batch_size=min(chunk, values.shape[axis]))
+
+
+@_pairwise.register(Incomplete)
+def _incomplete(base: Any, fn: dist.Distribution, values: jax.Array, axis: int) -> jax.Array:
+    complete = base.complete
+    inner = unwrap(complete, masks=False)
+    product = _incomplete_product.dispatch(type(inner))
+    if product is _incomplete_product.dispatch(object):
+        return _pairwise.dispatch(object)(base, fn, values, axis)
+    observed = ~jnp.isnan(values)
+    filled = fill(complete, values, observed)
+    return product(inner, complete, _data_rows(filled, axis), _data_rows(observed, axis), axis)
+
+
+@singledispatch
+def _incomplete_product(base: Any, fn: dist.Distribution, x: jax.Array, observed: jax.Array, axis: int) -> jax.Array:
+    """Products of the data x, shape (B, D), where only those entries count that are observed."""
+    raise NotImplementedError
+
+
+@_incomplete_product.register(dist.Normal)
+def _incomplete_normal(base: Any, fn: dist.Distribution, x: jax.Array, observed: jax.Array, axis: int) -> jax.Array:
+    loc = _particle_rows(base.loc, fn.shape(), axis)
+    scale = _particle_rows(base.scale, fn.shape(), axis)
+    mask = observed.astype(loc.dtype)
+    centre = (mask * x).sum(0) / jnp.maximum(mask.sum(0), 1)
+    x, loc = mask * (x - centre), loc - centre
+    precision = 1 / jnp.square(scale)
+    # sum m (x - g)^2 / s^2 = sum m x^2 / s^2 - 2 (m x) . (g / s^2) + m . (g^2 / s^2)
+    squares = _product(jnp.square(x), precision) - 2 * _product(x, loc * precision)
+    squares += _product(mask, jnp.square(loc) * precision)
+    constant = _product(mask, jnp.log(scale) + 0.5 * jnp.log(2 * jnp.pi))
+    return _all_particles(-0.5 * squares - constant, fn, axis)
+
+
+@_incomplete_product.register(dist.BernoulliProbs)
+@_incomplete_product.register(dist.BernoulliLogits)
+def _incomplete_bernoulli(base: Any, fn: dist.Distribution, x: jax.Array, observed: jax.Array, axis: int) -> jax.Array:
+    logits = _particle_rows(base.logits, fn.shape(), axis)
+    mask = observed.astype(logits.dtype)
+    return _all_particles(_product(mask * x, logits) - _product(mask, softplus(logits)), fn, axis)
 
 
 @_pairwise.register(dist.Normal)

@@ -26,10 +26,11 @@ from .handlers import (
     run_model,
     substitute_zero_latents,
 )
+from .hierarchy.globals_as_params import globals_as_params
 from .pairwise import pairwise_log_prob
 from .parameters import Params
 from .reader import read_rows_model
-from .sites import apply_scale, plate_dims, scaled_log_prob, sum_to_plate
+from .sites import OutsidePlateError, apply_scale, plate_dims, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity
 from .two_runs import Reading
 from .wrappers import unwrap, with_base
@@ -243,7 +244,15 @@ def read_plate_model(
             summed out; a latent is masked or scaled; nothing is latent, or nothing observed; a site can't be read, or its
             log-density is not NumPyro's.
     """
-    reading = read_rows_model(key, model, data, plate, params, needs_all_params=needs_all_params)
+    try:
+        reading = read_rows_model(key, model, data, plate, params, needs_all_params=needs_all_params)
+    except OutsidePlateError as error:
+        try:
+            # Where all latents outside the plate have values among the parameters, as `fit` returns them.
+            held = globals_as_params(model, plate)
+            reading = read_rows_model(key, held, data, plate, params, needs_all_params=True)
+        except ValueError:
+            raise error from None
     return PlateModel(**describe_plate_model(reading))
 
 

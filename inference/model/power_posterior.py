@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,10 @@ from numpyro.primitives import Messenger
 from kaem_ppl.distributions.tabulated import TabulatedPrior, tabulate_prior
 
 from .arguments import Layout, check_call
-from .coordinates import Coordinates, Unconstrained
+from .coordinates import Coordinates, Unconstrained, Whitened
 from .discrete.latents import DiscreteLatents
 from .handlers import DrawLatents, PlaceLatents, RedrawObserved, SiteMessage, Trace, in_control_flow, run_model
+from .missing.incomplete import Incomplete
 from .parameters import Params, as_params
 from .reader import read_model
 from .sites import Site, apply_scale, scaled_log_prob
@@ -26,7 +27,8 @@ from .wrappers import with_base
 type Position = dict[str, jax.Array]
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True)
+class Target:
     """One problem: a prior and a likelihood as functions of a position, and a way to draw from the prior.
 
     Attributes:
@@ -160,6 +162,16 @@ class PowerPosterior:
             position = position | self._draw_discrete(jax.random.fold_in(key, 1), datum, position)
         return self._read_observed(self._run(datum, RedrawObserved(), self._placer(position), key=key))
 
+    def impute(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
+        """Values of the observed sites given a position, what is missing of them drawn, without the data plate's axis."""
+        sites = self._place(datum, position)
+        for number, site in enumerate(self.observed):
+            fn = sites[site.name]["fn"]
+            if isinstance(fn, Incomplete):
+                value = jnp.broadcast_to(sites[site.name]["value"], fn.shape())
+                sites[site.name]["value"] = fn.impute(jax.random.fold_in(key, number), value)
+        return self._read_observed(sites)
+
     def draw_prior(
         self, key: jax.Array, datum: tuple[jax.Array, ...]
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
@@ -286,7 +298,7 @@ def condition(reading: Reading, coordinates: Coordinates) -> PowerPosterior:
         )
     for site in sites.latents:
         coordinates.check(site.name, reading.priors[site.name])
-        if not isinstance(coordinates, Unconstrained) and site.name in sites.weighted:
+        if isinstance(coordinates, Whitened) and site.name in sites.weighted:
             raise ValueError(
                 f"Latent site {site.name!r} is scaled or masked, so it is not standard normal a priori when whitened. "
                 "Put `numpyro.handlers.scale` or `mask` around the observed sites only, or choose a sampler that moves "

@@ -16,6 +16,10 @@ from .pairwise import sum_to_axis
 from .wrappers import is_discrete, is_masked, unwrap
 
 
+class OutsidePlateError(ValueError):
+    """A latent or observed site stands outside the data plate, where each datum was to be a problem of its own."""
+
+
 @dataclass(frozen=True)
 class Site:
     """What is known of a site before anything is computed.
@@ -183,7 +187,7 @@ def _check_sample(site: SiteMessage, plate: str | None) -> None:
     name = site["name"]
     kind = "Latent" if is_latent(site) else "Observed"
     if plate is not None and plate not in plate_dims(site):
-        raise ValueError(
+        raise OutsidePlateError(
             f"{kind} site {name!r} stands outside plate {plate!r}. Every datum is its own problem: move the site into the "
             "plate, make it a `numpyro.param` if all data share it, fix its value by `numpyro.handlers.condition`, or "
             "leave `plate` out to sample the joint posterior of all sites."

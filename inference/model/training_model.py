@@ -14,13 +14,16 @@ from kaem_ppl import KANTilted
 from kaem_ppl.distributions.base import TiltedDistribution
 from kaem_ppl.distributions.tabulated import TabulatedPrior, interpolate
 
+from .arguments import batch_arguments
 from .coordinates import Coordinates, Unconstrained
-from .handlers import PlaceLatents, SiteMessage, Trace, substitute_zero_latents
+from .handlers import PlaceLatents, SiteMessage, Trace, run_model, substitute_zero_latents
+from .hierarchy.globals_as_params import GlobalsAsParams, globals_as_params, log_density_outside
 from .parameters import Parameters, Params, check_floating, read_parameters
 from .plate_model import PlateModel, describe_plate_model
 from .power_posterior import Position, PowerPosterior, condition
 from .reader import read_rows_model
-from .sites import check_names
+from .sites import OutsidePlateError, check_names
+from .traced import Traced
 from .two_runs import Reading
 from .wrappers import unwrap
 
@@ -33,7 +36,8 @@ _NUM_CELLS = 512
 class TrainingModel(PlateModel):
     """A `PlateModel` that also gives the posterior of each datum of a batch, inside a traced update."""
 
-    # By coordinates, the posterior as it was read; what changes between updates is put in its place later.
+    # The model with latents outside the plate, whose values are among the parameters; None where there are none.
+    outside: GlobalsAsParams | None
     _reading: Reading = field(compare=False, repr=False)
     # By coordinates, the posterior as it was read; what changes between updates is put in its place later.
     _templates: dict[Coordinates, PowerPosterior] = field(default_factory=dict, compare=False, repr=False)
@@ -94,6 +98,12 @@ class TrainingModel(PlateModel):
         """
         sites = self._run(jax.random.key(0), params, batch, PlaceLatents(latents))
         return self._log_densities(params, batch, sites, self._log_prior(sites))
+
+    def log_density_outside(self, params: Params, batch: Any) -> jax.Array | float:
+        """Log-density of all sites outside the plate, their latents being parameters; it counts once for all data."""
+        if self.outside is None:
+            return 0.0
+        return log_density_outside(self.outside, params, *batch_arguments(jax.tree.map(lambda leaf: leaf[:1], batch)))
 
     def site_log_prob(self, site: SiteMessage) -> jax.Array:
         """Log-density of a site of a trace, scaled, of each datum: shape (B,)."""
@@ -180,14 +190,50 @@ def read_for_training(
     if guide is not None:
         key, guide_key = jax.random.split(key)
         guide_parameters = read_parameters(guide_key, guide, data, given, may_lack=True)
-    reading = read_rows_model(key, model, data, plate, given)
+    outside = None
+    try:
+        reading = read_rows_model(key, model, data, plate, given)
+    except OutsidePlateError:
+        outside = globals_as_params(model, plate, is_learnt=True)
+        reading = read_rows_model(key, outside, data, plate, given)
+        _check_outside(outside, reading, data)
     parameters = reading.parameters
     check_names(set(given), {*guide_parameters.values, *parameters.values})
     check_floating(parameters.values | guide_parameters.values)
-    training_model = TrainingModel(**describe_plate_model(reading), _reading=reading)
+    training_model = TrainingModel(**describe_plate_model(reading), _reading=reading, outside=outside)
     return training_model, Parameters(
         guide_parameters.values | parameters.values, guide_parameters.transforms | parameters.transforms
     )
+
+
+def _check_outside(model: GlobalsAsParams, reading: Reading, data: Any) -> None:
+    """Refuse a model with a site outside the plate that depends on latents inside.
+
+    Raises:
+        ValueError: there is one.
+    """
+    arguments = batch_arguments(jax.tree.map(lambda leaf: leaf[:2], data))
+    params = reading.parameters.values
+
+    def density(inside: dict[str, jax.Array]) -> jax.Array:
+        return log_density_outside(model, params, *arguments, inside)
+
+    values = jax.eval_shape(lambda: _two_rows(model, reading, arguments, params))
+    (used,) = Traced.of(density, values).uses()
+    depends = [name for name, is_used in used.items() if is_used]
+    if depends:
+        raise ValueError(
+            f"A site outside plate {reading.plate!r} depends on {depends[0]!r} inside it, so the data are not independent "
+            "given what is outside. `fit` learns from independent data: move the site into the plate."
+        )
+
+
+def _two_rows(
+    model: GlobalsAsParams, reading: Reading, arguments: tuple[tuple[Any, ...], dict[str, Any]], params: Params
+) -> dict[str, jax.Array]:
+    """Some values of the latents inside the plate, of the first rows."""
+    sites = run_model(model, *arguments, params, (substitute_zero_latents(),))
+    return {site.name: sites[site.name]["value"] for site in reading.sites.latents}
 
 
 def _tabulate(prior: dist.Distribution) -> TabulatedPrior:

@@ -184,6 +184,14 @@ class Draws:
     def _repr_html_(self) -> str:
         return to_html(repr(self))
 
+    def impute(self, key: jax.Array) -> dict[str, jax.Array]:
+        """Observations with their missing entries drawn for each posterior draw, arrays (C, S, [N], ...).
+
+        Entries that are there stay as they are. Where entries depend on each other given the latents, as those of a
+        `MultivariateNormal` do, the missing are drawn given the others too.
+        """
+        return self._run(_impute, jax.random.split(key, self.num_chains * self.num_samples))
+
     def draw_prior(self) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Draw latents from the prior and observations given them, (1, S, [N], ...), as many draws as a chain has.
 
@@ -305,6 +313,12 @@ def _predict(
     posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position, key: jax.Array
 ) -> dict[str, jax.Array]:
     return posterior.predict(key, datum, position)
+
+
+def _impute(
+    posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position, key: jax.Array
+) -> dict[str, jax.Array]:
+    return posterior.impute(key, datum, position)
 
 
 def _prior(

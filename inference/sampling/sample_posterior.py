@@ -11,8 +11,10 @@ from kaem_ppl.progress import Progress
 
 from ..kernels.hamiltonian import NUTS
 from ..kernels.kernel import Kernel
+from ..model.hierarchy.posterior import HierarchicalPosterior, read_posterior
+from ..model.missing.masking import Missing
 from ..model.parameters import Params
-from ..model.power_posterior import read_power_posterior
+from .blocks import Blocks
 from .chains import ChainsState
 from .checkpoint import open_checkpoint
 from .draws import Draws, draw
@@ -26,7 +28,7 @@ def sample_posterior(
     model: Callable,
     *args: Any,
     params: Params | None = None,
-    sampler: Sampler | Kernel = NUTS(),  # noqa: B008 - a frozen value
+    sampler: Sampler | Kernel | None = None,
     num_chains: int = 4,
     num_samples: int = 1000,
     num_warmup: int = 1000,
@@ -38,6 +40,7 @@ def sample_posterior(
     spool: bool = False,
     callback: Callable[[Report], object] | None = None,
     progress_bar: bool = True,
+    missing: Missing = None,
     **kwargs: Any,
 ) -> Draws:
     """Draw from the posterior of a NumPyro model.
@@ -49,13 +52,18 @@ def sample_posterior(
     problem of its own, and all rows are sampled at once: the model is run on one row at a time, and those arrays among
     `args` and `kwargs` whose leading axis has the plate's size are cut into rows.
 
+    Where latents stand outside the plate too, the globals, it is the joint posterior of globals and locals, moved in
+    blocks: see `Blocks`, which a Markov kernel as `sampler` stands for on both sides. Other samplers take the joint
+    posterior as one problem. Draws then have NumPyro's own shapes, and the plate is an axis of the local sites.
+
     Args:
         key: PRNG key, or an integer seed; the result depends on nothing else that is random, and the draws of chain c of
             datum n on nothing but the key, c and n.
         model: NumPyro model, called as `model(*args, **kwargs)`.
         *args: its positional arguments.
         params: constrained values of the model's `numpyro.param` sites, or what `fit` returned.
-        sampler: how to draw; a Markov kernel such as `NUTS()` draws by chains of its own.
+        sampler: how to draw; a Markov kernel such as `NUTS()` draws by chains of its own. None is `NUTS()`, and `Blocks()`
+            where latents stand outside the plate.
         num_chains: independent chains for each problem.
         num_samples: draws of each chain; with `stop` those after which it is first asked.
         num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling` and `TemperedSMC` need none
@@ -72,6 +80,9 @@ def sample_posterior(
             number.
         callback: is called after every piece of work, some steps or a temperature, with a `Report`.
         progress_bar: whether to show progress: a bar on a terminal, elsewhere a line every ten seconds.
+        missing: "nan" where NaN among the observations stands for missing entries, which are no part of the likelihood;
+            None where there are none. Entries that are independent given the latents drop out one by one, those of a
+            `MultivariateNormal` by its marginal law; of another joint law all or none must be missing.
         **kwargs: the model's keyword arguments.
 
     Raises:
@@ -93,14 +104,23 @@ def sample_posterior(
         (4, 100)
     """
     key = as_key(key)
-    check_kind(sampler, (Sampler, Kernel), "sampler", "a sampler such as `NUTS()` or `ParallelTempering()`")
+    if sampler is not None:
+        check_kind(
+            sampler, (Sampler, Kernel), "sampler", "a sampler such as `NUTS()` or `ParallelTempering()`, or None"
+        )
     num_chains, num_samples = as_count(num_chains, "num_chains", 1), as_count(num_samples, "num_samples", 1)
     num_warmup, thinning = as_count(num_warmup, "num_warmup", 0), as_count(thinning, "thinning", 1)
-    _check_long_run(sampler, thinning, stop, state, checkpoint, spool)
+    _check_long_run(NUTS() if sampler is None else sampler, thinning, stop, state, checkpoint, spool)
+    coordinates = NUTS.coordinates if sampler is None else sampler.coordinates
     with Progress("reading the model", progress_bar) as progress:
-        posterior = read_power_posterior(
-            model, args, kwargs, params=params, plate=plate, coordinates=sampler.coordinates
+        posterior = read_posterior(
+            model, args, kwargs, params=params, plate=plate, coordinates=coordinates, missing=missing
         )
+        if isinstance(posterior, HierarchicalPosterior):
+            sampler = Blocks() if sampler is None else sampler
+            sampler = Blocks(sampler, sampler) if isinstance(sampler, Kernel) else sampler
+            posterior = posterior.written_in(sampler.coordinates)
+        sampler = NUTS() if sampler is None else sampler
         settings = {"sampler": sampler, "num_chains": num_chains, "num_warmup": num_warmup, "thinning": thinning}
         if not _has_chains(sampler):
             settings["num_samples"] = num_samples

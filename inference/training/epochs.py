@@ -160,7 +160,9 @@ def _step(
 
     def loss(params: Params) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
         constrained = config.constrain(params, state.grids)
-        return config.strategy.loss(key, config.plate_model, constrained, rows, batch)
+        value, aux = config.strategy.loss(key, config.plate_model, constrained, rows, batch)
+        # The loss is a mean over data; what stands outside the plate counts once for all of them.
+        return value - config.plate_model.log_density_outside(constrained, batch) / config.num_data, aux
 
     (value, (metrics, rows)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, optimizer_state = config.optimizer.update(gradient, state.optimizer_state, state.params)

@@ -15,6 +15,7 @@ from kaem_ppl.progress import shows_progress
 
 from ..model.arguments import batch_arguments, check_call
 from ..model.data import check_data
+from ..model.missing.masking import Missing, check_missing, incomplete_model
 from ..model.parameters import Params, as_params
 from ..model.training_model import read_for_training
 from .adaptive_grid import AdaptiveGrid, adaptive_priors
@@ -58,12 +59,17 @@ def fit(
     callback_every: int | None = None,
     state: TrainingState | None = None,
     progress_bar: bool = True,
+    missing: Missing = None,
 ) -> FitResult:
     """Learn the `numpyro.param` sites of a model from independent data along one plate.
 
     Each epoch shuffles the data into ceil(num_data / batch_size) batches of one size. A last batch that would be short
     is filled with the first data of the same shuffle, so every batch is a uniformly random subset of distinct data and
     its mean gradient is unbiased for the mean over all data.
+
+    Latents outside the plate, which all data share, are learnt with the parameters, by the mode of their posterior: the
+    objective has their log-prior once for all data, in the sites' own space. `params` has them by the sites' names, and
+    hands them to `sample_posterior` and `log_evidence`, with the same plate, as held values.
 
     Args:
         key: PRNG key or an integer seed, the only source of randomness. With `state`, the state's own key counts.
@@ -92,6 +98,10 @@ def fit(
         state: the state to resume from: one that `callback` received, or that an earlier `fit` of the same model, data,
             strategy and optimiser returned. The history then has the new epochs only.
         progress_bar: whether to show steps and loss: a bar on a terminal, elsewhere a line every ten seconds.
+        missing: "nan" where NaN among the observations stands for missing entries, which are no part of the likelihood;
+            None where there are none. Entries that are independent given the latents drop out one by one, those of a
+            `MultivariateNormal` by its marginal law; of another joint law all or none must be missing.
+            A guide gets the data as they are, NaN among them, and should replace it, as by `jnp.nan_to_num`.
 
     Returns:
         The parameters, the history, and the state after the last step.
@@ -112,7 +122,9 @@ def fit(
     """
     key = as_key(key)
     check_strategy(strategy)
-    data, num_data = (check_streamed if is_streamed(data) else check_data)(data)
+    whole_model, model = model, incomplete_model(model, missing)
+    check = check_streamed if is_streamed(data) else check_data
+    data, num_data = check(data, may_miss=missing is not None)
     batch_size = num_data if batch_size is None else as_count(batch_size, "batch_size")
     num_epochs, evaluate_every = as_count(num_epochs, "num_epochs", 1), as_count(evaluate_every, "evaluate_every", 1)
     patience = None if patience is None else as_count(patience, "patience", 1)
@@ -127,13 +139,13 @@ def fit(
     if grids is not None:
         check_kind(grids, AdaptiveGrid, "grids", "an `AdaptiveGrid()`, or None")
     check_kind(plate, str, "plate", "the name of the plate that holds the data")
-    check_call(model, *batch_arguments(data), plate)
+    check_call(whole_model, *batch_arguments(data), plate)
     # Three rows are enough to read a model.
     head = jax.device_put(read_rows(data, np.arange(min(3, num_data)))) if is_streamed(data) else data
     parameter_key, _, strategy_key, epochs_key = jax.random.split(key, 4)
-    plate_model, parameters = read_for_training(
-        parameter_key, model, guide_of(strategy), head, plate, as_params(params)
-    )
+    params = as_params(params)
+    check_missing(whole_model, missing, *batch_arguments(head), params)
+    plate_model, parameters = read_for_training(parameter_key, model, guide_of(strategy), head, plate, params)
     model_sites = set(plate_model.first_params)
     grid_values = {name: value for name, value in parameters.values.items() if name.endswith(GRID_SUFFIX)}
     values = {name: value for name, value in parameters.values.items() if name not in grid_values}

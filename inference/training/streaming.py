@@ -22,11 +22,12 @@ def is_streamed(data: Any) -> bool:
     return any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(data))
 
 
-def check_streamed(data: Any) -> tuple[Any, int]:
+def check_streamed(data: Any, *, may_miss: bool = False) -> tuple[Any, int]:
     """Check data as `check_data` does, a part at a time, and leave them in their files.
 
     Args:
         data: pytree of arrays (num_data, ...), some of them memory maps.
+        may_miss: whether NaN is accepted, for missing entries.
 
     Returns:
         The same pytree, whose other leaves are arrays of NumPy; and num_data.
@@ -35,7 +36,7 @@ def check_streamed(data: Any) -> tuple[Any, int]:
         ValueError: as `check_data`, or a memory map is one whose changes are not written to its file, or whose rows are in
             pieces there.
     """
-    check_data(jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[:1], data))
+    check_data(jax.tree.map(lambda leaf: leaf if np.ndim(leaf) == 0 else leaf[:1], data), may_miss=may_miss)
     data = jax.tree.map(lambda leaf: leaf if isinstance(leaf, np.memmap) else np.asarray(leaf), data)
     (first_path, first), *others = jax.tree.leaves_with_path(data)
     for path, leaf in others:
@@ -58,7 +59,7 @@ def check_streamed(data: Any) -> tuple[Any, int]:
             )
     if any(np.issubdtype(leaf.dtype, np.inexact) for leaf in jax.tree.leaves(data)):
         for part in parts(data):
-            check_data(read_rows(data, part))
+            check_data(read_rows(data, part), may_miss=may_miss)
     return data, len(first)
 
 

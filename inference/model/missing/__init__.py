@@ -1,0 +1,1 @@
+"""Observations with missing entries: NaN stands for them, and they are no part of the likelihood."""
