@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_ppl.files import FolderInUseError, locked, write_atomically
-from kaem_ppl.trees import load_tree, save_tree
+from kaem_ppl.saving.files import FolderInUseError, locked, write_atomically
+from kaem_ppl.saving.trees import load_tree, save_tree
 
 from ..model.power_posterior import PowerPosterior
 from .sampler import problem_keys

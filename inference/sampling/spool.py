@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from kaem_ppl.files import write_atomically
+from kaem_ppl.saving.files import write_atomically
 
 from .checkpoint import Checkpoint, explain
 

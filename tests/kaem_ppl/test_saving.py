@@ -8,7 +8,7 @@ import pytest
 
 import kaem_ppl as kp
 from kaem_ppl.printing import describe_arrays
-from kaem_ppl.trees import load_tree, save_tree
+from kaem_ppl.saving.trees import load_tree, save_tree
 
 PARAMS = {
     "prior$params": {"coef": jnp.arange(6.0).reshape(2, 3) / 7, "empty": jnp.zeros((0, 2))},

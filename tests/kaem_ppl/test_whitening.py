@@ -13,8 +13,8 @@ import kaem_ppl as kp
 from kaem_ppl.inference import PCNL, EllipticalSlice, sample_posterior
 from kaem_ppl.whitening import check_whitening, from_standard_normal, uniform_masses
 
+from .reference.references import REFERENCES, Shifted
 from .reference.test_reference import EACH, bar, size_of
-from .references import REFERENCES, Shifted
 
 E = np.array([-8.0, -7.0, -5.0, -3.0, -1.3, -0.1, 0.0, 0.4, 2.0, 5.0, 5.5, 8.0])
 

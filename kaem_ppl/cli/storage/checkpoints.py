@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from ...trees import describe, rebuild
+from ...saving.trees import describe, rebuild
 from ..errors import CommandError
 
 if TYPE_CHECKING:

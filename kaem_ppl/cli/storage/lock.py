@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ... import files
-from ...files import FolderInUseError
+from ...saving import files
+from ...saving.files import FolderInUseError
 from ..errors import CommandError
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; see `kaem_ppl.files.locked`.
+    """Hold the lock of a folder; see `kaem_ppl.saving.files.locked`.
 
     Raises:
         CommandError: another process holds it, or the folder can't be written.

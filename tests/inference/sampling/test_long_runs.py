@@ -229,7 +229,7 @@ def test_a_state_of_other_chains_is_refused():
 
 
 def test_two_processes_do_not_write_to_one_folder(tmp_path):
-    script = "import sys, time; from pathlib import Path; from kaem_ppl.files import locked\n"
+    script = "import sys, time; from pathlib import Path; from kaem_ppl.saving.files import locked\n"
     script += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert other.stdout.readline() == "held\n"

@@ -12,7 +12,7 @@ from kaem_ppl.cli.settings.config import resolve
 from kaem_ppl.cli.storage.checkpoints import Checkpoint, Checkpoints, Place
 from kaem_ppl.inference import TrainingState
 from kaem_ppl.inference.training.strategies.persistent_chains import PersistentChains
-from kaem_ppl.trees import describe, rebuild
+from kaem_ppl.saving.trees import describe, rebuild
 
 pytest.importorskip("orbax.checkpoint")
 

@@ -13,7 +13,7 @@ from scipy import stats
 import kaem_ppl as kp
 from kaem_ppl import reference as ref
 
-from ..references import CLOSED, REFERENCES, Tilted
+from .references import CLOSED, REFERENCES, Tilted
 
 MASSES = np.array([1e-16, 1e-12, 1e-8, 1e-5, 1e-3, 0.05, 0.2, 0.4, 0.49])
 # One of each way to find tails; the exhaustive tier runs over all.
