@@ -23,15 +23,23 @@ class StopSignals:
     def __init__(self) -> None:
         self._received: int | None = None
         self._is_deferred = False
+        self._report_unraisable = sys.unraisablehook
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Install the handlers, and restore the former ones at the end."""
+        """Install the handlers, and restore the former ones at the end.
+
+        Callbacks of the garbage collector, of weak references and `__del__` can't raise: Python reports what they raise to
+        `sys.unraisablehook` and goes on. A signal that came in one is sent once more.
+        """
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._handle) for number in numbers}
+        report, sys.unraisablehook = sys.unraisablehook, self._send_again
+        self._report_unraisable = report
         try:
             yield
         finally:
+            sys.unraisablehook = report
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -46,7 +54,7 @@ class StopSignals:
         self.check()
 
     def check(self) -> None:
-        """Stop now if a signal came whose exception was deferred, or swallowed by a callback of the garbage collector.
+        """Stop now if a signal came whose exception was deferred.
 
         Raises:
             Stopped: a signal came.
@@ -62,20 +70,13 @@ class StopSignals:
         self._received = number
         if self._is_deferred:
             return
-        if _swallows_exceptions(frame):
-            # Once more, in a moment.
-            threading.Timer(_SECONDS_TO_RETRY, os.kill, (os.getpid(), number)).start()
-            return
         raise Stopped(number)
 
-
-def _swallows_exceptions(frame: FrameType | None) -> bool:
-    """Whether a frame is inside JAX's callback of the garbage collector, where exceptions are printed and ignored."""
-    while frame is not None:
-        if frame.f_code.co_name == "_xla_gc_callback":
-            return True
-        frame = frame.f_back
-    return False
+    def _send_again(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        if isinstance(unraisable.exc_value, Stopped) and self._received is not None:
+            threading.Timer(_SECONDS_TO_RETRY, os.kill, (os.getpid(), self._received)).start()
+        else:
+            self._report_unraisable(unraisable)
 
 
 def end_with_parent() -> None:

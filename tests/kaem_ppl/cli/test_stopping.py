@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -54,25 +55,38 @@ def test_signals_stop_at_once_but_not_what_is_deferred(number):
     assert signal.getsignal(number) is before
 
 
-def test_a_signal_inside_the_garbage_collector_is_delivered_after_it(capfd):
+@pytest.mark.parametrize("where", ["garbage collector", "weak reference", "__del__"])
+def test_a_signal_where_nothing_can_be_raised_is_delivered_afterwards(capfd, where):
     signals, calls = StopSignals(), []
 
-    def _xla_gc_callback(phase, info):
+    def send(*_):
         if not calls:
-            calls.append(phase)
+            calls.append(where)
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.01)
 
-    def collect_and_wait():
-        gc.collect()
-        time.sleep(5)
+    class Dies:
+        def __del__(self):
+            if where == "__del__":
+                send()
 
-    gc.callbacks.append(_xla_gc_callback)
+    def let_go_and_wait():
+        dies = Dies()
+        reference = weakref.ref(dies, send if where == "weak reference" else None)
+        if where == "garbage collector":
+            gc.callbacks.append(send)
+            gc.collect()
+        del dies
+        time.sleep(5)
+        return reference
+
     try:
         with signals.handled(), pytest.raises(Stopped):
-            collect_and_wait()
+            let_go_and_wait()
     finally:
-        gc.callbacks.remove(_xla_gc_callback)
+        if send in gc.callbacks:
+            gc.callbacks.remove(send)
+    assert calls == [where]
     assert capfd.readouterr().err == ""
 
 

@@ -87,8 +87,10 @@ def test_keys():
     np.testing.assert_array_equal(draws, d.sample(jax.random.key(2), (20_000,)))
     assert not np.array_equal(draws, d.sample(jax.random.key(4), (20_000,)))
     assert abs(np.corrcoef(np.asarray(draws).T)[0, 1]) < 5 / np.sqrt(20_000)
-    with pytest.raises(AssertionError, match="key"):
-        d.sample(3)
+    # An integer is a seed, as elsewhere.
+    np.testing.assert_array_equal(d.sample(3), d.sample(jax.random.key(3)))
+    with pytest.raises(TypeError, match="key"):
+        d.sample("3")
 
 
 @pytest.mark.parametrize("basis", ["RBF", *(pytest.param(b, marks=pytest.mark.slow) for b in BASES if b != "RBF")])
