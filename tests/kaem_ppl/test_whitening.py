@@ -19,7 +19,9 @@ from .reference.test_reference import EACH, bar, size_of
 E = np.array([-8.0, -7.0, -5.0, -3.0, -1.3, -0.1, 0.0, 0.4, 2.0, 5.0, 5.5, 8.0])
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize(
+    "name", [pytest.param("StudentT", marks=pytest.mark.slow) if p.values == ("StudentT",) else p for p in EACH]
+)
 def test_agrees_with_scipy_from_minus_8_to_8(name, precision):
     # Oracle: SciPy's log masses in float64; an error of mass over the density is one of the point.
     make, law = REFERENCES[name]

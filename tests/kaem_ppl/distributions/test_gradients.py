@@ -91,7 +91,7 @@ def test_gradients_of_icdf(basis, reference, x64):
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("basis", ["RBF", "BSpline1"])
-@pytest.mark.parametrize("size", [None, 100])
+@pytest.mark.parametrize("size", [None, pytest.param(100, marks=pytest.mark.slow)])
 def test_gradients_in_the_ends_of_the_support(basis, size, x64):
     # Both ends inside the domain: they are the ends of the panels too, wherever those came from.
     energy = members.bank(basis, (size,))
@@ -108,7 +108,9 @@ def test_gradients_in_the_ends_of_the_support(basis, size, x64):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize(("basis", "reference"), ONE_PER_BASIS[:2])
+@pytest.mark.parametrize(
+    ("basis", "reference"), [ONE_PER_BASIS[0], pytest.param(*ONE_PER_BASIS[1], marks=pytest.mark.slow)]
+)
 def test_gradients_of_sample(basis, reference, x64):
     # Key 5 draws the same u at every evaluation.
     _check(_distribution(basis, reference), "sample")
@@ -122,7 +124,8 @@ def test_gradients_of_log_prob(basis, reference, x64):
     _check(_distribution(basis, reference), "log_prob")
 
 
-@pytest.mark.parametrize("basis", ["BSpline3", pytest.param("RBF", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("basis", ["BSpline3", "RBF"])
 def test_gradients_of_log_normalizer(basis, x64):
     _check(_distribution(basis, "Normal"), "log_normalizer")
 

@@ -33,7 +33,7 @@ def _points(batch_shape):
 
 
 @pytest.mark.parametrize(
-    "maker", [pytest.param(name, marks=() if name == "mixture" else pytest.mark.slow) for name in MAKERS]
+    "maker", [pytest.param(name, marks=() if name == "tilted" else pytest.mark.slow) for name in MAKERS]
 )
 def test_vmap_that_returns_and_takes_a_distribution(maker):
     make = MAKERS[maker]

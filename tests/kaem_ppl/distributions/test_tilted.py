@@ -240,8 +240,13 @@ def test_expand_to_event_mask():
     ("bank_shape", "reference", "shape"),
     [
         pytest.param((), lambda: dist.Normal(jnp.linspace(-1, 1, 8), 1.0), (8,), marks=pytest.mark.exhaustive),
-        ((3, 2), lambda: dist.Normal(jnp.array([0.0, 0.5]), jnp.array([1.0, 2.0])), (3, 2)),
-        pytest.param((), lambda: dist.Normal(0.0, 1.0), (), marks=pytest.mark.slow),
+        pytest.param(
+            (3, 2),
+            lambda: dist.Normal(jnp.array([0.0, 0.5]), jnp.array([1.0, 2.0])),
+            (3, 2),
+            marks=pytest.mark.slow,
+        ),
+        ((), lambda: dist.Normal(0.0, 1.0), ()),
         pytest.param(
             (3, 2),
             lambda: dist.Normal(0.0, jnp.array([[1.0], [0.5], [2.0]])),

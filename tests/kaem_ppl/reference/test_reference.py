@@ -66,10 +66,9 @@ def test_quantiles_and_masses_of_both_tails(name, precision):
 
 
 def _each_moments():
-    """Names with both precisions: one closed form and one table are fast."""
+    """Names with both precisions: a closed form is fast."""
     for name, dtype in itertools.product(REFERENCES, ("float32", "float64")):
-        is_fast = name == "Normal" or (name, dtype) == ("StudentT", "float32")
-        mark = () if is_fast else pytest.mark.slow if name in FAST + SLOW else pytest.mark.exhaustive
+        mark = () if name == "Normal" else pytest.mark.slow if name in FAST + SLOW else pytest.mark.exhaustive
         yield pytest.param(name, dtype, marks=mark)
 
 
