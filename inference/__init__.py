@@ -3,7 +3,6 @@
 from .diagnostics.diagnose import Diagnosis, diagnose
 from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
 from .evidence.compare import EvidenceComparison, compare_evidence
-from .evidence.importance_evidence import ImportanceLogEvidence, importance_log_evidence
 from .evidence.log_evidence import LogEvidence, log_evidence
 from .evidence.nested_sampling import NestedSampling
 from .evidence.thermodynamic import Curve, Estimate, steppingstone, thermodynamic_curve, thermodynamic_integration
@@ -52,7 +51,6 @@ __all__ = [
     "GeometricLadder",
     "GivenLadder",
     "History",
-    "ImportanceLogEvidence",
     "ImportanceMLE",
     "ImportanceSampling",
     "Kernel",
@@ -75,7 +73,6 @@ __all__ = [
     "compare_evidence",
     "diagnose",
     "fit",
-    "importance_log_evidence",
     "log_evidence",
     "residual_resampling",
     "sample_posterior",

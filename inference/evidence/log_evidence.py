@@ -25,7 +25,8 @@ class LogEvidence:
 
     Attributes:
         value: log p(x), natural logarithm.
-        std_error: of `value`. Errors of different data are independent.
+        std_error: of `value`. Errors of different data are independent, but by `ImportanceSampling` where data share
+            draws.
         is_trustworthy: whether nothing that the method can check about itself speaks against `value`.
         warnings: what does, in words, and what to do about it.
         estimates: by name, all that the same run yields, each with its own error and trust; `value` is the first one.
@@ -35,6 +36,7 @@ class LogEvidence:
         plate: name of the plate whose rows are problems of their own.
         seconds: wall time, compilation included.
         checks: by name of a check of `value`, whether it was passed.
+        total_std_error: of the sum of `value` over the data where their errors are not independent; else None.
     """
 
     value: np.ndarray
@@ -48,10 +50,12 @@ class LogEvidence:
     plate: str | None
     seconds: float
     checks: dict[str, np.ndarray] = field(default_factory=dict)
+    total_std_error: float | None = None
 
     def total(self) -> tuple[float, float]:
         """Log-evidence of all data together, and its standard error: the sum over the plate."""
-        return float(self.value.sum()), float(np.sqrt(np.square(self.std_error).sum()))
+        error = self.total_std_error
+        return float(self.value.sum()), float(np.sqrt(np.square(self.std_error).sum())) if error is None else error
 
     def to_arviz(self) -> "xarray.DataTree":
         """Convert to a tree with the group `log_evidence`, which ArviZ and xarray read and `.to_netcdf` writes.
@@ -132,7 +136,8 @@ def log_evidence(
     - `ParallelTempering`: steppingstone, the value, and thermodynamic integration from one run, with the curve.
     - `TemperedSMC`: the normalising constant of a particle system, unbiased before the logarithm.
     - `AnnealedImportanceSampling`: weights of independent particles, unbiased before the logarithm.
-    - `ImportanceSampling`: prior draws; trusted up to a Pareto k-hat of 0.7.
+    - `ImportanceSampling`: prior draws, which all data share where the model allows it, so that thousands of data take
+      hundreds of thousands of draws; trusted up to a Pareto k-hat of 0.7.
     - `NestedSampling`: reads no gradient and no temperature.
 
     Args:
@@ -208,6 +213,7 @@ def log_evidence(
         plate,
         time.perf_counter() - started,
         checks,
+        found.total_std_error,
     )
 
 

@@ -25,6 +25,7 @@ from ..tempering.parallel_tempering import ParallelTempering
 from ..tempering.population import run_populations
 from ..tempering.tempered_smc import TemperedSMC, log_evidence_std_error
 from .annealed_importance import AnnealedImportanceSampling
+from .importance_evidence import weigh_prior_draws
 from .nested_sampling import NestedSampling
 from .thermodynamic import Curve, Estimate, linear_rule, steppingstone, thermodynamic_curve, thermodynamic_integration
 
@@ -54,12 +55,14 @@ class MethodResult(NamedTuple):
         curve: None where it is not measured.
         summary: by name, arrays (N,).
         checks: of the first estimate.
+        total_std_error: of the sum over data, where their errors are not independent; else None.
     """
 
     estimates: dict[str, Estimate]
     curve: Curve | None
     summary: dict[str, np.ndarray]
     checks: tuple[Check, ...]
+    total_std_error: float | None = None
 
 
 @singledispatch
@@ -169,21 +172,28 @@ def _(
 
 
 @estimate.register
-def _(method: ImportanceSampling, key: jax.Array, posterior: PowerPosterior, **settings: Any) -> MethodResult:
-    output = method.sample(key, posterior, **{**settings, "num_samples": 1})
-    found = {name: np.asarray(x, float) for name, x in output.summary.items()}
-    values, k = found["log_evidence"], found["pareto_k"].max(0)
-    check_likelihood(np.isfinite(values), method.num_particles, posterior)
-    size = found["effective_sample_size"]
-    result = _average(values, np.sqrt(np.maximum(1 / size - 1 / method.num_particles, 0)))
+def _(
+    method: ImportanceSampling,
+    key: jax.Array,
+    posterior: PowerPosterior,
+    *,
+    num_chains: int,
+    progress_bar: bool,
+    **_: Any,
+) -> MethodResult:
+    # Chains are but more draws.
+    number = method.num_particles * num_chains
+    found = weigh_prior_draws(key, posterior, number, progress_bar)
+    check_likelihood(np.isfinite(found.value)[None], number, posterior)
     check = Check(
         "Pareto k-hat",
-        ~(k <= LARGEST_PARETO_K),
+        ~(found.pareto_k <= LARGEST_PARETO_K),
         f"Pareto k-hat is above {LARGEST_PARETO_K}: a few prior draws carry all the weight, and neither the value nor its "
         "standard error can be believed. Use `TemperedSMC` or `ParallelTempering`.",
     )
-    summary = {"pareto_k": k, "effective_sample_size": size.sum(0)}
-    return MethodResult({"importance_sampling": result}, None, summary, (check,))
+    summary = {"pareto_k": found.pareto_k, "effective_sample_size": found.effective_sample_size}
+    estimates = {"importance_sampling": Estimate(found.value, found.std_error, np.isfinite(found.std_error))}
+    return MethodResult(estimates, None, summary, (check,), found.total_std_error)
 
 
 @estimate.register

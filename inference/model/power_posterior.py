@@ -51,6 +51,7 @@ class Target(NamedTuple):
         "observed",
         "deterministics",
         "has_proper_prior",
+        "draws_are_shared",
     ],
 )
 @dataclass(frozen=True, eq=False)
@@ -73,6 +74,8 @@ class PowerPosterior:
         observed: the observed sites; `numpyro.factor` is one, and counts as likelihood.
         deterministics: the deterministic sites.
         has_proper_prior: whether a position can be drawn from the prior, and the draw is from its density.
+        draws_are_shared: whether prior and likelihood are the same functions for every datum of the plate, so that one
+            set of prior draws serves all.
     """
 
     rows: tuple[jax.Array, ...]
@@ -87,6 +90,7 @@ class PowerPosterior:
     observed: tuple[Site, ...]
     deterministics: tuple[Site, ...]
     has_proper_prior: bool
+    draws_are_shared: bool = False
 
     @property
     def num_data(self) -> int:
@@ -128,6 +132,11 @@ class PowerPosterior:
         sites = self._place(datum, position)
         pointwise = {site.name: scaled_log_prob(sites[site.name]) for site in self.observed}
         return pointwise if self.plate is None else jax.tree.map(jnp.sum, pointwise)
+
+    def likelihood_laws(self, datum: tuple[jax.Array, ...], position: Position) -> list[dist.Distribution]:
+        """Distributions of the observed sites given a position."""
+        sites = self._place(datum, position)
+        return [sites[site.name]["fn"] for site in self.observed]
 
     def predict(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Draw every observed site anew given a position, without the data plate's axis."""
@@ -227,4 +236,5 @@ def condition(reading: Reading, coordinates: Coordinates) -> PowerPosterior:
         tuple(map(jnp.asarray, reading.rows)), tuple(map(jnp.asarray, reading.shared)), reading.parameters.values, tables,
         reading.model, reading.layout, reading.plate, coordinates, sites.latents, sites.observed, sites.deterministics,
         has_proper_prior=not (sites.weighted or sites.improper),
+        draws_are_shared=not (reading.reads_rows() or sites.scale_varies),
     )  # fmt: skip

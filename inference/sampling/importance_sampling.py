@@ -18,7 +18,7 @@ from .checks import check_prior
 from .sampler import Sampler, SamplerOutput, problem_keys, progress
 
 # A tail is fitted to at least five of the largest fifth of the weights.
-_FEWEST_WEIGHTS = 25
+FEWEST_WEIGHTS = 25
 # Rows that pass through the model at once.
 _ROWS_AT_ONCE = 20_000
 
@@ -96,9 +96,9 @@ def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     smoothed, pareto_k = np.empty_like(flat), np.full(len(flat), np.inf)
     for row, weights in enumerate(flat):
         alive = np.isfinite(weights)
-        if alive.sum() >= _FEWEST_WEIGHTS and _has_flat_tail(weights[alive]):
+        if alive.sum() >= FEWEST_WEIGHTS and _has_flat_tail(weights[alive]):
             pareto_k[row] = -np.inf
-        elif alive.sum() >= _FEWEST_WEIGHTS:
+        elif alive.sum() >= FEWEST_WEIGHTS:
             # ArviZ takes the log-likelihood that is left out, of which weights are the inverse.
             values, k = array_stats.psislw(-weights[alive])
             weights = np.full_like(weights, -np.inf)

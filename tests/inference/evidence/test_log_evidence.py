@@ -166,7 +166,7 @@ def impossible(x):
             {"model": impossible, "method": SMALL["TemperedSMC"]}, ValueError, "0 at every one of 4000000 prior draws",
             marks=pytest.mark.slow,
         ),
-        ({"model": impossible, "method": SMALL["ImportanceSampling"]}, ValueError, "0 at every one of 2000 prior draws"),
+        ({"model": impossible, "method": SMALL["ImportanceSampling"]}, ValueError, "0 at every one of 4000 prior draws"),
         ({"model": impossible, "method": NestedSampling(50)}, ValueError, "0 at every one of 50 prior draws"),
         pytest.param(
             {"model": impossible, "method": SMALL["AnnealedImportanceSampling"]}, ValueError,
