@@ -69,12 +69,17 @@ def summarize(batches: Iterator[np.ndarray], num_draws: int, are_shared: bool) -
     keep = num_largest(num_draws)
     sums, sizes, squares, largest, number = [], [], -np.inf, None, 0
     for batch in batches:
-        l = np.asarray(batch, float)
-        l = np.where(np.isnan(l), -np.inf, l)
-        sums.append(np.logaddexp.reduce(l, axis=-1))
+        # In its own precision but for the sums, which are of weights relative to the largest.
+        l = np.where(np.isnan(batch), -np.inf, batch)
+        top = l.max(-1).astype(float)
+        top = np.where(np.isfinite(top), top, 0.0)
+        weights = np.exp(l - top[:, None].astype(l.dtype))
+        with np.errstate(divide="ignore"):
+            sums.append(np.log(weights.sum(-1, dtype=float)) + top)
+            squares = np.logaddexp(squares, np.log(np.square(weights).sum(-1, dtype=float)) + 2 * top)
         sizes.append(l.shape[-1])
-        squares = np.logaddexp(squares, np.logaddexp.reduce(2 * l, axis=-1))
         number = number + np.isfinite(l).sum(-1)
+        l = np.partition(l, -keep, axis=-1)[:, -keep:] if l.shape[-1] > keep else l
         l = l if largest is None else np.concatenate([largest, l], axis=-1)
         largest = np.partition(l, -keep, axis=-1)[:, -keep:] if l.shape[-1] > keep else l
     assert largest is not None, "there is a batch"
@@ -84,7 +89,7 @@ def summarize(batches: Iterator[np.ndarray], num_draws: int, are_shared: bool) -
         # Rounding may put the effective size above the number of draws.
         std_error = np.sqrt(np.maximum(1 / size - 1 / num_draws, 0))
         total = _std_error_of_total(np.array(sums) - log_sum, np.array(sizes)) if are_shared else None
-    k = pareto_k_of_largest(largest, np.asarray(number))
+    k = pareto_k_of_largest(largest.astype(float), np.asarray(number))
     return WeightSummary(log_sum - np.log(num_draws), std_error, size, k, total)
 
 
