@@ -2,6 +2,7 @@
 
 from .diagnostics.diagnose import Diagnosis, diagnose
 from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
+from .evidence.bridge_sampling import BridgeSampling
 from .evidence.compare import EvidenceComparison, compare_evidence
 from .evidence.log_evidence import LogEvidence, log_evidence
 from .evidence.nested_sampling import NestedSampling
@@ -39,6 +40,7 @@ __all__ = [
     "AdaptedLadder",
     "AdaptiveGrid",
     "AnnealedImportanceSampling",
+    "BridgeSampling",
     "ContrastiveMLE",
     "Curve",
     "CyclicPower",

@@ -11,8 +11,11 @@ import numpy as np
 from ..diagnostics.diagnose import say_passed
 from ..model.parameters import Params
 from ..model.power_posterior import PowerPosterior, read_power_posterior
+from ..sampling.draws import Draws
 from ..tempering.tempered_smc import TemperedSMC
-from .methods import MethodResult, estimate
+from .bridge_sampling import BridgeSampling
+from .checks import MethodResult
+from .methods import estimate
 from .thermodynamic import Curve, Estimate
 
 if TYPE_CHECKING:
@@ -119,8 +122,9 @@ def log_evidence(
     model: Callable,
     *args: Any,
     params: Params | None = None,
-    method: Any = TemperedSMC(),  # noqa: B008 - a frozen value
+    method: Any = None,
     plate: str | None = None,
+    draws: Draws | None = None,
     num_chains: int = 4,
     num_samples: int = 1000,
     num_warmup: int = 1000,
@@ -139,14 +143,16 @@ def log_evidence(
     - `ImportanceSampling`: prior draws, which all data share where the model allows it, so that thousands of data take
       hundreds of thousands of draws; trusted up to a Pareto k-hat of 0.7.
     - `NestedSampling`: reads no gradient and no temperature.
+    - `BridgeSampling`: from `draws` of the posterior that exist already.
 
     Args:
         key: PRNG key.
         model: NumPyro model with proper priors and continuous latents.
         *args: its positional arguments.
         params: constrained values of the model's `numpyro.param` sites.
-        method: how to estimate.
+        method: how to estimate; None takes `BridgeSampling()` where there are `draws`, and `TemperedSMC()` else.
         plate: name of the plate that holds the data, where each datum is its own problem.
+        draws: of `sample_posterior` for the same model and arguments, by any sampler, for `BridgeSampling`.
         num_chains: independent chains, populations or runs for each problem, which are averaged.
         num_samples: draws of each chain of `ParallelTempering`, at least 4; other methods hold their own sizes.
         num_warmup: steps before them.
@@ -176,13 +182,27 @@ def log_evidence(
     ):  # fmt: skip
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+    if method is None:
+        method = TemperedSMC() if draws is None else BridgeSampling()
     if not hasattr(method, "coordinates") or estimate.dispatch(type(method)) is estimate.dispatch(object):
         raise TypeError(
             f"`method` must be one of `ParallelTempering()`, `TemperedSMC()`, `AnnealedImportanceSampling()`, "
-            f"`ImportanceSampling()` and `NestedSampling()`, got {method!r}."
+            f"`ImportanceSampling()`, `NestedSampling()` and, with `draws`, `BridgeSampling()`, got {method!r}."
         )
+    reads_draws = isinstance(method, BridgeSampling)
+    if reads_draws != (draws is not None):
+        raise ValueError(
+            "`BridgeSampling` estimates from posterior draws: pass `draws=sample_posterior(...)`."
+            if reads_draws
+            else f"`draws` were given, but {type(method).__name__} makes its own. Leave them out, or take "
+            "`BridgeSampling()`."
+        )
+    if not isinstance(draws, Draws | None):
+        raise TypeError(f"`draws` must be what `sample_posterior` returned, got {type(draws).__name__}.")
     started = time.perf_counter()
-    posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates)
+    # An evidence is the same in all coordinates; draws have theirs.
+    coordinates = method.coordinates if draws is None else draws.posterior.coordinates
+    posterior = read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=coordinates)
     if not posterior.has_proper_prior:
         raise ValueError(
             "The prior of this model is flat, scaled or masked in part, so its evidence is not defined: it would change "
@@ -190,7 +210,7 @@ def log_evidence(
         )
     found = estimate(
         method, key, posterior, num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
-        progress_bar=progress_bar,
+        progress_bar=progress_bar, **({} if draws is None else {"draws": draws}),
     )  # fmt: skip
     trust, warnings = _apply_checks(found, posterior)
     estimates, curve, summary = found.estimates, found.curve, found.summary

@@ -1,23 +1,22 @@
 """How each method estimates the evidence of every datum, and which of its own checks it passes."""
 
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from ..diagnostics.limits import (
+    LARGEST_BRIDGE_STD_ERROR,
     LARGEST_MOVE_CORRELATION,
     LARGEST_PARETO_K,
     LARGEST_POPULATION_STD_ERROR,
     LARGEST_R_HAT_OF_MEAN,
-    SMALLEST_DISAGREEMENT_P,
     SMALLEST_ESS_OF_MEAN,
-    disagreement_p,
 )
-from ..kernels.kernel import Kernel
 from ..model.power_posterior import PowerPosterior
 from ..sampling.checks import check_likelihood
+from ..sampling.draws import Draws
 from ..sampling.importance_sampling import ImportanceSampling
 from ..sampling.psis import pareto_k
 from ..sampling.sampler import problem_keys
@@ -25,44 +24,21 @@ from ..tempering.parallel_tempering import ParallelTempering
 from ..tempering.population import run_populations
 from ..tempering.tempered_smc import TemperedSMC, log_evidence_std_error
 from .annealed_importance import AnnealedImportanceSampling
+from .bridge_sampling import BridgeSampling, check_draws, run_bridge
+from .checks import (
+    Check,
+    MethodResult,
+    check_agreement,
+    check_kernel,
+    check_number,
+    check_prior_draws,
+    check_sampler,
+    r_hat_of_coordinates,
+    r_hat_of_mean,
+)
 from .importance_evidence import weigh_prior_draws
 from .nested_sampling import NestedSampling
-from .thermodynamic import Curve, Estimate, linear_rule, steppingstone, thermodynamic_curve, thermodynamic_integration
-
-# Fewer draws or particles than these give no standard error that is worth its name.
-_FEWEST_DRAWS = 20
-
-
-class Check(NamedTuple):
-    """One check of a method.
-
-    Attributes:
-        name: of what is checked.
-        failed: by which data, shape (N,).
-        warning: what to say of those, and what to do.
-    """
-
-    name: str
-    failed: np.ndarray
-    warning: str
-
-
-class MethodResult(NamedTuple):
-    """What a method found for N data.
-
-    Attributes:
-        estimates: by name, the first one being the method's own.
-        curve: None where it is not measured.
-        summary: by name, arrays (N,).
-        checks: of the first estimate.
-        total_std_error: of the sum over data, where their errors are not independent; else None.
-    """
-
-    estimates: dict[str, Estimate]
-    curve: Curve | None
-    summary: dict[str, np.ndarray]
-    checks: tuple[Check, ...]
-    total_std_error: float | None = None
+from .thermodynamic import Estimate, linear_rule, steppingstone, thermodynamic_curve, thermodynamic_integration
 
 
 @singledispatch
@@ -101,7 +77,7 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
         estimates["simpson"] = linear_rule(l, rule)
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.where(curve.std_error > 0, l.var((0, 1)) / np.square(curve.std_error), np.inf).min(-1)
-    r_hat = _r_hat(l)
+    r_hat = r_hat_of_mean(l)
     common = (
         Check(
             "effective draws at each temperature",
@@ -114,7 +90,7 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
             f"chains disagree about the log-likelihood at some temperature, R-hat above {LARGEST_R_HAT_OF_MEAN}. Draw "
             "longer.",
         ),
-        _kernel_is_exact(method.kernel, posterior),
+        check_kernel(method.kernel, posterior),
     )
     own = Check(
         "Pareto k-hat of each step",
@@ -159,9 +135,9 @@ def _(
             f"at some temperature the particles keep a correlation above {LARGEST_MOVE_CORRELATION} with where they were "
             "before their moves. Raise `max_mutation_steps`, or reparameterise the model.",
         ),
-        _agreement(values, std_errors, "populations", "Take more particles or more mutation steps."),
-        _enough(method.num_particles * num_chains, posterior),
-        _kernel_is_exact(method.kernel, posterior),
+        check_agreement(values, std_errors, "populations", "Take more particles or more mutation steps."),
+        check_number(method.num_particles * num_chains, posterior),
+        check_kernel(method.kernel, posterior),
     )
     summary = {
         "num_stages": np.asarray(populations.num_stages).max(0),
@@ -197,6 +173,45 @@ def _(
 
 
 @estimate.register
+def _(method: BridgeSampling, key: jax.Array, posterior: PowerPosterior, *, draws: Draws, **_: Any) -> MethodResult:
+    check_draws(draws, posterior)
+    found = run_bridge(key, posterior, draws)
+    value = np.logaddexp(*found.values) - np.log(2)
+    std_error = np.sqrt(np.square(found.std_errors).sum(0)) / 2
+    r_hat = r_hat_of_coordinates(draws)
+    checks = (
+        Check(
+            "effective draws of the bridge",
+            ~(found.effective_sample_size >= SMALLEST_ESS_OF_MEAN),
+            f"the bridge has fewer than {SMALLEST_ESS_OF_MEAN} effective draws of the posterior on one side. Draw longer.",
+        ),
+        Check(
+            "R-hat of coordinates",
+            ~(r_hat <= LARGEST_R_HAT_OF_MEAN),
+            f"chains disagree about some coordinate, R-hat above {LARGEST_R_HAT_OF_MEAN}: they sit in separate modes, or "
+            "are too short. Use `TemperedSMC` or `ParallelTempering`, or draw longer.",
+        ),
+        Check(
+            "overlap with the proposal",
+            ~(found.std_errors.max(0) <= LARGEST_BRIDGE_STD_ERROR),
+            f"the standard error from one half of the draws is above {LARGEST_BRIDGE_STD_ERROR}: the posterior is far from "
+            "normal, as where it has several modes, or has too many coordinates for the draws. Draw longer, or use "
+            "`TemperedSMC`.",
+        ),
+        check_agreement(found.values, found.std_errors, "halves of the draws", "Draw longer."),
+        check_prior_draws(key, posterior, draws.num_chains * draws.num_samples, value, std_error),
+        check_sampler(draws.sampler, posterior),
+    )
+    summary = {
+        "effective_sample_size": found.effective_sample_size,
+        "r_hat": r_hat,
+        "largest_std_error": found.std_errors.max(0),
+    }
+    estimates = {"bridge_sampling": Estimate(value, std_error, np.isfinite(value + std_error))}
+    return MethodResult(estimates, None, summary, checks)
+
+
+@estimate.register
 def _(
     method: AnnealedImportanceSampling,
     key: jax.Array,
@@ -221,7 +236,7 @@ def _(
         "temperatures or more steps.",
     )
     estimates = {"annealed_importance_sampling": Estimate(value, std_error, np.isfinite(std_error))}
-    checks = (check, _enough(flat.shape[1], posterior))
+    checks = (check, check_number(flat.shape[1], posterior))
     return MethodResult(estimates, None, {"pareto_k": k, "effective_sample_size": size}, checks)
 
 
@@ -237,35 +252,10 @@ def _(
     spread = run.log_evidence.std(0, ddof=1) / np.sqrt(num_chains) if num_chains > 1 else claimed
     std_error = np.maximum(claimed, spread)
     advice = "Replacements stay close to the points they start from: raise `num_slice_steps`."
-    checks = (_agreement(run.log_evidence, run.std_error, "runs", advice),)
+    checks = (check_agreement(run.log_evidence, run.std_error, "runs", advice),)
     summary = {"information": run.information.mean(0), "num_iterations": run.num_iterations.max(0)}
     estimates = {"nested_sampling": Estimate(value, std_error, np.isfinite(value))}
     return MethodResult(estimates, None, summary, checks)
-
-
-def _kernel_is_exact(kernel: Kernel, posterior: PowerPosterior) -> Check:
-    return Check(
-        "kernel without bias",
-        np.full(posterior.num_data, not kernel.is_exact),
-        f"the kernel is {type(kernel).__name__}, which no Metropolis step corrects: its draws have a bias of the order of "
-        "its step that no standard error shows. Use `MALA` or `HMC`.",
-    )
-
-
-def _agreement(values: np.ndarray, std_errors: np.ndarray, what: str, advice: str) -> Check:
-    return Check(
-        f"agreement of {what}",
-        ~(disagreement_p(values, std_errors) >= SMALLEST_DISAGREEMENT_P),
-        f"{what} disagree by more than their standard errors. {advice}",
-    )
-
-
-def _enough(number: int, posterior: PowerPosterior) -> Check:
-    return Check(
-        "number of draws",
-        np.full(posterior.num_data, number < _FEWEST_DRAWS),
-        f"{number} draws or particles are too few for a standard error. Take at least {_FEWEST_DRAWS}.",
-    )
 
 
 def _average(values: np.ndarray, std_errors: np.ndarray) -> Estimate:
@@ -274,15 +264,3 @@ def _average(values: np.ndarray, std_errors: np.ndarray) -> Estimate:
     shares = np.exp(values - total)
     std_error = np.sqrt(np.square(shares * std_errors).sum(0))
     return Estimate(total - np.log(len(values)), std_error, np.isfinite(std_error))
-
-
-def _r_hat(l: np.ndarray) -> np.ndarray:
-    """Rank-normalised split R-hat, largest over the temperatures above 0, (C, S, N, R) to (N,); where nothing moves, 1."""
-    from arviz_stats.base.array import array_stats
-
-    # ArviZ annotates a tuple of arrays where it returns one.
-    stats: Any = array_stats
-    values = np.where(np.isfinite(l), l, np.finfo(np.float32).min)[..., 1:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r_hat = np.asarray(stats.rhat(values, chain_axis=0, draw_axis=1))
-    return np.where(np.isfinite(r_hat), r_hat, 1.0).max(-1)

@@ -92,12 +92,12 @@ class Draws:
                 "leave the prior out."
             )
         keys = jax.random.split(jax.random.fold_in(self.key, 2), self.num_samples)
-        results = _map_draws(_prior, self.posterior, {}, keys)
+        results = map_draws(_prior, self.posterior, {}, keys)
         return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
 
     def _run(self, function: Callable[..., dict[str, jax.Array]], *keys: jax.Array) -> dict[str, jax.Array]:
         positions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), self.positions)
-        results = _map_draws(function, self.posterior, positions, *keys)
+        results = map_draws(function, self.posterior, positions, *keys)
         split = jax.tree.map(lambda x: x.reshape(self.num_chains, self.num_samples, *x.shape[1:]), results)
         return split if self.plate is not None else jax.tree.map(lambda x: x[:, :, 0], split)
 
@@ -209,7 +209,7 @@ def _prior(
 
 
 @partial(jax.jit, static_argnums=0)
-def _map_draws(
+def map_draws(
     function: Callable[..., Any], posterior: PowerPosterior, positions: Position, keys: jax.Array | None = None
 ) -> Any:
     """Run the model over draws, positions (D, N, ...), in chunks; results (D, N, ...)."""
