@@ -4,6 +4,7 @@ from .diagnostics.diagnose import Diagnosis, diagnose
 from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
 from .evidence.bridge_sampling import BridgeSampling
 from .evidence.compare import EvidenceComparison, compare_evidence
+from .evidence.cross_check import CrossCheck, cross_check
 from .evidence.log_evidence import LogEvidence, log_evidence
 from .evidence.nested_sampling import NestedSampling
 from .evidence.thermodynamic import Curve, Estimate, steppingstone, thermodynamic_curve, thermodynamic_integration
@@ -42,6 +43,7 @@ __all__ = [
     "AnnealedImportanceSampling",
     "BridgeSampling",
     "ContrastiveMLE",
+    "CrossCheck",
     "Curve",
     "CyclicPower",
     "Diagnosis",
@@ -73,6 +75,7 @@ __all__ = [
     "VariationalMLE",
     "bound_log_evidence",
     "compare_evidence",
+    "cross_check",
     "diagnose",
     "fit",
     "log_evidence",

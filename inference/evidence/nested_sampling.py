@@ -52,6 +52,7 @@ class NestedSampling:
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
+    blind_to: ClassVar[str] = "a mode that no live point was near when the others left its likelihood behind"
     num_live: int = 500
     num_slice_steps: int | None = None
     remaining: float = 1e-3

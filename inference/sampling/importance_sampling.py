@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,7 @@ class ImportanceSampling(Sampler):
         ValueError: there are fewer than 20 particles, too few to fit a tail to.
     """
 
+    blind_to: ClassVar[str] = "modes that none of its draws of the proposal has met"
     num_particles: int = 10_000
 
     def __post_init__(self) -> None:

@@ -35,10 +35,12 @@ class Sampler(ABC):
     Attributes:
         coordinates: what its positions are written in.
         advice: what to try where chains disagree.
+        blind_to: what its draws can't show, however many there are.
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
     advice: ClassVar[str] = "try `ParallelTempering` or `TemperedSMC`."
+    blind_to: ClassVar[str] = "modes that no draw has come near"
 
     @property
     def is_exact(self) -> bool:
