@@ -257,6 +257,8 @@ def _check_weights(report: _Report, summary: dict[str, np.ndarray]) -> None:
             f"{np.ptp(values, axis=0).max():.2g} nats): they have not found the same posterior. Take more particles or "
             "more mutation steps.",
         )
+    if "log_evidence_std_error" in summary and "move_correlation" in summary:
+        errors = summary["log_evidence_std_error"].astype(float)
         report.check(
             "ancestry",
             bool((errors <= LARGEST_POPULATION_STD_ERROR).all()),

@@ -42,8 +42,8 @@ def sample_posterior(
         sampler: how to draw; a Markov kernel such as `NUTS()` draws by chains of its own.
         num_chains: independent chains for each problem.
         num_samples: draws of each chain.
-        num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling` and `TemperedSMC` need none
-            and take none.
+        num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling`, `TemperedSMC`
+            and `NestedSampling` need none and take none.
         plate: name of the plate that holds the data, where each datum is its own problem.
         progress_bar: whether to show progress, with tqdm.
         **kwargs: the model's keyword arguments.
