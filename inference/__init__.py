@@ -1,5 +1,6 @@
 """What conditions, trains and weighs a model."""
 
+from .diagnostics.calibration import Calibration, simulation_based_calibration
 from .diagnostics.diagnose import Diagnosis, diagnose
 from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
 from .evidence.bridge_sampling import BridgeSampling
@@ -42,6 +43,7 @@ __all__ = [
     "AdaptiveGrid",
     "AnnealedImportanceSampling",
     "BridgeSampling",
+    "Calibration",
     "ContrastiveMLE",
     "CrossCheck",
     "Curve",
@@ -81,6 +83,7 @@ __all__ = [
     "log_evidence",
     "residual_resampling",
     "sample_posterior",
+    "simulation_based_calibration",
     "steppingstone",
     "stratified_resampling",
     "systematic_resampling",
