@@ -16,6 +16,7 @@ from .kernels.langevin import MALA, ULA
 from .kernels.pcnl import PCNL
 from .sampling.draws import Draws
 from .sampling.importance_sampling import ImportanceSampling
+from .sampling.proposals import GuideProposal, Proposal, StudentProposal
 from .sampling.sample_posterior import sample_posterior
 from .sampling.sampler import Sampler
 from .tempering.ladders import AdaptedLadder, GeometricLadder, GivenLadder, Ladder, PowerLadder
@@ -56,6 +57,7 @@ __all__ = [
     "FitResult",
     "GeometricLadder",
     "GivenLadder",
+    "GuideProposal",
     "History",
     "ImportanceMLE",
     "ImportanceSampling",
@@ -69,8 +71,10 @@ __all__ = [
     "ParallelTempering",
     "PathwiseImportanceMLE",
     "PowerLadder",
+    "Proposal",
     "Sampler",
     "Strategy",
+    "StudentProposal",
     "TemperedSMC",
     "ThermodynamicMLE",
     "TrainingState",

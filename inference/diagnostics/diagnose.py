@@ -233,7 +233,7 @@ def _check_weights(report: _Report, summary: dict[str, np.ndarray]) -> None:
             "Pareto k-hat",
             share == 0,
             f"Pareto k-hat is {k:.2g}, above {LARGEST_PARETO_K} (in {share:.0%} of chains and data): a "
-            "few prior draws carry all the weight, and more of them hardly help. Use `TemperedSMC` or a Markov kernel.",
+            "few draws carry all the weight, and more of them hardly help. Use `TemperedSMC` or a Markov kernel.",
         )
     if "num_stages" in summary:
         run["num_stages"] = int(summary["num_stages"].max())

@@ -12,14 +12,13 @@ from numpyro.diagnostics import effective_sample_size
 
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior
+from ..sampling.checks import check_same_posterior
 from ..sampling.draws import Draws, map_draws
 from ..sampling.normal_fit import NormalFit, fit_normal
 from .thermodynamic import std_error_of_mean
 
 # Halvings of the interval that holds the solution; in double precision all of them.
 _NUM_BISECTIONS = 100
-# Of log-densities recorded with draws and found again, relative to their size: single precision of long sums.
-_LARGEST_DIFFERENCE = 1e-2
 
 
 @dataclass(frozen=True)
@@ -65,24 +64,7 @@ def check_draws(draws: Draws, posterior: PowerPosterior) -> None:
         raise ValueError(
             f"`draws` has {draws.num_samples} draws in a chain, too few for bridge sampling. Take at least 8."
         )
-    shapes = {name: x.shape[2:] for name, x in draws.positions.items()}
-    datum = tuple(row[0] for row in posterior.rows)
-    wanted = jax.eval_shape(lambda key: posterior.target(datum).draw(key), jax.random.key(0))
-    wanted = {name: (posterior.num_data, *x.shape) for name, x in wanted.items()}
-    if shapes != wanted:
-        raise ValueError(
-            f"`draws` has latents of shapes {shapes}, but the model has {wanted}. Pass the model, the arguments and the "
-            "`plate` that the draws were made with."
-        )
-    first = jax.tree.map(lambda x: x[:, :1].reshape(-1, *x.shape[2:]), draws.positions)
-    found = np.asarray(map_draws(_log_density, posterior, first), float).sum(-1)
-    recorded = draws.sample_stats["lp"][:, 0]
-    noted = np.asarray(recorded, float).reshape(draws.num_chains, -1).sum(-1)
-    if not np.allclose(found, noted, rtol=_LARGEST_DIFFERENCE, atol=_LARGEST_DIFFERENCE * posterior.num_data):
-        raise ValueError(
-            f"The log-density of the first draw is {found[0]:.6g} under this model, but {noted[0]:.6g} where `draws` were "
-            "made. Pass the model, the arguments and the `params` that they were made with."
-        )
+    check_same_posterior(draws, posterior)
 
 
 def run_bridge(key: jax.Array, posterior: PowerPosterior, draws: Draws) -> Bridge:

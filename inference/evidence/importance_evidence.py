@@ -15,6 +15,7 @@ from ..model.plate_model import Integrals, PlateModel
 from ..model.power_posterior import PowerPosterior
 from ..model.traced import ModelIdentity
 from ..sampling.batching import over_problems
+from ..sampling.proposals import Proposal, draw_proposals
 from ..sampling.psis import num_largest, pareto_k_of_largest
 from ..sampling.sampler import problem_keys, progress
 
@@ -56,6 +57,34 @@ def weigh_prior_draws(key: jax.Array, posterior: PowerPosterior, num_draws: int,
     """
     batches = _score_shared if posterior.draws_are_shared and posterior.rows else _score_own
     return summarize(batches(key, posterior, num_draws, progress_bar), num_draws, posterior.draws_are_shared)
+
+
+def weigh_proposal_draws(
+    key: jax.Array, posterior: PowerPosterior, proposal: Proposal, num_draws: int, progress_bar: bool
+) -> WeightSummary:
+    """Weigh draws of a proposal, of each datum's own.
+
+    Args:
+        key: PRNG key.
+        posterior: in the proposal's coordinates.
+        proposal: for it.
+        num_draws: S, at least 2.
+        progress_bar: whether to show progress.
+
+    Raises:
+        ValueError: the proposal is not for this posterior.
+    """
+    proposal.check(posterior)
+    size = _batch_size(posterior, num_draws, posterior.num_data)
+    keys, parameters = problem_keys(key, 1, posterior.num_data), proposal.parameters()
+
+    def batches() -> Iterator[np.ndarray]:
+        starts = range(0, num_draws, size)
+        for start in progress(starts, len(starts), "batch", progress_bar):
+            *_, log_weights = draw_proposals(proposal, size, parameters, posterior, keys, start)
+            yield np.asarray(log_weights[0])[:, : num_draws - start]
+
+    return summarize(batches(), num_draws, False)
 
 
 def summarize(batches: Iterator[np.ndarray], num_draws: int, are_shared: bool) -> WeightSummary:

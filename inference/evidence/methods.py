@@ -36,7 +36,7 @@ from .checks import (
     r_hat_of_coordinates,
     r_hat_of_mean,
 )
-from .importance_evidence import weigh_prior_draws
+from .importance_evidence import weigh_prior_draws, weigh_proposal_draws
 from .nested_sampling import NestedSampling
 from .thermodynamic import Estimate, linear_rule, steppingstone, thermodynamic_curve, thermodynamic_integration
 
@@ -159,12 +159,15 @@ def _(
 ) -> MethodResult:
     # Chains are but more draws.
     number = method.num_particles * num_chains
-    found = weigh_prior_draws(key, posterior, number, progress_bar)
+    if method.proposal is None:
+        found = weigh_prior_draws(key, posterior, number, progress_bar)
+    else:
+        found = weigh_proposal_draws(key, posterior, method.proposal, number, progress_bar)
     check_likelihood(np.isfinite(found.value)[None], number, posterior)
     check = Check(
         "Pareto k-hat",
         ~(found.pareto_k <= LARGEST_PARETO_K),
-        f"Pareto k-hat is above {LARGEST_PARETO_K}: a few prior draws carry all the weight, and neither the value nor its "
+        f"Pareto k-hat is above {LARGEST_PARETO_K}: a few draws carry all the weight, and neither the value nor its "
         "standard error can be believed. Use `TemperedSMC` or `ParallelTempering`.",
     )
     summary = {"pareto_k": found.pareto_k, "effective_sample_size": found.effective_sample_size}

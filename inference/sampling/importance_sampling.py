@@ -1,4 +1,4 @@
-"""Importance sampling with the prior as proposal, its weights smoothed, then resampled."""
+"""Importance sampling from the prior or a learnt proposal, its weights smoothed, then resampled."""
 
 import time
 from dataclasses import dataclass
@@ -13,9 +13,11 @@ from jax.scipy.special import logsumexp
 
 from kaem_ppl.compilation import jit_outermost
 
+from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior
 from .batching import over_problems
 from .checks import check_prior
+from .proposals import Proposal, draw_proposals
 from .sampler import Sampler, SamplerOutput, problem_keys, progress
 
 # A tail is fitted to at least five of the largest fifth of the weights.
@@ -26,7 +28,9 @@ _ROWS_AT_ONCE = 20_000
 
 @dataclass(frozen=True)
 class ImportanceSampling(Sampler):
-    """Prior draws weighted by the likelihood, their largest weights Pareto-smoothed (Vehtari et al. 2024), resampled.
+    """Draws of the prior, or of a proposal, weighted to the posterior and resampled.
+
+    The largest weights are Pareto-smoothed (Vehtari et al. 2024).
 
     Each chain of each datum has particles of its own. The summary has `pareto_k`, which says whether the weights can be
     trusted (below 0.7), `effective_sample_size` of the smoothed weights, and `log_evidence` from the raw ones. Resampling
@@ -36,18 +40,32 @@ class ImportanceSampling(Sampler):
     by chance. Take more particles until nearly all pass.
 
     Attributes:
-        num_particles: prior draws of each chain and datum.
+        num_particles: draws of each chain and datum.
+        proposal: None draws from the prior; `StudentProposal(draws)` is fitted to posterior draws, and
+            `GuideProposal(guide, params)` is any NumPyro guide.
 
     Raises:
+        TypeError: `proposal` is not a proposal.
         ValueError: there are fewer than 20 particles, too few to fit a tail to.
     """
 
     blind_to: ClassVar[str] = "modes that none of its draws of the proposal has met"
     num_particles: int = 10_000
+    proposal: Proposal | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.proposal, Proposal | None):
+            raise TypeError(
+                "`proposal` must be a `StudentProposal(draws)`, a `GuideProposal(guide, params)` or None, got "
+                f"{self.proposal!r}."
+            )
         if self.num_particles < 20:
             raise ValueError(f"`num_particles` must be at least 20, got {self.num_particles}.")
+
+    @property
+    def coordinates(self) -> Coordinates:  # type: ignore[override]
+        """The proposal's own."""
+        return Unconstrained() if self.proposal is None else self.proposal.coordinates
 
     def sample(
         self,
@@ -60,15 +78,25 @@ class ImportanceSampling(Sampler):
         progress_bar: bool,
     ) -> SamplerOutput:
         """See `Sampler.sample`."""
-        check_prior(posterior, "ImportanceSampling")
+        if self.proposal is None:
+            check_prior(posterior, "ImportanceSampling")
+        else:
+            self.proposal.check(posterior)
         started = time.perf_counter()
         keys = problem_keys(key, num_chains, posterior.num_data)
         chunk = int(np.clip(_ROWS_AT_ONCE // keys.size, 1, self.num_particles))
         starts = range(0, self.num_particles, chunk)
-        parts = [_draw(chunk, posterior, keys, start) for start in progress(starts, len(starts), "chunk", progress_bar)]
+        if self.proposal is None:
+            draw = partial(_draw, chunk, posterior, keys)
+        else:
+            draw = partial(draw_proposals, self.proposal, chunk, self.proposal.parameters(), posterior, keys)
+        parts = [draw(start) for start in progress(starts, len(starts), "chunk", progress_bar)]
         particles = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2)[:, :, : self.num_particles], *parts)
-        log_weights, pareto_k = smooth(np.asarray(particles[2]))
-        positions, log_prior, log_likelihood = _resample(num_samples, keys, jnp.asarray(log_weights), particles)
+        *particles, raw = particles
+        raw = jnp.where(jnp.isnan(raw), -jnp.inf, raw)
+        log_weights, pareto_k = smooth(np.asarray(raw))
+        resampled = _resample(num_samples, keys, jnp.asarray(log_weights), tuple(particles))
+        positions, log_prior, log_likelihood = resampled
         lp = log_prior + log_likelihood
         stats = {"lp": lp, "log_prior": log_prior, "log_likelihood": log_likelihood, "energy": -lp}
         stats, positions = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), (stats, positions))
@@ -76,7 +104,7 @@ class ImportanceSampling(Sampler):
         summary = {
             "pareto_k": pareto_k,
             "effective_sample_size": 1 / np.exp(2 * log_weights).sum(-1),
-            "log_evidence": logsumexp(particles[2], axis=-1) - np.log(self.num_particles),
+            "log_evidence": logsumexp(raw, axis=-1) - np.log(self.num_particles),
         }
         return SamplerOutput(positions, stats, summary, {}, time.perf_counter() - started)
 
@@ -122,15 +150,16 @@ def _has_flat_tail(log_weights: np.ndarray) -> bool:
 @partial(jit_outermost, static_argnums=0)
 def _draw(
     num_particles: int, posterior: PowerPosterior, keys: jax.Array, start: jax.Array
-) -> tuple[Position, jax.Array, jax.Array]:
-    """Prior draws with their log-prior and log-likelihood, (C, N, particles, ...)."""
+) -> tuple[Position, jax.Array, jax.Array, jax.Array]:
+    """Prior draws with their log-prior, log-likelihood and log-weight, (C, N, particles, ...)."""
 
-    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[Position, jax.Array, jax.Array]:
+    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[Position, jax.Array, jax.Array, jax.Array]:
         target = posterior.target(datum)
 
-        def one(particle: jax.Array) -> tuple[Position, jax.Array, jax.Array]:
+        def one(particle: jax.Array) -> tuple[Position, jax.Array, jax.Array, jax.Array]:
             position = target.draw(jax.random.fold_in(key, particle))
-            return position, target.log_prior(position), target.log_likelihood(position)
+            log_likelihood = target.log_likelihood(position)
+            return position, target.log_prior(position), log_likelihood, log_likelihood
 
         return jax.vmap(one)(start + jnp.arange(num_particles))
 
