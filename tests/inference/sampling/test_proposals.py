@@ -9,6 +9,7 @@ import pytest
 from scipy.special import betaln, gammaln
 
 from kaem_ppl.inference import (
+    MALA,
     GuideProposal,
     ImportanceSampling,
     StudentProposal,
@@ -34,16 +35,8 @@ def exact_evidence():
 
 @pytest.fixture(scope="module")
 def proposal():
-    draws = sample_posterior(
-        jax.random.key(0),
-        beta_binomial,
-        K,
-        plate="data",
-        sampler=EllipticalSlice(),
-        num_samples=100,
-        num_warmup=20,
-        **QUICK,
-    )
+    settings = {"sampler": MALA(0.3), "num_samples": 200, "num_warmup": 20, **QUICK}
+    draws = sample_posterior(jax.random.key(0), beta_binomial, K, plate="data", **settings)
     return StudentProposal(draws)
 
 
