@@ -124,7 +124,12 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, A
     r_hat, bulk, tail = (np.full(elements.shape[2], np.nan) for _ in range(3))
     with np.errstate(invalid="ignore", divide="ignore"):
         if x.shape[1] >= 4:
-            r_hat = np.asarray(stats.rhat(elements, chain_axis=0, draw_axis=1))
+            # ArviZ compares chains; the halves of one are two.
+            half = x.shape[1] // 2
+            chains = elements if len(elements) > 1 else np.concatenate([elements[:, :half], elements[:, -half:]])
+        if x.shape[1] >= 4 and chains.shape[1] >= 4:
+            r_hat = np.asarray(stats.rhat(chains, chain_axis=0, draw_axis=1))
+        if x.shape[1] >= 4:
             bulk = np.asarray(stats.ess(elements, chain_axis=0, draw_axis=1, method="bulk"))
             tail = np.asarray(stats.ess(elements, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
     if "effective_sample_size" in draws.summary:

@@ -78,7 +78,15 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.where(curve.std_error > 0, l.var((0, 1)) / np.square(curve.std_error), np.inf).min(-1)
     r_hat = r_hat_of_mean(l)
+    position = [np.asarray(x).reshape(*x.shape[:3], -1) for x in output.positions.values()]
+    moves = np.any([x.min(1) < x.max(1) for x in position for x in np.moveaxis(x, -1, 0)], axis=0).all(0)
     common = (
+        Check(
+            "chains that move",
+            ~moves,
+            "some chain never moved: no step was accepted, so its draws have no spread to tell an error by. Take a smaller "
+            "`step_size`, or let warm-up find it.",
+        ),
         Check(
             "effective draws at each temperature",
             size < SMALLEST_ESS_OF_MEAN,
@@ -144,7 +152,11 @@ def _(
         "largest_std_error": worst,
         "move_correlation": correlation,
     }
-    return MethodResult({"tempered_smc": _average(values, std_errors)}, None, summary, checks)
+    found = _average(values, std_errors)
+    if method.num_particles == 1:
+        # A particle by itself has no relatives to tell its error by.
+        found = found._replace(std_error=np.full_like(found.value, np.nan), is_trustworthy=np.zeros(worst.shape, bool))
+    return MethodResult({"tempered_smc": found}, None, summary, checks)
 
 
 @estimate.register
@@ -231,6 +243,9 @@ def _(
     log_sum = np.logaddexp.reduce(flat[0], axis=0)
     size = np.exp(2 * log_sum - np.logaddexp.reduce(2 * flat[0], axis=0))
     value, std_error = log_sum - np.log(flat.shape[1]), np.sqrt(np.maximum(1 / size - 1 / flat.shape[1], 0))
+    if flat.shape[1] == 1:
+        # One weight has no spread to judge it by.
+        std_error = np.full_like(value, np.nan)
     k = pareto_k(flat)
     check = Check(
         "Pareto k-hat",
