@@ -51,7 +51,8 @@ def linear_gaussian(dimension, num_seeds, noise=1.0):
 
     def model(x):
         with numpyro.plate("data", len(x)):
-            z = numpyro.sample("z", dist.Normal(0, 1).expand([dimension]).to_event(1))
+            # The prior reads the row, so that each seed has draws of its own.
+            z = numpyro.sample("z", dist.Normal(0 * x[:, :1], 1).expand([len(x), dimension]).to_event(1))
             numpyro.sample("x", dist.Normal(z @ weight, noise).to_event(1), obs=x)
 
     return model, jnp.tile(jnp.asarray(x, jnp.float32), (num_seeds, 1)), marginal.logpdf(x)

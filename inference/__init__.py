@@ -1,9 +1,11 @@
 """Posterior sampling, log-evidence and training for NumPyro models."""
 
+from .diagnostics.calibration import Calibration, simulation_based_calibration
 from .diagnostics.diagnose import Diagnosis, diagnose
 from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
+from .evidence.bridge_sampling import BridgeSampling
 from .evidence.compare import EvidenceComparison, compare_evidence
-from .evidence.importance_evidence import ImportanceLogEvidence, importance_log_evidence
+from .evidence.cross_check import CrossCheck, cross_check
 from .evidence.log_evidence import LogEvidence, log_evidence
 from .evidence.nested_sampling import NestedSampling
 from .evidence.thermodynamic import Curve, Estimate, steppingstone, thermodynamic_curve, thermodynamic_integration
@@ -15,7 +17,8 @@ from .kernels.pcnl import PCNL
 from .sampling.blocks import Blocks
 from .sampling.chains import ChainsState
 from .sampling.draws import Draws
-from .sampling.importance_sampling import ImportanceSampling
+from .sampling.importance.importance_sampling import ImportanceSampling
+from .sampling.importance.proposals import GuideProposal, Proposal, StudentProposal
 from .sampling.run import Report
 from .sampling.sample_posterior import sample_posterior
 from .sampling.sampler import Sampler
@@ -45,8 +48,11 @@ __all__ = [
     "AdaptiveGrid",
     "AnnealedImportanceSampling",
     "Blocks",
+    "BridgeSampling",
+    "Calibration",
     "ChainsState",
     "ContrastiveMLE",
+    "CrossCheck",
     "Curve",
     "CyclicPower",
     "Diagnosis",
@@ -57,8 +63,8 @@ __all__ = [
     "FitResult",
     "GeometricLadder",
     "GivenLadder",
+    "GuideProposal",
     "History",
-    "ImportanceLogEvidence",
     "ImportanceMLE",
     "ImportanceSampling",
     "Kernel",
@@ -71,9 +77,11 @@ __all__ = [
     "ParallelTempering",
     "PathwiseImportanceMLE",
     "PowerLadder",
+    "Proposal",
     "Report",
     "Sampler",
     "Strategy",
+    "StudentProposal",
     "TemperedSMC",
     "ThermodynamicMLE",
     "TrainingState",
@@ -81,12 +89,13 @@ __all__ = [
     "VariationalMLE",
     "bound_log_evidence",
     "compare_evidence",
+    "cross_check",
     "diagnose",
     "fit",
-    "importance_log_evidence",
     "log_evidence",
     "residual_resampling",
     "sample_posterior",
+    "simulation_based_calibration",
     "steppingstone",
     "stratified_resampling",
     "systematic_resampling",

@@ -124,7 +124,12 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, A
     r_hat, bulk, tail = (np.full(elements.shape[2], np.nan) for _ in range(3))
     with np.errstate(invalid="ignore", divide="ignore"):
         if x.shape[1] >= 4:
-            r_hat = np.asarray(stats.rhat(elements, chain_axis=0, draw_axis=1))
+            # ArviZ compares chains; the halves of one are two.
+            half = x.shape[1] // 2
+            chains = elements if len(elements) > 1 else np.concatenate([elements[:, :half], elements[:, -half:]])
+        if x.shape[1] >= 4 and chains.shape[1] >= 4:
+            r_hat = np.asarray(stats.rhat(chains, chain_axis=0, draw_axis=1))
+        if x.shape[1] >= 4:
             bulk = np.asarray(stats.ess(elements, chain_axis=0, draw_axis=1, method="bulk"))
             tail = np.asarray(stats.ess(elements, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
     if "effective_sample_size" in draws.summary:
@@ -233,7 +238,7 @@ def _check_weights(report: _Report, summary: dict[str, np.ndarray]) -> None:
             "Pareto k-hat",
             share == 0,
             f"Pareto k-hat is {k:.2g}, above {LARGEST_PARETO_K} (in {share:.0%} of chains and data): a "
-            "few prior draws carry all the weight, and more of them hardly help. Use `TemperedSMC` or a Markov kernel.",
+            "few draws carry all the weight, and more of them hardly help. Use `TemperedSMC` or a Markov kernel.",
         )
     if "num_stages" in summary:
         run["num_stages"] = int(summary["num_stages"].max())
@@ -257,6 +262,8 @@ def _check_weights(report: _Report, summary: dict[str, np.ndarray]) -> None:
             f"{np.ptp(values, axis=0).max():.2g} nats): they have not found the same posterior. Take more particles or "
             "more mutation steps.",
         )
+    if "log_evidence_std_error" in summary and "move_correlation" in summary:
+        errors = summary["log_evidence_std_error"].astype(float)
         report.check(
             "ancestry",
             bool((errors <= LARGEST_POPULATION_STD_ERROR).all()),

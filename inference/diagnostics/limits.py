@@ -19,6 +19,10 @@ SMALLEST_SWAP_RATE = 0.1
 SMALLEST_DISAGREEMENT_P = 1e-4
 # A population whose log-evidence is uncertain by half a nat descends from about four draws of the prior.
 LARGEST_POPULATION_STD_ERROR = 0.5
+# Of an evidence by bridge sampling, whose standard error is a first-order one: it holds where it is small.
+LARGEST_BRIDGE_STD_ERROR = 0.2
+# Of the tests of a simulation-based calibration, all of them together.
+SMALLEST_CALIBRATION_P = 0.01
 # Correlation of particles with themselves before the moves of a stage; above it they have hardly been moved.
 LARGEST_MOVE_CORRELATION = 0.9
 # A bias of a quarter of a standard error lowers the coverage of a 95 % interval to 94 %.

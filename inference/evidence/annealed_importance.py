@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +52,7 @@ class AnnealedImportanceSampling:
         ValueError: a setting is out of its range, or the kernel is not exact.
     """
 
+    blind_to: ClassVar[str] = "a narrow mode that outweighs a wide one only as the temperature nears 1"
     num_particles: int = 64
     kernel: Kernel = HMC(num_integration_steps=5)  # noqa: RUF009 - a frozen value
     ladder: Ladder = PowerLadder(64, 3.0)  # noqa: RUF009 - a frozen value

@@ -1,135 +1,221 @@
-"""The log-evidence of each datum by simple importance sampling from the prior."""
+"""The log-evidence of each datum by importance sampling: weights come in batches, of which sums and tails are kept."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.scipy.special import logsumexp
 
-from kaem_ppl.arguments import as_count, as_key
+from kaem_ppl.compilation import jit_outermost
 
-from ..model.arguments import batch_arguments, check_call
-from ..model.data import check_data
-from ..model.missing.masking import Missing, check_missing, incomplete_model
-from ..model.parameters import Params, as_params
-from ..model.plate_model import Integrals, PlateModel, read_plate_model
+from ..model.plate_model import Integrals, PlateModel
+from ..model.power_posterior import PowerPosterior
+from ..model.traced import ModelIdentity
 from ..sampling import batching
+from ..sampling.batching import over_problems
+from ..sampling.importance.proposals import Proposal, draw_proposals
+from ..sampling.importance.psis import num_largest, pareto_k_of_largest
+from ..sampling.run import Run
+from ..sampling.sampler import problem_keys
 
+# Draws in a batch, and numbers that the likelihood's distributions may hold in one.
+_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE = 2000, 2**24
 # Bytes that a pair of a draw and a datum takes while it is weighed: a few arrays of them live together.
 _BYTES_OF_PAIR = 16
+# The error of the sum over data is that of the means of batches, of which there are at least so many.
+_FEWEST_BATCHES = 32
 
 
-class ImportanceLogEvidence(NamedTuple):
-    """Estimates for B data, in nats where a unit applies.
+class WeightSummary(NamedTuple):
+    """What is known of S weights of each of N data.
 
     Attributes:
-        value: log-evidence, shape (B,).
-        std_error: standard error of `value`, shape (B,). Believe it where `effective_sample_size` is large: draws that
-            all miss a narrow posterior agree with each other.
-        effective_sample_size: (sum_s w_s)^2 / sum_s w_s^2, between 1 and num_draws, shape (B,).
+        value: log mean weight, shape (N,).
+        std_error: of `value` by the delta method, sqrt(var(w) / S) / mean(w), shape (N,).
+        effective_sample_size: (sum w)^2 / sum w^2, shape (N,).
+        pareto_k: shape of the tail, shape (N,).
+        total_std_error: of the sum of `value` where data share their draws; None where they don't.
     """
 
-    value: jax.Array
-    std_error: jax.Array
-    effective_sample_size: jax.Array
+    value: np.ndarray
+    std_error: np.ndarray
+    effective_sample_size: np.ndarray
+    pareto_k: np.ndarray
+    total_std_error: float | None
 
 
-def importance_log_evidence(
-    key: jax.Array,
-    model: Callable,
-    data: Any,
-    *,
-    num_draws: int,
-    params: Params | None = None,
-    plate: str = "data",
-    chunk_size: int = 2000,
-    missing: Missing = None,
-) -> ImportanceLogEvidence:
-    """Estimate log p(x_b) = log E_{p(z)}[p(x_b | z)] for each datum, by prior draws that the data share.
+def weigh_prior_draws(key: jax.Array, posterior: PowerPosterior, num_draws: int, run: Run) -> WeightSummary:
+    """Weigh draws of the prior by the likelihood of each datum.
 
-    With weights w_s = p(x_b | z_s), the value is log mean(w) and its standard error, by the delta method,
-    sqrt(var(w) / S) / mean(w) = sqrt(1 / effective_sample_size - 1 / S). The value is unbiased before the logarithm and
-    low on average after it. Errors of different data are correlated where they share draws, so the error of their sum
-    is not the root of the sum of squares.
+    Where prior and likelihood are the same functions for every datum, all data share their draws, and what the model
+    makes of a draw is computed once; errors of different data are then correlated.
 
     Args:
         key: PRNG key.
-        model: NumPyro model with the plate `plate`.
-        data: pytree of arrays (B, ...), given to the model as in `fit`.
-        num_draws: S, prior draws.
-        params: constrained values of the model's `numpyro.param` sites.
-        plate: name of the plate that holds the data.
-        chunk_size: draws made at once, which meet the data in pieces of bounded memory (`sampling/batching.py`).
-        missing: "nan" where NaN among the data stands for missing entries, as in `fit`.
+        posterior: with a proper prior.
+        num_draws: S, at least 2.
+        run: shows progress.
+    """
+    batches = _score_shared if posterior.draws_are_shared and posterior.rows else _score_own
+    return summarize(batches(key, posterior, num_draws, run), num_draws, posterior.draws_are_shared)
+
+
+def weigh_proposal_draws(
+    key: jax.Array, posterior: PowerPosterior, proposal: Proposal, num_draws: int, run: Run
+) -> WeightSummary:
+    """Weigh draws of a proposal, of each datum's own.
+
+    Args:
+        key: PRNG key.
+        posterior: in the proposal's coordinates.
+        proposal: for it.
+        num_draws: S, at least 2.
+        run: shows progress.
 
     Raises:
-        ValueError: an argument, the data or the model is not usable; the message says which and what to do.
+        ValueError: the proposal is not for this posterior.
     """
-    whole_model, model = model, incomplete_model(model, missing)
-    data, _ = check_data(data, may_miss=missing is not None)
-    key, num_draws = as_key(key), as_count(num_draws, "num_draws", 1)
-    chunk_size = min(as_count(chunk_size, "chunk_size", 1), num_draws)
-    params = as_params(params)
-    check_call(whole_model, *batch_arguments(data), plate)
-    check_missing(whole_model, missing, *batch_arguments(data), params)
-    read_key, draws_key = jax.random.split(key)
-    plate_model = read_plate_model(read_key, model, data, plate, params, needs_all_params=True)
+    proposal.check(posterior)
+    size = _batch_size(posterior, num_draws, posterior.num_data)
+    keys, parameters = problem_keys(key, 1, posterior.num_data), proposal.parameters()
 
-    integrals = plate_model.integrals(params, data)
-    return _estimate(plate_model, num_draws, chunk_size, draws_key, params, integrals, data)
+    def batches() -> Iterator[np.ndarray]:
+        starts = range(0, num_draws, size)
+        for start in _shown(starts, size, num_draws, run):
+            *_, log_weights = draw_proposals(proposal, size, parameters, posterior, keys, start)
+            yield np.asarray(log_weights[0])[:, : num_draws - start]
+
+    return summarize(batches(), num_draws, False)
 
 
-# Compiled once for all parameters. Priors are integrated before, not for every chunk.
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _estimate(
-    plate_model: PlateModel,
-    num_draws: int,
-    chunk_size: int,
-    key: jax.Array,
-    params: Params,
-    integrals: Integrals,
-    data: Any,
-) -> ImportanceLogEvidence:
-    def add_chunk(sums: tuple[jax.Array, jax.Array], chunk: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-        chunk_key = jax.random.fold_in(key, chunk)
-        # The last chunk may reach beyond the draws asked for.
-        wanted = chunk * chunk_size + jnp.arange(chunk_size) < num_draws
+def summarize(batches: Iterator[np.ndarray], num_draws: int, are_shared: bool) -> WeightSummary:
+    """Read log-weights, in batches (N, S_i), once, in double precision.
 
-        def sum_weights(first: jax.Array) -> tuple[jax.Array, jax.Array]:
-            rows = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, first, num_rows), data)
-            keys = chunk_key if plate_model.draws_are_shared else _keys_of_data(chunk_key, first, num_rows)
-            log_weights, _ = plate_model.score_prior_draws(keys, params, rows, chunk_size, integrals)
-            log_weights = jnp.where(wanted, log_weights, -jnp.inf)
-            return logsumexp(log_weights, axis=-1), logsumexp(2 * log_weights, axis=-1)
-
-        if num_rows == num_data:
-            found = sum_weights(jnp.array(0))
-        else:
-            found = jax.tree.map(lambda x: x[piece_of_datum, place_in_piece], lax.map(sum_weights, firsts))
-        return jax.tree.map(jnp.logaddexp, sums, found), None
-
-    num_data = jax.tree.leaves(data)[0].shape[0]
-    num_rows = int(np.clip(batching.MEMORY_BUDGET // (chunk_size * _BYTES_OF_PAIR), 1, num_data))
-    # The last piece of the data has the size of the others, and begins earlier.
-    firsts = jnp.minimum(jnp.arange(-(-num_data // num_rows)) * num_rows, num_data - num_rows)
-    piece_of_datum = jnp.arange(num_data) // num_rows
-    place_in_piece = jnp.arange(num_data) - firsts[piece_of_datum]
-    nothing = jnp.full(num_data, -jnp.inf)
-    num_chunks = -(-num_draws // chunk_size)
-    (log_sum, log_sum_of_squares), _ = lax.scan(add_chunk, (nothing, nothing), jnp.arange(num_chunks))
-    effective_sample_size = jnp.exp(2 * log_sum - log_sum_of_squares)
-    return ImportanceLogEvidence(
-        log_sum - jnp.log(num_draws),
+    Args:
+        batches: of log-weights; NaN stands for a weight of 0.
+        num_draws: how many there are in all.
+        are_shared: whether columns belong to the same draws for all data.
+    """
+    keep = num_largest(num_draws)
+    sums, sizes, squares, largest, number = [], [], -np.inf, None, 0
+    for batch in batches:
+        # In its own precision but for the sums, which are of weights relative to the largest.
+        l = np.where(np.isnan(batch), -np.inf, batch)
+        top = l.max(-1).astype(float)
+        top = np.where(np.isfinite(top), top, 0.0)
+        weights = np.exp(l - top[:, None].astype(l.dtype))
+        with np.errstate(divide="ignore"):
+            sums.append(np.log(weights.sum(-1, dtype=float)) + top)
+            squares = np.logaddexp(squares, np.log(np.square(weights).sum(-1, dtype=float)) + 2 * top)
+        sizes.append(l.shape[-1])
+        number = number + np.isfinite(l).sum(-1)
+        l = np.partition(l, -keep, axis=-1)[:, -keep:] if l.shape[-1] > keep else l
+        l = l if largest is None else np.concatenate([largest, l], axis=-1)
+        largest = np.partition(l, -keep, axis=-1)[:, -keep:] if l.shape[-1] > keep else l
+    assert largest is not None, "there is a batch"
+    log_sum = np.logaddexp.reduce(sums, axis=0)
+    with np.errstate(invalid="ignore"):
+        size = np.exp(2 * log_sum - squares)
         # Rounding may put the effective size above the number of draws.
-        jnp.sqrt(jnp.maximum(1 / effective_sample_size - 1 / num_draws, 0)),
-        effective_sample_size,
+        std_error = np.sqrt(np.maximum(1 / size - 1 / num_draws, 0))
+        total = _std_error_of_total(np.array(sums) - log_sum, np.array(sizes)) if are_shared else None
+    k = pareto_k_of_largest(largest.astype(float), np.asarray(number))
+    return WeightSummary(log_sum - np.log(num_draws), std_error, size, k, total)
+
+
+def _std_error_of_total(log_shares: np.ndarray, sizes: np.ndarray) -> float | None:
+    """Of the sum over data, from how far the shares of independent batches in the sums differ, (batches, N)."""
+    if len(sizes) < 2:
+        return None
+    excess = np.exp(log_shares).sum(-1) - log_shares.shape[-1] * sizes / sizes.sum()
+    return float(np.sqrt(np.square(excess).sum() * len(sizes) / (len(sizes) - 1)))
+
+
+def _numbers_per_draw(posterior: PowerPosterior) -> int:
+    """Numbers in the distributions of the observed sites of one datum: what a draw costs in memory."""
+
+    def laws(key: jax.Array) -> list[Any]:
+        datum = tuple(row[0] for row in posterior.rows)
+        return posterior.likelihood_laws(datum, posterior.target(datum).draw(key))
+
+    return max(1, sum(math.prod(x.shape) for x in jax.tree.leaves(jax.eval_shape(laws, jax.random.key(0)))))
+
+
+def _batch_size(posterior: PowerPosterior, num_draws: int, num_problems: int) -> int:
+    size = min(_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE // (_numbers_per_draw(posterior) * num_problems))
+    return max(1, min(size, -(-num_draws // _FEWEST_BATCHES)))
+
+
+def _score_shared(key: jax.Array, posterior: PowerPosterior, num_draws: int, run: Run) -> Iterator[np.ndarray]:
+    size = _batch_size(posterior, num_draws, 1)
+    integrals = _plate_model(posterior).integrals(posterior.params, tuple(posterior.rows))
+    num_rows = max(1, batching.MEMORY_BUDGET // (_BYTES_OF_PAIR * size))
+    parts = [
+        tuple(x[first : first + num_rows] for x in posterior.rows) for first in range(0, posterior.num_data, num_rows)
+    ]
+    starts = range(0, num_draws, size)
+    for number, start in enumerate(_shown(starts, size, num_draws, run)):
+        batch_key = jax.random.fold_in(key, number)
+        weights = [np.asarray(_score_shared_batch(size, posterior, integrals, batch_key, rows)) for rows in parts]
+        # The last batch may reach beyond the draws asked for.
+        yield np.concatenate(weights)[:, : num_draws - start]
+
+
+def _score_own(key: jax.Array, posterior: PowerPosterior, num_draws: int, run: Run) -> Iterator[np.ndarray]:
+    size = _batch_size(posterior, num_draws, posterior.num_data)
+    keys = problem_keys(key, 1, posterior.num_data)
+    starts = range(0, num_draws, size)
+    for start in _shown(starts, size, num_draws, run):
+        yield np.asarray(_score_own_batch(size, posterior, keys, start)[0])[:, : num_draws - start]
+
+
+def _shown(starts: range, size: int, num_draws: int, run: Run) -> Iterator[int]:
+    """The numbers of the first draws of batches, and progress as they are taken."""
+    run.progress.begin("compiling the draws", num_draws, "draw")
+    for start in starts:
+        yield start
+        run.report("weighing draws", min(start + size, num_draws), num_draws, {})
+
+
+def _plate_model(posterior: PowerPosterior) -> PlateModel:
+    """The model as one of rows; shared arrays are bound to it, so that within a compiled program it is made anew."""
+
+    def model(*rows: jax.Array) -> Any:
+        args, kwargs = posterior.layout.arguments(rows, posterior.shared)
+        return posterior.model.function(*args, **kwargs)
+
+    assert posterior.plate is not None, "data that share draws have a plate"
+    return PlateModel(
+        ModelIdentity(model, posterior.model.fingerprint),
+        posterior.plate,
+        tuple(site.name for site in posterior.latents),
+        tuple(site.name for site in posterior.observed),
+        draws_are_shared=True,
+        discrete=None,
     )
 
 
-def _keys_of_data(key: jax.Array, first: jax.Array, number: int) -> jax.Array:
-    """A key for each datum that depends on its number only."""
-    return jax.vmap(lambda datum: jax.random.fold_in(key, datum))(first + jnp.arange(number))
+@partial(jit_outermost, static_argnums=0)
+def _score_shared_batch(
+    size: int, posterior: PowerPosterior, integrals: Integrals, key: jax.Array, rows: tuple[jax.Array, ...]
+) -> jax.Array:
+    """Log-weights of draws that all data share, (rows, size)."""
+    return _plate_model(posterior).score_prior_draws(key, posterior.params, rows, size, integrals)[0]
+
+
+@partial(jit_outermost, static_argnums=0)
+def _score_own_batch(size: int, posterior: PowerPosterior, keys: jax.Array, start: jax.Array) -> jax.Array:
+    """Log-weights of draws of each datum's own, (1, N, size); keys (1, N)."""
+
+    def score(key: jax.Array, datum: tuple[jax.Array, ...]) -> jax.Array:
+        target = posterior.target(datum)
+
+        def one(number: jax.Array) -> jax.Array:
+            return target.log_likelihood(target.draw(jax.random.fold_in(key, number)))
+
+        return jax.vmap(one)(start + jnp.arange(size))
+
+    return over_problems(score, posterior, keys)

@@ -9,19 +9,22 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from kaem_ppl.arguments import as_count, as_key, describe
+from kaem_ppl.arguments import as_count, as_key, check_kind, describe
 from kaem_ppl.printing import to_html
 from kaem_ppl.progress import Progress
 
 from ..diagnostics.diagnose import say_passed
-from ..model.hierarchy.posterior import read_posterior
+from ..model.hierarchy.posterior import HierarchicalPosterior, read_posterior
 from ..model.missing.masking import Missing
 from ..model.parameters import Params
 from ..model.power_posterior import PowerPosterior
-from ..sampling.checkpoint import open_checkpoint
+from ..sampling.draws import Draws
 from ..sampling.run import Report, Run
+from ..sampling.storage.checkpoint import open_checkpoint
 from ..tempering.tempered_smc import TemperedSMC
-from .methods import MethodResult, estimate
+from .bridge_sampling import BridgeSampling
+from .checks import MethodResult
+from .methods import estimate
 from .thermodynamic import Curve, Estimate
 
 if TYPE_CHECKING:
@@ -34,7 +37,8 @@ class LogEvidence:
 
     Attributes:
         value: log p(x), natural logarithm.
-        std_error: of `value`. Errors of different data are independent.
+        std_error: of `value`. Errors of different data are independent, but by `ImportanceSampling` where data share
+            draws.
         is_trustworthy: whether nothing that the method can check about itself speaks against `value`.
         warnings: what does, in words, and what to do about it.
         estimates: by name, all that the same run yields, each with its own error and trust; `value` is the first one.
@@ -44,6 +48,7 @@ class LogEvidence:
         plate: name of the plate whose rows are problems of their own.
         seconds: wall time, compilation included.
         checks: by name of a check of `value`, whether it was passed.
+        total_std_error: of the sum of `value` over the data where their errors are not independent; else None.
     """
 
     value: np.ndarray
@@ -57,10 +62,12 @@ class LogEvidence:
     plate: str | None
     seconds: float
     checks: dict[str, np.ndarray] = field(default_factory=dict)
+    total_std_error: float | None = None
 
     def total(self) -> tuple[float, float]:
         """Log-evidence of all data together, and its standard error: the sum over the plate."""
-        return float(self.value.sum()), float(np.sqrt(np.square(self.std_error).sum()))
+        error = self.total_std_error
+        return float(self.value.sum()), float(np.sqrt(np.square(self.std_error).sum())) if error is None else error
 
     def to_arviz(self) -> "xarray.DataTree":
         """Convert to a tree with the group `log_evidence`, which ArviZ and xarray read and `.to_netcdf` writes.
@@ -130,8 +137,9 @@ def log_evidence(
     model: Callable,
     *args: Any,
     params: Params | None = None,
-    method: Any = TemperedSMC(),  # noqa: B008 - a frozen value
+    method: Any = None,
     plate: str | None = None,
+    draws: Draws | None = None,
     num_chains: int = 4,
     num_samples: int = 1000,
     num_warmup: int = 1000,
@@ -152,16 +160,19 @@ def log_evidence(
     - `ParallelTempering`: steppingstone, the value, and thermodynamic integration from one run, with the curve.
     - `TemperedSMC`: the normalising constant of a particle system, unbiased before the logarithm.
     - `AnnealedImportanceSampling`: weights of independent particles, unbiased before the logarithm.
-    - `ImportanceSampling`: prior draws; trusted up to a Pareto k-hat of 0.7.
+    - `ImportanceSampling`: prior draws, which all data share where the model allows it, so that thousands of data take
+      hundreds of thousands of draws; trusted up to a Pareto k-hat of 0.7.
     - `NestedSampling`: reads no gradient and no temperature.
+    - `BridgeSampling`: from `draws` of the posterior that exist already.
 
     Args:
         key: PRNG key, or an integer seed.
         model: NumPyro model with proper priors; discrete latents are summed out.
         *args: its positional arguments.
         params: constrained values of the model's `numpyro.param` sites.
-        method: how to estimate.
+        method: how to estimate; None takes `BridgeSampling()` where there are `draws`, and `TemperedSMC()` else.
         plate: name of the plate that holds the data, where each datum is its own problem.
+        draws: of `sample_posterior` for the same model and arguments, by any sampler, for `BridgeSampling`.
         num_chains: independent chains, populations or runs for each problem, which are averaged.
         num_samples: draws of each chain of `ParallelTempering`, at least 4; other methods hold their own sizes.
         num_warmup: steps before them.
@@ -198,22 +209,40 @@ def log_evidence(
     key = as_key(key)
     num_chains, num_samples = as_count(num_chains, "num_chains", 1), as_count(num_samples, "num_samples", 4)
     num_warmup = as_count(num_warmup, "num_warmup", 0)
+    if method is None:
+        method = TemperedSMC() if draws is None else BridgeSampling()
     if not hasattr(method, "coordinates") or estimate.dispatch(type(method)) is estimate.dispatch(object):
         raise TypeError(
             f"`method` must be one of `ParallelTempering()`, `TemperedSMC()`, `AnnealedImportanceSampling()`, "
-            f"`ImportanceSampling()` and `NestedSampling()`, got {describe(method)}."
+            f"`ImportanceSampling()`, `NestedSampling()` and, with `draws`, `BridgeSampling()`, got {describe(method)}."
+        )
+    reads_draws = isinstance(method, BridgeSampling)
+    if draws is not None:
+        check_kind(draws, Draws, "draws", "what `sample_posterior` returned, or None")
+    if reads_draws and draws is None:
+        raise ValueError(
+            "`draws` are missing: `BridgeSampling` reads posterior draws, as `sample_posterior` returns them."
+        )
+    if draws is not None and not reads_draws:
+        raise ValueError(
+            f"`draws` were given, but {type(method).__name__} makes its own: leave them out, or take `BridgeSampling()`."
         )
     if checkpoint is not None and not getattr(method, "keeps_state", False):
         raise ValueError(f"{type(method).__name__} can't go on after a stop: leave `checkpoint` out.")
     started = time.perf_counter()
+    # An evidence is the same in all coordinates; draws have theirs.
+    coordinates = method.coordinates if draws is None else draws.posterior.coordinates
     with Progress("reading the model", progress_bar) as progress:
         posterior = read_posterior(
-            model, args, kwargs, params=params, plate=plate, coordinates=method.coordinates, missing=missing
+            model, args, kwargs, params=params, plate=plate, coordinates=coordinates, missing=missing
         )
+        if draws is not None and isinstance(posterior, HierarchicalPosterior):
+            posterior = posterior.written_in(coordinates)
         _check_prior(posterior)
         settings = {"num_chains": num_chains, "num_warmup": num_warmup, "num_samples": num_samples}
         with open_checkpoint(checkpoint, "log_evidence", key, posterior, {"method": method, **settings}) as kept:
-            found = estimate(method, key, posterior, **settings, run=Run(progress, callback, kept))
+            given = {} if draws is None else {"draws": draws}
+            found = estimate(method, key, posterior, **settings, **given, run=Run(progress, callback, kept))
     trust, warnings = _apply_checks(found, posterior)
     estimates, curve, summary = found.estimates, found.curve, found.summary
     checks = {check.name: ~check.failed for check in found.checks}
@@ -236,6 +265,7 @@ def log_evidence(
         plate,
         time.perf_counter() - started,
         checks,
+        found.total_std_error,
     )
 
 

@@ -1,66 +1,45 @@
 """Each evidence method (tempering, nested sampling, importance sampling): its estimate and its own checks."""
 
 from functools import singledispatch
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from ..diagnostics.limits import (
+    LARGEST_BRIDGE_STD_ERROR,
     LARGEST_MOVE_CORRELATION,
     LARGEST_PARETO_K,
     LARGEST_POPULATION_STD_ERROR,
     LARGEST_R_HAT_OF_MEAN,
-    SMALLEST_DISAGREEMENT_P,
     SMALLEST_ESS_OF_MEAN,
-    disagreement_p,
 )
-from ..kernels.kernel import Kernel
 from ..model.power_posterior import PowerPosterior
 from ..sampling.checks import check_likelihood
-from ..sampling.importance_sampling import ImportanceSampling
-from ..sampling.psis import pareto_k
+from ..sampling.draws import Draws
+from ..sampling.importance.importance_sampling import ImportanceSampling
+from ..sampling.importance.psis import pareto_k
 from ..sampling.run import Run
 from ..sampling.sampler import problem_keys
 from ..tempering.parallel_tempering import ParallelTempering
 from ..tempering.population import run_populations
 from ..tempering.tempered_smc import TemperedSMC, log_evidence_std_error
 from .annealed_importance import AnnealedImportanceSampling
+from .bridge_sampling import BridgeSampling, check_draws, run_bridge
+from .checks import (
+    Check,
+    MethodResult,
+    check_agreement,
+    check_kernel,
+    check_number,
+    check_prior_draws,
+    check_sampler,
+    r_hat_of_coordinates,
+    r_hat_of_mean,
+)
+from .importance_evidence import weigh_prior_draws, weigh_proposal_draws
 from .nested_sampling import NestedSampling
-from .thermodynamic import Curve, Estimate, linear_rule, steppingstone, thermodynamic_curve, thermodynamic_integration
-
-# Fewer draws or particles than these give no standard error that is worth its name.
-_FEWEST_DRAWS = 20
-
-
-class Check(NamedTuple):
-    """One check of a method.
-
-    Attributes:
-        name: of what is checked.
-        failed: by which data, shape (N,).
-        warning: what to say of those, and what to do.
-    """
-
-    name: str
-    failed: np.ndarray
-    warning: str
-
-
-class MethodResult(NamedTuple):
-    """What a method found for N data.
-
-    Attributes:
-        estimates: by name, the first one being the method's own.
-        curve: None where it is not measured.
-        summary: by name, arrays (N,).
-        checks: of the first estimate.
-    """
-
-    estimates: dict[str, Estimate]
-    curve: Curve | None
-    summary: dict[str, np.ndarray]
-    checks: tuple[Check, ...]
+from .thermodynamic import Estimate, linear_rule, steppingstone, thermodynamic_curve, thermodynamic_integration
 
 
 @singledispatch
@@ -99,8 +78,16 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
         estimates["simpson"] = linear_rule(l, rule)
     with np.errstate(invalid="ignore", divide="ignore"):
         size = np.where(curve.std_error > 0, l.var((0, 1)) / np.square(curve.std_error), np.inf).min(-1)
-    r_hat = _r_hat(l)
+    r_hat = r_hat_of_mean(l)
+    position = [np.asarray(x).reshape(*x.shape[:3], -1) for x in output.positions.values()]
+    moves = np.any([x.min(1) < x.max(1) for x in position for x in np.moveaxis(x, -1, 0)], axis=0).all(0)
     common = (
+        Check(
+            "chains that move",
+            ~moves,
+            "some chain never moved: no step was accepted, so its draws have no spread to tell an error by. Take a smaller "
+            "`step_size`, or let warm-up find it.",
+        ),
         Check(
             "effective draws at each temperature",
             size < SMALLEST_ESS_OF_MEAN,
@@ -112,7 +99,7 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
             f"chains disagree about the log-likelihood at some temperature, R-hat above {LARGEST_R_HAT_OF_MEAN}. Draw "
             "longer.",
         ),
-        _kernel_is_exact(method.kernel, posterior),
+        check_kernel(method.kernel, posterior),
     )
     own = Check(
         "Pareto k-hat of each step",
@@ -157,34 +144,87 @@ def _(
             f"at some temperature the particles keep a correlation above {LARGEST_MOVE_CORRELATION} with where they were "
             "before their moves. Raise `max_mutation_steps`, or reparameterise the model.",
         ),
-        _agreement(values, std_errors, "populations", "Take more particles or more mutation steps."),
-        _enough(method.num_particles * num_chains, posterior),
-        _kernel_is_exact(method.kernel, posterior),
+        check_agreement(values, std_errors, "populations", "Take more particles or more mutation steps."),
+        check_number(method.num_particles * num_chains, posterior),
+        check_kernel(method.kernel, posterior),
     )
     summary = {
         "num_stages": np.asarray(populations.num_stages).max(0),
         "largest_std_error": worst,
         "move_correlation": correlation,
     }
-    return MethodResult({"tempered_smc": _average(values, std_errors)}, None, summary, checks)
+    found = _average(values, std_errors)
+    if method.num_particles == 1:
+        # A particle by itself has no relatives to tell its error by.
+        found = found._replace(std_error=np.full_like(found.value, np.nan), is_trustworthy=np.zeros(worst.shape, bool))
+    return MethodResult({"tempered_smc": found}, None, summary, checks)
 
 
 @estimate.register
-def _(method: ImportanceSampling, key: jax.Array, posterior: PowerPosterior, **settings: Any) -> MethodResult:
-    output = method.sample(key, posterior, **{**settings, "num_samples": 1})
-    found = {name: np.asarray(x, float) for name, x in output.summary.items()}
-    values, k = found["log_evidence"], found["pareto_k"].max(0)
-    check_likelihood(np.isfinite(values), method.num_particles, posterior)
-    size = found["effective_sample_size"]
-    result = _average(values, np.sqrt(np.maximum(1 / size - 1 / method.num_particles, 0)))
+def _(
+    method: ImportanceSampling,
+    key: jax.Array,
+    posterior: PowerPosterior,
+    *,
+    num_chains: int,
+    run: Run,
+    **_: Any,
+) -> MethodResult:
+    # Chains are but more draws.
+    number = method.num_particles * num_chains
+    if method.proposal is None:
+        found = weigh_prior_draws(key, posterior, number, run)
+    else:
+        found = weigh_proposal_draws(key, posterior, method.proposal, number, run)
+    check_likelihood(np.isfinite(found.value)[None], number, posterior)
     check = Check(
         "Pareto k-hat",
-        ~(k <= LARGEST_PARETO_K),
-        f"Pareto k-hat is above {LARGEST_PARETO_K}: a few prior draws carry all the weight, and neither the value nor its "
+        ~(found.pareto_k <= LARGEST_PARETO_K),
+        f"Pareto k-hat is above {LARGEST_PARETO_K}: a few draws carry all the weight, and neither the value nor its "
         "standard error can be trusted. Use `TemperedSMC` or `ParallelTempering`.",
     )
-    summary = {"pareto_k": k, "effective_sample_size": size.sum(0)}
-    return MethodResult({"importance_sampling": result}, None, summary, (check,))
+    summary = {"pareto_k": found.pareto_k, "effective_sample_size": found.effective_sample_size}
+    estimates = {"importance_sampling": Estimate(found.value, found.std_error, np.isfinite(found.std_error))}
+    return MethodResult(estimates, None, summary, (check,), found.total_std_error)
+
+
+@estimate.register
+def _(method: BridgeSampling, key: jax.Array, posterior: PowerPosterior, *, draws: Draws, **_: Any) -> MethodResult:
+    check_draws(draws, posterior)
+    found = run_bridge(key, posterior, draws)
+    value = np.logaddexp(*found.values) - np.log(2)
+    std_error = np.sqrt(np.square(found.std_errors).sum(0)) / 2
+    r_hat = r_hat_of_coordinates(draws)
+    checks = (
+        Check(
+            "effective draws of the bridge",
+            ~(found.effective_sample_size >= SMALLEST_ESS_OF_MEAN),
+            f"the bridge has fewer than {SMALLEST_ESS_OF_MEAN} effective draws of the posterior on one side. Draw longer.",
+        ),
+        Check(
+            "R-hat of coordinates",
+            ~(r_hat <= LARGEST_R_HAT_OF_MEAN),
+            f"chains disagree about some coordinate, R-hat above {LARGEST_R_HAT_OF_MEAN}: they sit in separate modes, or "
+            "are too short. Use `TemperedSMC` or `ParallelTempering`, or draw longer.",
+        ),
+        Check(
+            "overlap with the proposal",
+            ~(found.std_errors.max(0) <= LARGEST_BRIDGE_STD_ERROR),
+            f"the standard error from one half of the draws is above {LARGEST_BRIDGE_STD_ERROR}: the posterior is far from "
+            "normal, as where it has several modes, or has too many coordinates for the draws. Draw longer, or use "
+            "`TemperedSMC`.",
+        ),
+        check_agreement(found.values, found.std_errors, "halves of the draws", "Draw longer."),
+        check_prior_draws(key, posterior, draws.num_chains * draws.num_samples, value, std_error),
+        check_sampler(draws.sampler, posterior),
+    )
+    summary = {
+        "effective_sample_size": found.effective_sample_size,
+        "r_hat": r_hat,
+        "largest_std_error": found.std_errors.max(0),
+    }
+    estimates = {"bridge_sampling": Estimate(value, std_error, np.isfinite(value + std_error))}
+    return MethodResult(estimates, None, summary, checks)
 
 
 @estimate.register
@@ -204,6 +244,9 @@ def _(
     log_sum = np.logaddexp.reduce(flat[0], axis=0)
     size = np.exp(2 * log_sum - np.logaddexp.reduce(2 * flat[0], axis=0))
     value, std_error = log_sum - np.log(flat.shape[1]), np.sqrt(np.maximum(1 / size - 1 / flat.shape[1], 0))
+    if flat.shape[1] == 1:
+        # One weight has no spread to judge it by.
+        std_error = np.full_like(value, np.nan)
     k = pareto_k(flat)
     check = Check(
         "Pareto k-hat",
@@ -212,7 +255,7 @@ def _(
         "temperatures or more steps.",
     )
     estimates = {"annealed_importance_sampling": Estimate(value, std_error, np.isfinite(std_error))}
-    checks = (check, _enough(flat.shape[1], posterior))
+    checks = (check, check_number(flat.shape[1], posterior))
     return MethodResult(estimates, None, {"pareto_k": k, "effective_sample_size": size}, checks)
 
 
@@ -228,35 +271,10 @@ def _(
     spread = found.log_evidence.std(0, ddof=1) / np.sqrt(num_chains) if num_chains > 1 else claimed
     std_error = np.maximum(claimed, spread)
     advice = "Replacements stay close to the points they start from: raise `num_slice_steps`."
-    checks = (_agreement(found.log_evidence, found.std_error, "runs", advice),)
+    checks = (check_agreement(found.log_evidence, found.std_error, "runs", advice),)
     summary = {"information": found.information.mean(0), "num_iterations": found.num_iterations.max(0)}
     estimates = {"nested_sampling": Estimate(value, std_error, np.isfinite(value))}
     return MethodResult(estimates, None, summary, checks)
-
-
-def _kernel_is_exact(kernel: Kernel, posterior: PowerPosterior) -> Check:
-    return Check(
-        "kernel without bias",
-        np.full(posterior.num_data, not kernel.is_exact),
-        f"the kernel is {type(kernel).__name__}, which no Metropolis step corrects: its draws have a bias of the order of "
-        "its step that no standard error shows. Use `MALA` or `HMC`.",
-    )
-
-
-def _agreement(values: np.ndarray, std_errors: np.ndarray, what: str, advice: str) -> Check:
-    return Check(
-        f"agreement of {what}",
-        ~(disagreement_p(values, std_errors) >= SMALLEST_DISAGREEMENT_P),
-        f"{what} disagree by more than their standard errors. {advice}",
-    )
-
-
-def _enough(number: int, posterior: PowerPosterior) -> Check:
-    return Check(
-        "number of draws",
-        np.full(posterior.num_data, number < _FEWEST_DRAWS),
-        f"{number} draws or particles are too few for a standard error. Take at least {_FEWEST_DRAWS}.",
-    )
 
 
 def _average(values: np.ndarray, std_errors: np.ndarray) -> Estimate:
@@ -265,15 +283,3 @@ def _average(values: np.ndarray, std_errors: np.ndarray) -> Estimate:
     shares = np.exp(values - total)
     std_error = np.sqrt(np.square(shares * std_errors).sum(0))
     return Estimate(total - np.log(len(values)), std_error, np.isfinite(std_error))
-
-
-def _r_hat(l: np.ndarray) -> np.ndarray:
-    """Rank-normalised split R-hat, largest over the temperatures above 0, (C, S, N, R) to (N,); where nothing moves, 1."""
-    from arviz_stats.base.array import array_stats
-
-    # ArviZ annotates a tuple of arrays where it returns one.
-    stats: Any = array_stats
-    values = np.where(np.isfinite(l), l, np.finfo(np.float32).min)[..., 1:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r_hat = np.asarray(stats.rhat(values, chain_axis=0, draw_axis=1))
-    return np.where(np.isfinite(r_hat), r_hat, 1.0).max(-1)

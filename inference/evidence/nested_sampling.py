@@ -1,5 +1,7 @@
 """Nested sampling, by BlackJAX's nested slice sampler, of all chains and data at once."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -18,22 +20,23 @@ from kaem_ppl.compilation import jit_outermost
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior, Target
 from ..sampling.batching import over_problems, shard_like
-from ..sampling.checks import check_likelihood
+from ..sampling.checks import check_likelihood, check_prior
 from ..sampling.run import Run
-from ..sampling.sampler import problem_keys
+from ..sampling.sampler import Sampler, SamplerOutput, problem_keys
+from .nested_draws import NestedPoints, integrate, resample
 
 # Labels are uniform on (-1/2, 1/2) and add this many nats for a unit; the mean of exp(c u) is sinh(c / 2) / (c / 2).
 _NATS_OF_LABEL = 0.1
 _LABELS_LOG_EVIDENCE = float(np.log(np.sinh(_NATS_OF_LABEL / 2) / (_NATS_OF_LABEL / 2)))
 # Stands for the logarithm of 0; with a label, between this and twice this.
 _IMPOSSIBLE = -1e30
-# Iterations of a compiled chunk, and shrinkages of the prior mass that are simulated for the standard error.
-_CHUNK, _NUM_SIMULATIONS = 10, 200
+# Iterations of a compiled chunk.
+_CHUNK = 10
 _MOST_IMPOSSIBLE = 200
 
 
 @dataclass(frozen=True)
-class NestedSampling:
+class NestedSampling(Sampler):
     """Live points climb the likelihood, each iteration replacing the lowest tenth (Skilling 2006).
 
     The points move by slice sampling along directions of the live points' covariance (Yallup, Kroupa and Handley 2026).
@@ -43,6 +46,11 @@ class NestedSampling:
     and Su 2020). So each point has a label, one more coordinate with a prior of its own, that adds up to a tenth of a nat
     to its log-likelihood: then no two are equal, the theory holds as it stands, and what the labels add to the evidence
     is known and taken off. Where the likelihood is 0, labels alone order the points.
+
+    Draws from the posterior are the points met on the way, resampled by their weights, which are means over the simulated
+    shrinkage of the prior mass. Points that descend from each other stand next to each other, copies of one first of all,
+    so that what they have in common appears as autocorrelation, and ArviZ's effective sizes count it. The summary has
+    `effective_sample_size` of the weights, `log_evidence` with its standard error, `information` and `num_iterations`.
 
     Attributes:
         num_live: live points of each chain and datum.
@@ -55,6 +63,8 @@ class NestedSampling:
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
     keeps_state: ClassVar[bool] = True
+    advice: ClassVar[str] = "take more live points (`num_live`), or more `num_slice_steps`."
+    blind_to: ClassVar[str] = "a mode that no live point was near when the others left its likelihood behind"
     num_live: int = 500
     num_slice_steps: int | None = None
     remaining: float = 1e-3
@@ -68,8 +78,53 @@ class NestedSampling:
         """Points replaced in an iteration."""
         return self.num_live // 10
 
-    def run(self, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, run: Run) -> "NestedRun":
+    def sample(
+        self,
+        key: jax.Array,
+        posterior: PowerPosterior,
+        *,
+        num_chains: int,
+        num_samples: int,
+        num_warmup: int,
+        run: Run,
+    ) -> SamplerOutput:
+        """See `Sampler.sample`."""
+        check_prior(posterior, "NestedSampling")
+        started = time.perf_counter()
+        found = self.run(key, posterior, num_chains=num_chains, run=run, keep_points=True)
+        assert found.points is not None, "they were kept"
+        positions, size = resample(found.points, num_samples)
+        positions = jax.tree.map(jnp.asarray, positions)
+        log_prior, log_likelihood = _evaluate(posterior, positions)
+        lp = log_prior + log_likelihood
+        stats = {"lp": lp, "log_prior": log_prior, "log_likelihood": log_likelihood, "energy": -lp}
+        jax.block_until_ready(stats)
+        summary = {
+            "effective_sample_size": size,
+            "log_evidence": found.log_evidence,
+            "log_evidence_std_error": found.std_error,
+            "information": found.information,
+            "num_iterations": found.num_iterations,
+        }
+        return SamplerOutput(positions, stats, summary, {}, time.perf_counter() - started)
+
+    def run(
+        self,
+        key: jax.Array,
+        posterior: PowerPosterior,
+        *,
+        num_chains: int,
+        run: Run,
+        keep_points: bool = False,
+    ) -> "NestedRun":
         """Run every chain of every datum until little evidence remains.
+
+        Args:
+            key: PRNG key.
+            posterior: with a proper prior.
+            num_chains: C, of each datum.
+            run: shows progress, and keeps the state where one is to be kept.
+            keep_points: whether all points met are wanted.
 
         Raises:
             ValueError: for some chain and datum the likelihood is 0 at all points met.
@@ -83,10 +138,10 @@ class NestedSampling:
         else:
             carry = jax.tree.map(jnp.asarray, saved["carry"])
             # Of all chunks before one array, of whole chunks each.
-            chunks = [tuple(saved["dead"])]
-        number = sum(len(counts) for _, counts in chunks)
+            chunks = [saved["dead"]]
+        number = sum(len(dead.counts) for dead in chunks)
         while not np.all(carry.is_done):
-            carry, dead = _advance(self, posterior, keys, carry, number)
+            carry, dead = _advance(self, keep_points, posterior, keys, carry, number)
             chunks.append(jax.device_get(dead))
             number += _CHUNK
             run.save("live_points", partial(_to_save, carry, chunks), now=bool(np.all(carry.is_done)))
@@ -96,16 +151,24 @@ class NestedSampling:
                 figures = {"remaining evidence": share, "runs done": float(np.mean(carry.is_done))}
                 run.report("nested sampling", number, None, figures)
         # (iterations, C, N, deleted) and which of them were before the end.
-        dead, counts = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+        dead = _join(chunks)
         live = np.asarray(carry.state.particles.loglikelihood, float)
         value, std_error, information = (np.zeros(live.shape[:2]) for _ in range(3))
+        weights: dict[tuple[int, int], np.ndarray] = {}
         for chain, datum in np.ndindex(*live.shape[:2]):
-            died = dead[counts[:, chain, datum], chain, datum].ravel().astype(float)
+            died = dead.log_likelihood[dead.counts[:, chain, datum], chain, datum].ravel().astype(float)
             rng = np.random.default_rng([chain, datum])
-            numbers = integrate(rng, died, live[chain, datum], self.num_delete)
+            *numbers, of_points = integrate(rng, died, live[chain, datum], self.num_delete)
             value[chain, datum], std_error[chain, datum], information[chain, datum] = numbers
+            if keep_points:
+                weights[chain, datum] = of_points
         check_likelihood(value > _IMPOSSIBLE / 2, self.num_live, posterior)
-        return NestedRun(value - _LABELS_LOG_EVIDENCE, std_error, information, counts.sum(0))
+        points = None
+        if keep_points:
+            live_positions = jax.device_get(carry.state.particles.position.position)
+            genealogy = (dead.numbers, np.asarray(carry.numbers), dead.parents)
+            points = NestedPoints(weights, dead.positions, live_positions, dead.counts, *genealogy)
+        return NestedRun(value - _LABELS_LOG_EVIDENCE, std_error, information, dead.counts.sum(0), points)
 
 
 class NestedRun(NamedTuple):
@@ -116,47 +179,32 @@ class NestedRun(NamedTuple):
         std_error: of it, from the unknown shrinkage of the prior mass.
         information: Kullback-Leibler divergence of the posterior from the prior, in nats.
         num_iterations: of each run.
+        points: all that were met, where they were asked for.
     """
 
     log_evidence: np.ndarray
     std_error: np.ndarray
     information: np.ndarray
     num_iterations: np.ndarray
-
-
-def integrate(
-    rng: np.random.Generator, dead: np.ndarray, live: np.ndarray, num_delete: int
-) -> tuple[float, float, float]:
-    """Log-evidence, its standard error and the information from the likelihoods met on the way.
-
-    The prior mass above the i-th likelihood is a product of beta variates, X_i = X_{i-1} u^(1/n_i), n_i the points that
-    were alive (Skilling 2006, sec. 5). Points that are deleted together are taken one by one, from n points down. The
-    evidence is the trapezoidal sum of L over X, its law simulated.
-
-    Args:
-        rng: of the simulated shrinkages.
-        dead: log-likelihoods of the points deleted, shape (iterations * num_delete,).
-        live: of those alive at the end, shape (n,).
-        num_delete: points deleted together.
-    """
-    num_live = len(live)
-    alive = np.concatenate(
-        [np.tile(num_live - np.arange(num_delete), len(dead) // num_delete), np.arange(num_live, 0, -1)]
-    )
-    l = np.concatenate([np.sort(dead), np.sort(live)])[:, None]
-    log_x = np.cumsum(np.log(rng.uniform(size=(len(l), _NUM_SIMULATIONS))) / alive[:, None], axis=0)
-    before = np.vstack([np.zeros_like(log_x[:1]), log_x[:-1]])
-    after = np.vstack([log_x[1:], np.full_like(log_x[:1], -np.inf)])
-    log_weights = before + np.log(-np.expm1(after - before)) - np.log(2) + l
-    log_z = np.logaddexp.reduce(log_weights, axis=0)
-    posterior = np.exp(log_weights - log_z)
-    finite = np.where(np.isfinite(l), l, 0.0)
-    return log_z.mean(), log_z.std(ddof=1), float(((posterior * finite).sum(0) - log_z).mean())
+    points: NestedPoints | None
 
 
 class _Carry(NamedTuple):
+    """State of a run; points are numbered as they are made, `numbers` being those of the live ones."""
+
     state: Any
     is_done: jax.Array
+    numbers: jax.Array
+
+
+class _Dead(NamedTuple):
+    """Points deleted by an iteration, and whose copies the new ones started as; () where points are not kept."""
+
+    log_likelihood: Any
+    counts: Any
+    positions: Any
+    numbers: Any
+    parents: Any
 
 
 class _Labelled(NamedTuple):
@@ -178,11 +226,39 @@ def _algorithm(method: NestedSampling, target: Target, num_coordinates: int) -> 
         label = ndtr(labelled.label) - 0.5
         return jnp.where(value > _IMPOSSIBLE, value + _NATS_OF_LABEL * label, _IMPOSSIBLE * (1.5 - label))
 
-    return nss.as_top_level_api(log_prior, log_likelihood, steps, method.num_delete)
+    return nss.as_top_level_api(log_prior, log_likelihood, steps, method.num_delete, update_strategy=_replace_deleted)
 
 
-def _to_save(carry: _Carry, chunks: list[tuple[np.ndarray, ...]]) -> dict[str, Any]:
-    return {"carry": carry, "dead": [np.concatenate(parts) for parts in zip(*chunks, strict=True)]}
+def _replace_deleted(step: Callable[..., Any], num_steps: int, num_delete: int) -> Callable[..., Any]:
+    """BlackJAX's way to make new points, by moves of copies of random survivors; it says which ones these were."""
+
+    def update(key: jax.Array, state: Any, threshold: jax.Array, **settings: Any) -> tuple[Any, jax.Array]:
+        choose_key, move_key = jax.random.split(key)
+        particles = state.particles
+        survives = particles.loglikelihood > threshold
+        weights = jnp.where(survives.any(), survives, True).astype(threshold.dtype)
+        chosen = jax.random.choice(choose_key, len(weights), (num_delete,), p=weights / weights.sum())
+
+        def move(key: jax.Array, particle: Any) -> Any:
+            def body(particle: Any, key: jax.Array) -> tuple[Any, None]:
+                return step(key, particle, loglikelihood_0=threshold, **settings)[0], None
+
+            return lax.scan(body, particle, jax.random.split(key, num_steps))[0]
+
+        starts = jax.tree.map(lambda x: x[chosen], particles)
+        moved = jax.vmap(move)(jax.random.split(move_key, num_delete), starts)
+        birth = jnp.full_like(moved.loglikelihood_birth, threshold)
+        return moved._replace(loglikelihood_birth=birth), chosen
+
+    return update
+
+
+def _to_save(carry: _Carry, chunks: list[_Dead]) -> dict[str, Any]:
+    return {"carry": carry, "dead": _join(chunks)}
+
+
+def _join(chunks: list[_Dead]) -> _Dead:
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
 
 
 @partial(jit_outermost, static_argnums=0)
@@ -195,7 +271,8 @@ def _begin(method: NestedSampling, posterior: PowerPosterior, keys: jax.Array) -
             return _Labelled(target.draw(draw_key), jax.random.normal(label_key))
 
         points = jax.vmap(draw)(jnp.arange(method.num_live))
-        return _Carry(_algorithm(method, target, _num_coordinates(points)).init(points), jnp.array(False))
+        state = _algorithm(method, target, _num_coordinates(points)).init(points)
+        return _Carry(state, jnp.array(False), jnp.arange(method.num_live))
 
     return over_problems(begin, posterior, keys)
 
@@ -204,15 +281,31 @@ def _num_coordinates(points: _Labelled) -> int:
     return ravel_pytree(jax.tree.map(lambda x: x[0], points.position))[0].size
 
 
-@partial(jit_outermost, static_argnums=0)
-def _advance(
-    method: NestedSampling, posterior: PowerPosterior, keys: jax.Array, carry: _Carry, first: jax.Array
-) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
-    """A chunk of iterations; also the log-likelihoods of the dead, (chunk, C, N, deleted), and whether they count."""
+@jax.jit
+def _evaluate(posterior: PowerPosterior, positions: Position) -> tuple[jax.Array, jax.Array]:
+    """Log-prior and log-likelihood at positions (C, S, N, ...)."""
 
-    def advance(
-        key: jax.Array, datum: Any, carry: _Carry, number: jax.Array
-    ) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
+    def evaluate(datum: tuple[jax.Array, ...], position: Position) -> tuple[jax.Array, jax.Array]:
+        target = posterior.target(datum)
+        return target.log_prior(position), target.log_likelihood(position)
+
+    over_data = jax.vmap(evaluate)
+    over_draws = jax.vmap(over_data, in_axes=(None, 0))
+    return jax.vmap(over_draws, in_axes=(None, 0))(posterior.rows, positions)
+
+
+@partial(jit_outermost, static_argnums=(0, 1))
+def _advance(
+    method: NestedSampling,
+    keep_points: bool,
+    posterior: PowerPosterior,
+    keys: jax.Array,
+    carry: _Carry,
+    first: jax.Array,
+) -> tuple[_Carry, _Dead]:
+    """A chunk of iterations; also what died, arrays (chunk, C, N, deleted, ...)."""
+
+    def advance(key: jax.Array, datum: Any, carry: _Carry, number: jax.Array) -> tuple[_Carry, _Dead]:
         target = posterior.target(datum)
         size = _num_coordinates(carry.state.particles.position)
         step_key = jax.random.fold_in(jax.random.fold_in(key, 1), number)
@@ -221,11 +314,15 @@ def _advance(
         is_done = (left < jnp.log(method.remaining)) & (state.integrator.logZ > _IMPOSSIBLE / 2)
         # Where all points met are impossible, this many iterations leave a share of 1e-9 of the prior.
         is_done |= (number > _MOST_IMPOSSIBLE) & (state.integrator.logZ_live < _IMPOSSIBLE / 2)
-        counts = ~carry.is_done
-        new = jax.tree.map(partial(jnp.where, carry.is_done), carry, _Carry(state, is_done))
-        return new, (info.particles.loglikelihood, counts)
+        # As BlackJAX finds them.
+        deleted = lax.top_k(-carry.state.particles.loglikelihood, method.num_delete)[1]
+        made = method.num_live + number * method.num_delete + jnp.arange(method.num_delete)
+        new = _Carry(state, is_done, carry.numbers.at[deleted].set(made.astype(carry.numbers.dtype)))
+        kept = (info.particles.position.position, carry.numbers[deleted], carry.numbers[info.update_info])
+        dead = _Dead(info.particles.loglikelihood, ~carry.is_done, *(kept if keep_points else ((), (), ())))
+        return jax.tree.map(partial(jnp.where, carry.is_done), carry, new), dead
 
-    def step(carry: _Carry, number: jax.Array) -> tuple[_Carry, tuple[jax.Array, jax.Array]]:
+    def step(carry: _Carry, number: jax.Array) -> tuple[_Carry, _Dead]:
         return over_problems(lambda key, datum, carry: advance(key, datum, carry, number), posterior, keys, carry)
 
     return lax.scan(step, carry, first + jnp.arange(_CHUNK))

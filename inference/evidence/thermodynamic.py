@@ -12,7 +12,7 @@ from numpyro.diagnostics import effective_sample_size
 from kaem_ppl.arguments import as_array
 
 from ..diagnostics.limits import LARGEST_BIAS_IN_STD_ERRORS, LARGEST_PARETO_K
-from ..sampling.psis import pareto_k
+from ..sampling.importance.psis import pareto_k
 
 
 class Estimate(NamedTuple):

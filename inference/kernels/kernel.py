@@ -109,6 +109,7 @@ class Kernel(ABC):
         reads_longest: whether `step` reads `Tuning.longest`.
         is_exact: whether it leaves the power posterior invariant without a bias.
         advice: what to try where chains disagree.
+        blind_to: what its draws can't show, however many there are.
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
@@ -123,6 +124,7 @@ class Kernel(ABC):
     reads_longest: ClassVar[bool] = False
     is_exact: ClassVar[bool] = True
     advice: ClassVar[str] = "try `ParallelTempering` or `TemperedSMC`."
+    blind_to: ClassVar[str] = "modes apart from those that its chains started near"
 
     @abstractmethod
     def step(

@@ -55,6 +55,7 @@ class Target:
         "deterministics",
         "has_proper_prior",
         "discrete",
+        "draws_are_shared",
     ],
 )
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,8 @@ class PowerPosterior:
         deterministics: the deterministic sites.
         has_proper_prior: whether a position can be drawn from the prior, and the draw is from its density.
         discrete: the discrete latents, which are summed out of the likelihood; None where there is none.
+        draws_are_shared: whether prior and likelihood are the same functions for every datum of the plate, so that one
+            set of prior draws serves all.
     """
 
     rows: tuple[jax.Array, ...]
@@ -93,6 +96,7 @@ class PowerPosterior:
     deterministics: tuple[Site, ...]
     has_proper_prior: bool
     discrete: DiscreteLatents | None = None
+    draws_are_shared: bool = False
 
     @property
     def num_data(self) -> int:
@@ -155,6 +159,11 @@ class PowerPosterior:
         sites = self._place(datum, position)
         pointwise = {site.name: jnp.asarray(scaled_log_prob(sites[site.name])) for site in self.latents}
         return pointwise if self.plate is None else jax.tree.map(jnp.sum, pointwise)
+
+    def likelihood_laws(self, datum: tuple[jax.Array, ...], position: Position) -> list[dist.Distribution]:
+        """Distributions of the observed sites given a position."""
+        sites = self._place(datum, position)
+        return [sites[site.name]["fn"] for site in self.observed]
 
     def predict(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Draw every observed site anew given a position, without the data plate's axis."""
@@ -309,4 +318,5 @@ def condition(reading: Reading, coordinates: Coordinates) -> PowerPosterior:
         tuple(map(jnp.asarray, reading.rows)), tuple(map(jnp.asarray, reading.shared)), reading.parameters.values, tables,
         reading.model, reading.layout, reading.plate, coordinates, sites.latents, sites.observed, sites.deterministics,
         has_proper_prior=not (sites.weighted_continuous or sites.improper), discrete=discrete,
+        draws_are_shared=not (reading.reads_rows() or sites.scale_varies or discrete),
     )  # fmt: skip

@@ -71,6 +71,12 @@ class Reading:
         arrays, _, _ = self.whole.select(lambda outputs: outputs["laws"]).uses()
         return any(arrays)
 
+    def reads_rows(self) -> bool:
+        """Whether a distribution depends on a row, beyond the values that it is observed at; so where that is not known."""
+        arrays, _, _ = self.whole.select(lambda outputs: outputs["laws"]).uses()
+        kinds = [kind for kind, _ in self.layout.leaves if kind != "fixed"]
+        return len(arrays) != len(kinds) or any(used for used, kind in zip(arrays, kinds, strict=True) if kind == "row")
+
     def fixed_priors(self) -> dict[str, TiltedDistribution]:
         """The tilted priors that depend on neither a latent nor a datum, by name of the latent site."""
 

@@ -16,10 +16,10 @@ from ..kernels.adaptation import DRAW, IDLE, warmup_schedule
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior
 from .batching import over_problems, shard_like
-from .records import OnDisk, in_memory_or_on_disk, join_chunks
 from .run import Run
 from .sampler import SamplerOutput, problem_keys
 from .starts import find_starts, trace_start
+from .storage.records import OnDisk, in_memory_or_on_disk, join_chunks
 from .transition import SingleKernel, Transition
 
 # Steps of a compiled chunk: a tenth of the warm-up and at most so many, whatever the number of draws, so that a longer run

@@ -19,12 +19,12 @@ from ..kernels.kernel import Kernel
 from ..model.power_posterior import Position, PowerPosterior
 from . import batching
 from .chains import ChainsState, sample_chains
-from .checkpoint import reopen_checkpoint
-from .records import values_of
 from .run import Run
 from .sampler import Sampler
-from .spool import DiskArray
-from .spooled_tree import read_spooled
+from .storage.checkpoint import reopen_checkpoint
+from .storage.records import values_of
+from .storage.spool import DiskArray
+from .storage.spooled_tree import read_spooled
 from .to_arviz import convert
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Draws:
                 "proper prior, or leave the prior out."
             )
         keys = jax.random.split(jax.random.fold_in(self.key, 2), self.num_samples)
-        results = _map_draws(_prior, self.posterior, {}, keys)
+        results = map_draws(_prior, self.posterior, {}, keys)
         return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
 
     def _keys(self, key: jax.Array) -> jax.Array:
@@ -213,7 +213,7 @@ class Draws:
     def _run(self, function: Callable[..., dict[str, jax.Array]], *keys: jax.Array) -> dict[str, jax.Array]:
         number = self.num_chains * self.num_samples
         positions = {name: x.reshape(number, *x.shape[2:]) for name, x in self.positions.items()}
-        results = _map_draws(function, self.posterior, positions, *keys)
+        results = map_draws(function, self.posterior, positions, *keys)
         split = jax.tree.map(lambda x: x.reshape(self.num_chains, self.num_samples, *x.shape[1:]), results)
         return split if self.plate is not None else jax.tree.map(lambda x: x[:, :, 0], split)
 
@@ -328,7 +328,7 @@ def _prior(
 
 
 @partial(jax.jit, static_argnums=0)
-def _map_draws(
+def map_draws(
     function: Callable[..., Any], posterior: PowerPosterior, positions: Position, keys: jax.Array | None = None
 ) -> Any:
     """Run the model over draws, positions (D, N, ...), in chunks; results (D, N, ...)."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kaem_ppl.progress import Progress
 
-from .checkpoint import Checkpoint
 from .stopping import Until
+from .storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from .chains import ChainsState

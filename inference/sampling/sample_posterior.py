@@ -16,11 +16,11 @@ from ..model.missing.masking import Missing
 from ..model.parameters import Params
 from .blocks import Blocks
 from .chains import ChainsState
-from .checkpoint import open_checkpoint
 from .draws import Draws, draw
 from .run import Report, Run
 from .sampler import Sampler
 from .stopping import Until
+from .storage.checkpoint import open_checkpoint
 
 
 def sample_posterior(
@@ -66,8 +66,8 @@ def sample_posterior(
             where latents stand outside the plate.
         num_chains: independent chains for each problem.
         num_samples: draws of each chain; with `stop` those after which it is first asked.
-        num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling` and `TemperedSMC` need none
-            and take none.
+        num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling`, `TemperedSMC`
+            and `NestedSampling` need none and take none.
         plate: name of the plate that holds the data, where each datum is its own problem.
         thinning: steps of a Markov chain from one draw that is kept to the next.
         stop: when to stop drawing, such as `Until(ess=400)`, instead of a number of draws.

@@ -43,12 +43,14 @@ class Sampler(ABC):
         advice: what to try where chains disagree.
         has_chains: whether draws are those of Markov chains, which can go on from where they ended.
         keeps_state: whether it saves its state in the checkpoint of a run.
+        blind_to: what its draws can't show, however many there are.
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()
     has_chains: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
     advice: ClassVar[str] = "try `ParallelTempering` or `TemperedSMC`."
+    blind_to: ClassVar[str] = "modes that no draw has come near"
 
     @property
     def is_exact(self) -> bool:

@@ -49,6 +49,7 @@ class ParallelTempering(Sampler):
     advice: ClassVar[str] = "give more temperatures."
     has_chains: ClassVar[bool] = True
     keeps_state: ClassVar[bool] = True
+    blind_to: ClassVar[str] = "a narrow mode that outweighs a wide one only as the temperature nears 1"
     kernel: Kernel = HMC()  # noqa: RUF009 - a frozen value
     ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
 

@@ -55,6 +55,7 @@ class TemperedSMC(Sampler):
 
     advice: ClassVar[str] = "give more particles, or more mutation steps."
     keeps_state: ClassVar[bool] = True
+    blind_to: ClassVar[str] = "a narrow mode that outweighs a wide one only as the temperature nears 1"
     num_particles: int = 1000
     kernel: Kernel = HMC(max_integration_steps=32)  # noqa: RUF009 - a frozen value
     num_mutation_steps: int | None = None

@@ -17,7 +17,7 @@ from numpyro import handlers
 from numpyro.infer import Predictive
 
 from .. import RBF, kan_prior
-from ..inference import ImportanceLogEvidence, ImportanceMLE, fit, importance_log_evidence
+from ..inference import ImportanceMLE, ImportanceSampling, LogEvidence, fit, log_evidence
 from ..models import Dataset, Digits, MLPGenerator, ProductKAEM, split_digits
 from ..models.data.digits import IMAGE_SHAPE
 from ..plots import plot_images, plot_prior
@@ -81,9 +81,10 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
     notes = {"version": metadata.version("kaem-ppl"), "epochs": num_epochs, "particles": num_particles, "seed": seed}
     (out / _NOTES).write_text(json.dumps(notes) + "\n", encoding="utf-8")
 
-    evidence = importance_log_evidence(
-        evidence_key, model, held_out.images, params=params, num_draws=NUM_EVIDENCE_DRAWS
-    )
+    evidence = log_evidence(
+        evidence_key, model, held_out.images, params=params, method=ImportanceSampling(NUM_EVIDENCE_DRAWS), plate="data",
+        num_chains=1, progress_bar=False,
+    )  # fmt: skip
     write_posterior_check(out / "posterior_check.csv", held_out, evidence)
     # One program: operations one by one would take a second to compile.
     generate = jax.jit(lambda key: Predictive(model, params=params, num_samples=1)(key, size=NUM_SAMPLES)["mean"][0])
@@ -97,7 +98,7 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
 
     # Over images: their evidences differ far more than each estimate errs.
     standard_error = evidence.value.std(ddof=1) / np.sqrt(len(evidence.value))
-    effective = np.median(evidence.effective_sample_size)
+    effective = np.median(evidence.summary["effective_sample_size"])
     confident, rarest = score_samples(train, samples)
     print(f"held-out log-evidence: {evidence.value.mean():.2f} +- {standard_error:.2f} nats per image")
     print(f"effective sample size, median over images: {effective:.0f} of {NUM_EVIDENCE_DRAWS:,} draws")
@@ -105,12 +106,13 @@ def run(out: Path, num_epochs: int, num_particles: int, seed: int) -> None:
     print(f"{time.perf_counter() - start:.0f} s; results in {out}/")
 
 
-def write_posterior_check(path: Path, held_out: Digits, evidence: ImportanceLogEvidence) -> None:
+def write_posterior_check(path: Path, held_out: Digits, evidence: LogEvidence) -> None:
     """One line per held-out image: its digit, log-evidence in nats, standard error, and effective sample size."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["image", "digit", "log_evidence", "std_error", "effective_sample_size"])
-        writer.writerows(zip(range(len(held_out.labels)), held_out.labels, *map(np.asarray, evidence), strict=True))
+        columns = (evidence.value, evidence.std_error, evidence.summary["effective_sample_size"])
+        writer.writerows(zip(range(len(held_out.labels)), held_out.labels, *columns, strict=True))
 
 
 def score_samples(train: Digits, samples: np.ndarray) -> tuple[float, float]:

@@ -39,7 +39,6 @@ from kaem_ppl.inference import (
     compare_evidence,
     diagnose,
     fit,
-    importance_log_evidence,
     log_evidence,
     sample_posterior,
     steppingstone,
@@ -144,7 +143,6 @@ MODELS = [
     (lambda: weigh(KEY, model), "'x'"),
     (lambda: learn(KEY, learnt, {"y": X}), "model"),
     (lambda: learn(KEY, learnt, (X, X)), "model"),
-    (lambda: importance_log_evidence(KEY, model, (X, X), num_draws=10), "model"),
     (lambda: sample(KEY, lambda x: numpyro.sample("x", dist.Normal(0, 1), obs=x), 1.0), "model"),
     (lambda: sample(KEY, lambda x: numpyro.sample("x", dist.Normal(0, 1)), 1.0), "model"),
     (lambda: learn(KEY, model, X), "model"),
@@ -171,7 +169,6 @@ DATA = [
             {"x": X, "y": X[:2]}, {}, [[1.0], [2.0, 3.0]], np.array([None, 1]),
         )
     ),
-    (lambda: importance_log_evidence(KEY, model, jnp.zeros(0), num_draws=10), "data"),
 ]  # fmt: skip
 PARAMS = [
     *(
@@ -195,8 +192,6 @@ COUNTS = [
     *_with("callback_every", _LEARN, 0, 1.5),
     *_with("patience", _LEARN, -1, 1.5, evaluate=lambda key, params: 0.0),
     *_with("patience", _LEARN, 1),
-    *_with("num_draws", functools.partial(importance_log_evidence, KEY, model, X), 0, 1.5),
-    *_with("chunk_size", functools.partial(importance_log_evidence, KEY, model, X), 0, num_draws=10),
     *_with("num_chains", functools.partial(bound_log_evidence, KEY, model, X), 1, 2.5),
 ]
 KINDS = [
@@ -210,7 +205,7 @@ KINDS = [
         ImportanceMLE(),
         numpyro.infer.NUTS(model),
     ),
-    *_with("method", _WEIGH, NUTS(), TemperedSMC, "smc", None, ImportanceMLE()),
+    *_with("method", _WEIGH, NUTS(), TemperedSMC, "smc", ImportanceMLE()),
     *_with("plate", _SAMPLE, "rows", 3, ["data"]),
     *_with("plate", _LEARN, "rows", None),
     *_with("optimizer", _LEARN, 1e-3, "adam", optax.adam, {"b": optax.adam(1e-3)}, {"a": 1e-3}, {}, numpyro.optim.Adam),

@@ -17,7 +17,6 @@ from kaem_ppl.inference import (
     ImportanceMLE,
     ImportanceSampling,
     fit,
-    importance_log_evidence,
     log_evidence,
     sample_posterior,
 )
@@ -118,7 +117,6 @@ def test_optimizers_of_numpyro_learn_as_those_of_optax():
         lambda: sample(0, model, x=np.asarray(X, np.float64)),
         lambda: sample(0, handlers.scope(model, prefix="outer"), X),
         lambda: sample(0, learnt, X, params={"a": 1}),
-        lambda: importance_log_evidence(0, model, X, num_draws=np.int64(10)),
     ],
 )
 def test_unusual_calls_are_taken(call):

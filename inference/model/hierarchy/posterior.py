@@ -56,6 +56,7 @@ class BlockLayout(NamedTuple):
     data_fields=["rows", "shared", "params", "tables", "given_globals"],
     meta_fields=[
         "model", "layout", "plate", "coordinates", "latents", "observed", "deterministics", "has_proper_prior", "discrete",
+        "draws_are_shared",
         "blocks",
     ],
 )  # fmt: skip

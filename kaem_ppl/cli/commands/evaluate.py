@@ -8,14 +8,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from ...inference import importance_log_evidence
+from ...inference import ImportanceSampling, log_evidence
 from ..errors import CommandError
 from ..messages import print_result, print_warning
 from ..storage.saved_run import SavedRun, first_held_out
 
-# Numbers of outputs of one call of the model.
-_NUMBERS_PER_CALL = 2**24
-_MAX_DRAWS_PER_CALL = 2000
 # An effective sample size below this makes the estimate too low on average.
 _FEW_DRAWS = 10
 
@@ -31,23 +28,23 @@ def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int
         folder: to write into.
 
     Raises:
-        CommandError: the model's evidence is not defined, there are fewer data, or an estimate is not a number.
+        CommandError: the model's evidence is not defined, there are fewer data, or an estimate can't be made.
     """
     check_evidence(run)
     x = first_held_out(run, len(run.data) if num_data is None else num_data)
-    num_outputs = math.prod(x.shape[1:]) * (1 if run.data.vocabulary is None else len(run.data.vocabulary))
-    found = importance_log_evidence(
-        key, run.model, {"x": x}, num_draws=num_draws, params=run.params,
-        chunk_size=max(1, min(_MAX_DRAWS_PER_CALL, _NUMBERS_PER_CALL // num_outputs)),
-    )  # fmt: skip
-    columns = {name: np.asarray(column) for name, column in found._asdict().items()}
-    value = columns["value"]
-    if np.isnan(value).any():
+    try:
+        found = log_evidence(
+            key, run.model, x=x, params=run.params, method=ImportanceSampling(num_draws), plate="data", num_chains=1,
+            progress_bar=False,
+        )  # fmt: skip
+    except ValueError as error:
         raise CommandError(
-            f"The log-evidence of {np.isnan(value).sum()} data is not a number: the parameters of {run.folder.path} are "
-            "too large. Train again with a smaller --learning-rate, or --clip-norm.",
+            f"The log-evidence can't be estimated: {error} Or the parameters of {run.folder.path} are too large: train "
+            "again with a smaller --learning-rate, or --clip-norm.",
             status=1,
-        )
+        ) from error
+    value = found.value
+    columns = {"value": value, "std_error": found.std_error, **found.summary}
     size = np.median(columns["effective_sample_size"])
     std_error = value.std(ddof=1) / math.sqrt(len(value)) if len(value) > 1 else math.nan
     print_result(f"held-out log-evidence: {value.mean():.2f} +- {std_error:.2f} nats per datum, over {len(value)} data")

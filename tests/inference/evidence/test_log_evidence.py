@@ -166,7 +166,7 @@ def impossible(x):
             {"model": impossible, "method": SMALL["TemperedSMC"]}, ValueError, "0 at every one of 4000000 prior draws",
             marks=pytest.mark.slow,
         ),
-        ({"model": impossible, "method": SMALL["ImportanceSampling"]}, ValueError, "0 at every one of 2000 prior draws"),
+        ({"model": impossible, "method": SMALL["ImportanceSampling"]}, ValueError, "0 at every one of 4000 prior draws"),
         ({"model": impossible, "method": NestedSampling(50)}, ValueError, "0 at every one of 50 prior draws"),
         pytest.param(
             {"model": impossible, "method": SMALL["AnnealedImportanceSampling"]}, ValueError,
@@ -195,7 +195,8 @@ def linear(dimension, noise=1.0):
 
     def model(x):
         with numpyro.plate("data", len(x)):
-            z = numpyro.sample("z", dist.Normal(0, 1).expand([dimension]).to_event(1))
+            # The prior reads the row, so that each seed has draws of its own.
+            z = numpyro.sample("z", dist.Normal(0 * x[:, :1], 1).expand([len(x), dimension]).to_event(1))
             numpyro.sample("x", dist.Normal(z @ weight, noise).to_event(1), obs=x)
 
     return model, jnp.tile(jnp.asarray(x, jnp.float32), (NUM_SEEDS, 1)), marginal.logpdf(x)

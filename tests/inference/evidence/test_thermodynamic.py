@@ -6,7 +6,7 @@ from scipy.special import erfc
 
 from kaem_ppl.inference import steppingstone, thermodynamic_curve, thermodynamic_integration
 from kaem_ppl.inference.evidence.thermodynamic import linear_rule, std_error_of_mean
-from kaem_ppl.inference.sampling.psis import smooth
+from kaem_ppl.inference.sampling.importance.psis import smooth
 
 # z ~ Normal(0, 1), x ~ Normal(z, SCALE): at temperature t the posterior is normal with precision 1 + t / SCALE^2.
 X, SCALE = np.array([0.3, 1.0, 2.5]), 0.5

@@ -12,7 +12,6 @@ from kaem_ppl.inference import (
     NUTS,
     ImportanceSampling,
     fit,
-    importance_log_evidence,
     log_evidence,
     sample_posterior,
 )
@@ -64,7 +63,9 @@ def closed_form(noise):
 )
 def test_posterior_evidence_and_imputation_are_exact(model, noise):
     exact, means, covariances, entries = closed_form(noise)
-    evidence = importance_log_evidence(jax.random.key(0), model, _INCOMPLETE, num_draws=40_000, missing="nan")
+    evidence = log_evidence(
+        jax.random.key(0), model, _INCOMPLETE, method=ImportanceSampling(40_000), num_chains=1, **_SETTINGS
+    )
     # 4.5 standard errors, for six data: once in 25,000 runs.
     assert (abs(evidence.value - exact) < 4.5 * evidence.std_error + 1e-5).all()
     assert (evidence.std_error < 0.05).all()
@@ -150,7 +151,9 @@ def composition(x):
 
 def test_refuses_a_part_of_a_joint_law_by_name():
     whole = jnp.array([[0.2, 0.3, 0.5], [jnp.nan, jnp.nan, jnp.nan]])
-    value = importance_log_evidence(jax.random.key(0), composition, whole, num_draws=500, missing="nan").value
+    value = log_evidence(
+        jax.random.key(0), composition, whole, method=ImportanceSampling(500), num_chains=1, **_SETTINGS
+    ).value
     np.testing.assert_allclose(value[1], 0.0, atol=1e-6)
     with pytest.raises(ValueError, match="Observed site 'x' misses a part"):
         sample_posterior(jax.random.key(0), composition, whole.at[0, 0].set(jnp.nan), **_SETTINGS)
@@ -158,7 +161,7 @@ def test_refuses_a_part_of_a_joint_law_by_name():
 
 def test_nan_is_an_error_unless_it_is_announced():
     with pytest.raises(ValueError, match=r"`data` holds values that are not finite.*`missing='nan'`"):
-        importance_log_evidence(jax.random.key(0), independent, _INCOMPLETE, num_draws=10)
+        fit(jax.random.key(0), independent, _INCOMPLETE, num_epochs=1)
     with pytest.raises(ValueError, match="`data` holds infinite values"):
         fit(jax.random.key(0), independent, _INCOMPLETE.at[0, 0].set(jnp.inf), num_epochs=1, missing="nan")
     with pytest.raises(ValueError, match="`missing` must be 'nan' or None, got 'NaN'"):

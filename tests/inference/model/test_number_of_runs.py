@@ -17,7 +17,6 @@ from kaem_ppl.inference import (
     ThermodynamicMLE,
     VariationalMLE,
     fit,
-    importance_log_evidence,
     log_evidence,
     sample_posterior,
 )
@@ -108,9 +107,3 @@ def test_log_evidence(model, method):
     params = params_of(model)
     log_evidence(jax.random.key(0), model, X, params=params, method=method, plate="data", progress_bar=False)
     assert 0 < model.num_reading <= 3
-
-
-def test_importance_log_evidence(model):
-    params = params_of(model)
-    importance_log_evidence(jax.random.key(0), model, X, params=params, num_draws=50)
-    assert 0 < model.num_reading <= 2

@@ -14,7 +14,6 @@ from kaem_ppl.inference import (
     GivenLadder,
     ImportanceSampling,
     TemperedSMC,
-    importance_log_evidence,
     log_evidence,
     sample_posterior,
 )
@@ -85,7 +84,10 @@ def test_other_particles_do_not_depend_on_the_pieces(method, small_budget):
 
 def test_shared_draws_do_not_depend_on_the_pieces(small_budget):
     def run():
-        return importance_log_evidence(0, rows, X, num_draws=50, chunk_size=20)
+        evidence = log_evidence(
+            0, rows, X, method=ImportanceSampling(50), plate="data", num_chains=1, progress_bar=False
+        )
+        return evidence.value, evidence.std_error
 
     at_once = run()
     small_budget(4 * 20 * 4 * 3)
@@ -100,7 +102,10 @@ def test_own_draws_do_not_depend_on_the_pieces(small_budget):
             numpyro.sample("x", dist.Normal(jnp.stack([z, z], -1), 1).to_event(1), obs=x)
 
     def run():
-        return importance_log_evidence(0, model, (jnp.arange(7.0), X), num_draws=50, chunk_size=20)
+        evidence = log_evidence(
+            0, model, jnp.arange(7.0), X, method=ImportanceSampling(50), plate="data", num_chains=1, progress_bar=False
+        )
+        return evidence.value, evidence.std_error
 
     at_once = run()
     small_budget(4 * 20 * 4 * 3)

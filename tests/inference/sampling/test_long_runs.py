@@ -59,8 +59,8 @@ def assert_same_draws(first, second):
 
 @pytest.fixture
 def saves_always(monkeypatch):
-    monkeypatch.setattr("kaem_ppl.inference.sampling.checkpoint.SECONDS", 0.0)
-    monkeypatch.setattr("kaem_ppl.inference.sampling.checkpoint.SHARE", 1e9)
+    monkeypatch.setattr("kaem_ppl.inference.sampling.storage.checkpoint.SECONDS", 0.0)
+    monkeypatch.setattr("kaem_ppl.inference.sampling.storage.checkpoint.SHARE", 1e9)
 
 
 class Stop(Exception):  # noqa: N818 - it is no error
@@ -128,7 +128,7 @@ def test_a_run_in_parts_is_the_run_as_a_whole(sampler, plate, tmp_path, saves_al
 
 
 def test_blocks_of_draws_are_one_array(tmp_path, monkeypatch):
-    monkeypatch.setattr("kaem_ppl.inference.sampling.spool.BYTES_OF_BLOCK", 1000)
+    monkeypatch.setattr("kaem_ppl.inference.sampling.storage.spool.BYTES_OF_BLOCK", 1000)
     spooled = draw(checkpoint=tmp_path / "run", spool=True)
     assert len(list((tmp_path / "run" / "draws").iterdir())) > 5
     assert_same_draws(spooled, draw())

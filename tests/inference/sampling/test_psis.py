@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from arviz_stats.base import array_stats
 
-from kaem_ppl.inference.sampling.psis import pareto_k
+from kaem_ppl.inference.sampling.importance.psis import pareto_k
 
 
 @pytest.mark.parametrize("number", [50, 2000])

@@ -15,9 +15,10 @@ import kaem_ppl as kp
 from kaem_ppl.inference import (
     AdaptiveGrid,
     ImportanceMLE,
+    ImportanceSampling,
     LangevinMLE,
     fit,
-    importance_log_evidence,
+    log_evidence,
     sample_posterior,
 )
 from kaem_ppl.inference.model.training_model import read_training_model
@@ -134,7 +135,10 @@ def test_training_compiles_each_function_once(tmp_path):
         counts.append(len(compiled))
 
     def evaluate(key, params):
-        return importance_log_evidence(key, model, x[:6], params=params, num_draws=100).value.mean()
+        method = ImportanceSampling(100)
+        return log_evidence(
+            key, model, x[:6], params=params, method=method, plate="data", num_chains=1, progress_bar=False
+        ).value.mean()
 
     settings = {
         "strategy": ImportanceMLE(200, ess_threshold=0), "optimizer": optax.adam(0.02), "num_epochs": 6,

@@ -10,7 +10,7 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 import kaem_ppl as kp
 from kaem_ppl.cli import demo
-from kaem_ppl.inference import importance_log_evidence
+from kaem_ppl.inference import ImportanceSampling, log_evidence
 
 
 @pytest.mark.slow
@@ -37,8 +37,9 @@ def test_a_short_run_writes_everything(tmp_path, capsys, monkeypatch):
     np.testing.assert_array_equal(opened.params["prior$params"]["coef"], parameters["prior$params/coef"])
     np.testing.assert_array_equal(opened.history["epoch"], [1, 2])
     # Oracle: the evidence in the table, by the same model and other draws.
-    evidence = importance_log_evidence(
-        jax.random.key(9), opened.model, opened.data.values[:20], params=opened.params, num_draws=2000
-    )
+    evidence = log_evidence(
+        jax.random.key(9), opened.model, opened.data.values[:20], params=opened.params, method=ImportanceSampling(2000),
+        plate="data", num_chains=1, progress_bar=False,
+    )  # fmt: skip
     assert abs(np.mean(evidence.value) - np.mean([float(row["log_evidence"]) for row in rows[:20]])) < 5
     assert "held-out log-evidence:" in capsys.readouterr().out

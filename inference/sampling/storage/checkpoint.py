@@ -20,8 +20,8 @@ import numpy as np
 from kaem_ppl.saving.files import FolderInUseError, locked, write_atomically
 from kaem_ppl.saving.trees import load_tree, save_tree
 
-from ..model.power_posterior import PowerPosterior
-from .sampler import problem_keys
+from ...model.power_posterior import PowerPosterior
+from ..sampler import problem_keys
 
 _IDENTITY = "run.json"
 # Results of one program on two kinds of devices differ by rounding; those of another model differ by more.

@@ -1,25 +1,30 @@
-"""Importance sampling with the prior as proposal, its weights smoothed, then resampled."""
+"""Importance sampling from the prior or a learnt proposal, its weights smoothed, then resampled."""
 
 import time
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.smc.resampling import systematic
 
-from kaem_ppl.arguments import set_counts
+from kaem_ppl.arguments import check_kind, set_counts
 from kaem_ppl.compilation import jit_outermost
 
-from ..model.power_posterior import Position, PowerPosterior
-from . import batching
-from .batching import evaluation_bytes, over_problems
-from .checks import check_likelihood, check_prior
+from ...model.coordinates import Coordinates, Unconstrained
+from ...model.power_posterior import Position, PowerPosterior
+from .. import batching
+from ..batching import evaluation_bytes, over_problems
+from ..checks import check_likelihood, check_prior
+from ..run import Run
+from ..sampler import Sampler, SamplerOutput, problem_keys
+from .proposals import Proposal, draw_proposals
 from .psis import log_sum_exp, smooth
-from .run import Run
-from .sampler import Sampler, SamplerOutput, problem_keys
 
+# Draws of a proposal, over all chains and data, that are evaluated together.
+_PROPOSALS_AT_ONCE = 20_000
 # Copies of what is drawn that live together until it is resampled.
 _COPIES = 4
 
@@ -29,7 +34,9 @@ type _Particles = tuple[Position, jax.Array, jax.Array]
 
 @dataclass(frozen=True)
 class ImportanceSampling(Sampler):
-    """Prior draws weighted by the likelihood, their largest weights Pareto-smoothed (Vehtari et al. 2024), resampled.
+    """Draws of the prior, or of a proposal, weighted to the posterior and resampled.
+
+    The largest weights are Pareto-smoothed (Vehtari et al. 2024).
 
     Each chain of each datum has particles of its own. The summary has `pareto_k`, which says whether the weights can be
     trusted (below 0.7), `effective_sample_size` of the smoothed weights, and `log_evidence` from the raw ones. Resampling
@@ -43,16 +50,29 @@ class ImportanceSampling(Sampler):
     by chance. Take more particles until nearly all pass.
 
     Attributes:
-        num_particles: prior draws of each chain and datum.
+        num_particles: draws of each chain and datum.
+        proposal: None draws from the prior; `StudentProposal(draws)` is fitted to posterior draws, and
+            `GuideProposal(guide, params)` is any NumPyro guide.
 
     Raises:
+        TypeError: `proposal` is not a proposal.
         ValueError: there are fewer than 20 particles, too few to fit a tail to.
     """
 
+    blind_to: ClassVar[str] = "modes that none of its draws of the proposal has met"
     num_particles: int = 10_000
+    proposal: Proposal | None = None
 
     def __post_init__(self) -> None:
         set_counts(self, num_particles=20)
+        if self.proposal is not None:
+            what = "a `StudentProposal(draws)`, a `GuideProposal(guide, params)` or None"
+            check_kind(self.proposal, Proposal, "proposal", what)
+
+    @property
+    def coordinates(self) -> Coordinates:  # type: ignore[override]
+        """The proposal's own."""
+        return Unconstrained() if self.proposal is None else self.proposal.coordinates
 
     def sample(
         self,
@@ -65,10 +85,18 @@ class ImportanceSampling(Sampler):
         run: Run,
     ) -> SamplerOutput:
         """See `Sampler.sample`."""
-        check_prior(posterior, "ImportanceSampling")
+        if self.proposal is None:
+            check_prior(posterior, "ImportanceSampling")
+        else:
+            self.proposal.check(posterior)
         started = time.perf_counter()
         keys = problem_keys(key, num_chains, posterior.num_data)
-        num_data, num_particles = _pieces(self.num_particles, posterior, num_chains)
+        if self.proposal is None:
+            num_data, num_particles = _pieces(self.num_particles, posterior, num_chains)
+        else:
+            # A proposal knows each datum's place, so that data stay together.
+            num_data = posterior.num_data
+            num_particles = int(np.clip(_PROPOSALS_AT_ONCE // keys.size, 1, self.num_particles))
         starts = range(0, posterior.num_data, num_data)
         parts = []
         run.progress.begin("compiling the draws from the prior", posterior.num_data, "datum")
@@ -98,15 +126,20 @@ class ImportanceSampling(Sampler):
         self, num_samples: int, posterior: PowerPosterior, keys: jax.Array, at_once: int
     ) -> tuple[tuple[Position, jax.Array, jax.Array, jax.Array], dict[str, np.ndarray]]:
         """Draws (C, N, S, ...) of a piece of the data, and what is said of them, (C, N)."""
-        drawn = [_draw(at_once, posterior, keys, first) for first in range(0, self.num_particles, at_once)]
+        if self.proposal is None:
+            draw = partial(_draw, at_once, posterior, keys)
+        else:
+            draw = partial(draw_proposals, self.proposal, at_once, self.proposal.parameters(), posterior, keys)
+        drawn = [draw(first) for first in range(0, self.num_particles, at_once)]
         particles = drawn[0]
         if len(drawn) > 1 or at_once > self.num_particles:
             particles = jax.tree.map(lambda *x: jnp.concatenate(x, axis=2)[:, :, : self.num_particles], *drawn)
-        raw = np.asarray(particles[2])
+        *particles, raw = particles
+        raw = np.where(np.isnan(raw), -np.inf, raw)
         log_weights, k = smooth(raw)
         smoothed = jnp.asarray(log_weights, raw.dtype)
         (positions, log_prior, log_likelihood), log_weight = _resample(
-            num_samples, keys, smoothed, (particles, smoothed)
+            num_samples, keys, smoothed, (tuple(particles), smoothed)
         )
         summary = {
             "pareto_k": k,
@@ -129,15 +162,16 @@ def _pieces(num_particles: int, posterior: PowerPosterior, num_chains: int) -> t
 @partial(jit_outermost, static_argnums=0)
 def _draw(
     num_particles: int, posterior: PowerPosterior, keys: jax.Array, start: jax.Array
-) -> tuple[Position, jax.Array, jax.Array]:
-    """Prior draws with their log-prior and log-likelihood, (C, N, particles, ...)."""
+) -> tuple[Position, jax.Array, jax.Array, jax.Array]:
+    """Prior draws with their log-prior, log-likelihood and log-weight, (C, N, particles, ...)."""
 
-    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[Position, jax.Array, jax.Array]:
+    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[Position, jax.Array, jax.Array, jax.Array]:
         target = posterior.target(datum)
 
-        def one(particle: jax.Array) -> tuple[Position, jax.Array, jax.Array]:
+        def one(particle: jax.Array) -> tuple[Position, jax.Array, jax.Array, jax.Array]:
             position = target.draw(jax.random.fold_in(key, particle))
-            return position, target.log_prior(position), target.log_likelihood(position)
+            log_likelihood = target.log_likelihood(position)
+            return position, target.log_prior(position), log_likelihood, log_likelihood
 
         return jax.vmap(one)(start + jnp.arange(num_particles))
 

@@ -23,18 +23,44 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
     rows = np.moveaxis(log_weights.reshape(-1, *log_weights.shape[2:]), 0, -1)
     shape, number = rows.shape[:-1], rows.shape[-1]
     rows = rows.reshape(-1, number)
-    k = np.full(len(rows), np.nan)
-    if number >= _FEWEST_WEIGHTS:
-        size = _tail_size(number)
+    rows = np.where(np.isfinite(rows), rows, -np.inf)
+    largest = np.partition(rows, -num_largest(number), axis=-1)[:, -num_largest(number) :]
+    return pareto_k_of_largest(largest, np.isfinite(rows).sum(-1)).reshape(shape)
+
+
+def num_largest(number: int) -> int:
+    """How many of a number of weights must be kept to fit their tail."""
+    # The weight from which the tail is measured, and one more, for ArviZ rounds up.
+    return min(number, 2 + _tail_size(number))
+
+
+def pareto_k_of_largest(largest: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """The same from the largest weights of each row, so that the others need not be kept.
+
+    Args:
+        largest: log-weights in any order, as many as `num_largest` says for all of a row, shape (M, K); minus infinity
+            where a weight is 0.
+        number: of weights above 0 among all of the row, shape (M,).
+
+    Returns:
+        Shape (M,).
+    """
+    k = np.full(len(largest), np.nan)
+    most = int(number.max(initial=0))
+    if most >= _FEWEST_WEIGHTS:
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-            for part in _parts(len(rows), size):
-                ordered = np.sort(rows[part] - rows[part].max(-1, keepdims=True), axis=-1)[:, -size - 1 :]
-                k[part], _ = _fit(np.exp(ordered[:, 1:]) - np.exp(ordered[:, :1]))
-    # Weights of 0 leave fewer to fit, and equal ones leave none: one row at a time.
-    left = ~(np.isfinite(rows).all(-1) & np.isfinite(k))
-    for row in np.flatnonzero(left):
-        _, k[row] = _smooth_row(rows[row].astype(float))
-    return k.reshape(shape)
+            ordered = np.sort(largest, axis=-1)[:, -1 - _tail_size(most) :]
+            ordered = ordered - ordered[:, -1:]
+            excess = np.exp(ordered[:, 1:]) - np.exp(ordered[:, :1])
+            for part in _parts(len(excess), excess.shape[-1]):
+                k[part], _ = _fit(excess[part])
+    # Weights of 0 leave fewer to fit, and equal ones leave none: one row at a time. Of the smaller weights only
+    # their number counts.
+    for row in np.flatnonzero(~np.isfinite(k) | (number < most)):
+        finite = largest[row][np.isfinite(largest[row])].astype(float)
+        fill = np.full(number[row] - len(finite), finite.min(initial=np.inf) - 1.0)
+        k[row] = _smooth_row(np.concatenate([fill, finite]))[1] if len(finite) else np.inf
+    return k
 
 
 def smooth(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

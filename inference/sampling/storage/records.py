@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..model.power_posterior import Position, PowerPosterior
-from .run import Run
+from ...model.power_posterior import Position, PowerPosterior
+from ..run import Run
 from .spool import Spool
 
 # So many chunks are joined into one: a join of thousands takes seconds to compile.

@@ -1,0 +1,1 @@
+"""Importance sampling: draws from the prior or a learnt proposal, weights, and their diagnostics."""
