@@ -1,15 +1,17 @@
 """What chains record, draw by draw: on the device, or in files where a checkpoint is kept."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ...model.power_posterior import Position, PowerPosterior
-from ..run import Run
 from .spool import Spool
+
+if TYPE_CHECKING:
+    from ..run import Run
 
 # So many chunks are joined into one: a join of thousands takes seconds to compile.
 _JOINED_AT_ONCE = 50
@@ -124,7 +126,7 @@ class OnDisk(_Thinned):
         return found["positions"], found["posterior"], found["sample_stats"]
 
 
-def in_memory_or_on_disk(run: Run, posterior: PowerPosterior, dims: Mapping[str, Sequence[str]]) -> InMemory | OnDisk:
+def in_memory_or_on_disk(run: "Run", posterior: PowerPosterior, dims: Mapping[str, Sequence[str]]) -> InMemory | OnDisk:
     """Where a run keeps its draws."""
     if run.checkpoint is None:
         return InMemory(posterior, run.thinning)
