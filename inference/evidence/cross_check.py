@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from kaem_ppl.arguments import as_key
+from kaem_ppl.arguments import as_key, check_kind, describe
 
 from ..diagnostics.diagnose import Diagnosis, diagnose
 from ..diagnostics.limits import SMALLEST_DISAGREEMENT_P, disagreement_p
@@ -18,6 +18,7 @@ from ..sampling.sample_posterior import sample_posterior
 from ..sampling.sampler import Sampler
 from ..tempering.tempered_smc import TemperedSMC
 from .log_evidence import LogEvidence, log_evidence
+from .methods import is_method
 from .nested_sampling import NestedSampling
 from .thermodynamic import std_error_of_mean
 
@@ -123,13 +124,17 @@ def cross_check(
         ValueError: there are not two, or an argument or the model is not usable; the message says which and what to do.
     """
     key = as_key(key)
+    check_kind(methods, (tuple, list), "methods", "two methods, such as `(TemperedSMC(), NestedSampling())`")
     methods = tuple(methods)
     if len(methods) != 2:
         raise ValueError(f"`methods` must be two methods, got {len(methods)}: {methods!r}.")
+    for method in methods:
+        if not isinstance(method, Sampler | Kernel) and not is_method(method):
+            raise TypeError(f"`methods` must be methods of `log_evidence` or samplers, got {describe(method)}.")
     names = [type(method).__name__ for method in methods]
     if names[0] == names[1]:
         names = [f"{name} {number}" for number, name in enumerate(names, 1)]
-    settings = {"num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup}
+    settings: dict[str, Any] = {"num_chains": num_chains, "num_samples": num_samples, "num_warmup": num_warmup}
     settings |= {"params": params, "plate": plate, "progress_bar": progress_bar, **kwargs}
     evidences, draws = {}, {}
     for number, (name, method) in enumerate(zip(names, methods, strict=True)):

@@ -24,7 +24,7 @@ from ..sampling.storage.checkpoint import open_checkpoint
 from ..tempering.tempered_smc import TemperedSMC
 from .bridge_sampling import BridgeSampling
 from .checks import MethodResult
-from .methods import estimate
+from .methods import estimate, is_method
 from .thermodynamic import Curve, Estimate
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def log_evidence(
     num_warmup = as_count(num_warmup, "num_warmup", 0)
     if method is None:
         method = TemperedSMC() if draws is None else BridgeSampling()
-    if not hasattr(method, "coordinates") or estimate.dispatch(type(method)) is estimate.dispatch(object):
+    if not is_method(method):
         raise TypeError(
             f"`method` must be one of `ParallelTempering()`, `TemperedSMC()`, `AnnealedImportanceSampling()`, "
             f"`ImportanceSampling()`, `NestedSampling()` and, with `draws`, `BridgeSampling()`, got {describe(method)}."

@@ -57,6 +57,11 @@ def estimate(
     raise NotImplementedError
 
 
+def is_method(value: Any) -> bool:
+    """Whether a value is a method that `estimate` knows."""
+    return hasattr(value, "coordinates") and estimate.dispatch(type(value)) is not estimate.dispatch(object)
+
+
 @estimate.register
 def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **settings: Any) -> MethodResult:
     if not method.ladder.starts_at_prior:
