@@ -221,12 +221,7 @@ def _simulate(
 
 @jax.jit
 def _draw_joint(posterior: PowerPosterior, keys: jax.Array) -> tuple[Position, dict[str, jax.Array]]:
-    def draw(key: jax.Array) -> tuple[Position, dict[str, jax.Array]]:
-        draw_key, predict_key = jax.random.split(key)
-        position = posterior.target(()).draw(draw_key)
-        return position, posterior.predict(predict_key, (), position)
-
-    return jax.vmap(draw)(keys)
+    return jax.vmap(lambda key: posterior.draw_joint(key, ()))(keys)
 
 
 @jax.jit

@@ -75,13 +75,15 @@ def run_bridge(key: jax.Array, posterior: PowerPosterior, draws: Draws) -> Bridg
         posterior: in the coordinates of the draws.
         draws: of this posterior.
     """
-    flat = np.asarray(_flatten(draws.positions), float)
+    # Spooled draws are read.
+    positions = {name: jnp.asarray(x) for name, x in draws.positions.items()}
+    flat = np.asarray(_flatten(positions), float)
     half = draws.num_chains // 2
     # One chain is cut in time.
     halves = (flat[:half], flat[half:]) if half else tuple(np.array_split(flat, 2, axis=1))
     found = []
     for turn, (fitted, bridged) in enumerate((halves, halves[::-1])):
-        found.append(_bridge_half(jax.random.fold_in(key, turn), posterior, draws.positions, fitted, bridged))
+        found.append(_bridge_half(jax.random.fold_in(key, turn), posterior, positions, fitted, bridged))
     values, std_errors, sizes = (np.stack(x) for x in zip(*found, strict=True))
     return Bridge(values, std_errors, sizes.min(0))
 

@@ -185,15 +185,22 @@ class PowerPosterior:
         self, key: jax.Array, datum: tuple[jax.Array, ...]
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Draw the latents from the prior; their values, without the data plate's axis, and new observations."""
+        position, observations = self.draw_joint(key, datum)
+        return self.values(datum, position), observations
+
+    def draw_joint(self, key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[Position, dict[str, jax.Array]]:
+        """Draw a position from the prior, and new observations given it and discrete latents of the prior."""
         draw_key, predict_key = jax.random.split(key)
-        if self.discrete is not None:
-            # In one run: discrete latents as they were drawn with the others.
-            handler = DrawLatents(draw_key, self.coordinates.draw, self.coordinates.value, self._with_table)
-            sites = self._run(datum, RedrawObserved(), handler, key=predict_key)
-            drawn = {site.name: site.drop_plate_axis(sites[site.name]["value"]) for site in self.latents}
-            return drawn, self._read_observed(sites)
-        position = self.target(datum).draw(draw_key)
-        return self.values(datum, position), self.predict(predict_key, datum, position)
+        if self.discrete is None:
+            position = self.target(datum).draw(draw_key)
+            return position, self.predict(predict_key, datum, position)
+        # In one run: discrete latents as they were drawn with the others, for `predict` draws them given the data.
+        handler = DrawLatents(draw_key, self.coordinates.draw, self.coordinates.value, self._with_table)
+        sites = self._run(datum, RedrawObserved(), handler, key=predict_key)
+        # Observed sites look latent where they were drawn.
+        observed = {site.name for site in self.observed}
+        position = handler.position({name: site for name, site in sites.items() if name not in observed})
+        return position, self._read_observed(sites)
 
     def infer_discrete(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Draw the discrete latents from their law given a position and the data, without the data plate's axis."""

@@ -1,6 +1,7 @@
 """Refuse draws that were made with another model, other data or other parameters."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..model.power_posterior import Position, PowerPosterior
@@ -25,7 +26,7 @@ def check_same_posterior(draws: Draws, posterior: PowerPosterior) -> None:
             f"`draws` has latents of shapes {shapes}, but the model has {wanted}: pass the model, the arguments and the "
             "`plate` that the draws were made with."
         )
-    first = jax.tree.map(lambda x: x[:, :1].reshape(-1, *x.shape[2:]), draws.positions)
+    first = {name: jnp.asarray(x[:, :1]).reshape(-1, *x.shape[2:]) for name, x in draws.positions.items()}
     found = np.asarray(map_draws(_log_density, posterior, first), float).sum(-1)
     recorded = draws.sample_stats["lp"][:, 0]
     noted = np.asarray(recorded, float).reshape(draws.num_chains, -1).sum(-1)

@@ -74,9 +74,11 @@ class StudentProposal(Proposal):
             raise ValueError(f"`draws` has {draws.num_samples} draws in a chain; a fit takes at least 10.")
         self.draws = draws
         self.coordinates = draws.posterior.coordinates
-        flat = np.asarray(_flatten(draws.positions), float)
+        # Spooled draws are read.
+        positions = {name: jnp.asarray(x) for name, x in draws.positions.items()}
+        flat = np.asarray(_flatten(positions), float)
         fits = [[fit_normal(flat[c, :, n]) for c in range(flat.shape[0])] for n in range(flat.shape[2])]
-        dtype = jax.tree.leaves(draws.positions)[0].dtype
+        dtype = jax.tree.leaves(positions)[0].dtype
         self._means = jnp.asarray([[fit.mean for fit in of_datum] for of_datum in fits], dtype)
         self._factors = jnp.asarray([[fit.factor for fit in of_datum] for of_datum in fits], dtype)
 

@@ -109,6 +109,18 @@ def test_draws_that_miss_a_mode():
     assert not evidence.is_trustworthy
 
 
+def test_spooled_draws_are_read(tmp_path):
+    # Law: draws in files give what the same draws in memory give.
+    k, settings = jnp.asarray(SUCCESSES[:2]), {"plate": "data", "progress_bar": False}
+    found = []
+    for kept in ({}, {"checkpoint": tmp_path, "spool": True}):
+        draws = sample_posterior(
+            0, beta_binomial, k, sampler=NUTS(), num_chains=2, num_samples=100, num_warmup=100, **settings, **kept
+        )
+        found.append(log_evidence(1, beta_binomial, k, draws=draws, **settings).value)
+    np.testing.assert_array_equal(*found)
+
+
 def test_refuses(draws):
     k, of_plate = jnp.asarray(SUCCESSES), {"plate": "data", "progress_bar": False}
     for settings, message in [
