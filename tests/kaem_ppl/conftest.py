@@ -10,7 +10,9 @@ def x64():
         yield
 
 
-@pytest.fixture(params=["float32", "float64"])
+# Single precision is what most users have, and where rounding shows; programs of double precision are compiled by slow
+# tests.
+@pytest.fixture(params=["float32", pytest.param("float64", marks=pytest.mark.slow)])
 def precision(request):
     with jax.enable_x64(request.param == "float64"):
         yield request.param
