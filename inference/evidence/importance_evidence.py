@@ -1,6 +1,5 @@
 """The log-evidence of each datum by importance sampling: weights come in batches, of which sums and tails are kept."""
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,14 +14,15 @@ from ..model.plate_model import Integrals, PlateModel
 from ..model.power_posterior import PowerPosterior
 from ..model.traced import ModelIdentity
 from ..sampling import batching
-from ..sampling.batching import over_problems
+from ..sampling.batching import evaluation_bytes, over_problems
 from ..sampling.importance.proposals import Proposal, draw_proposals
 from ..sampling.importance.psis import num_largest, pareto_k_of_largest
 from ..sampling.run import Run
 from ..sampling.sampler import problem_keys
 
-# Draws in a batch, and numbers that the likelihood's distributions may hold in one.
-_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE = 2000, 2**24
+# Draws in a batch, and bytes of their evaluations, at most. Keys of shared draws are those of batches, which therefore do
+# not depend on the memory budget.
+_DRAWS_AT_ONCE, _BYTES_AT_ONCE = 2000, 2**28
 # Bytes that a pair of a draw and a datum takes while it is weighed: a few arrays of them live together.
 _BYTES_OF_PAIR = 16
 # The error of the sum over data is that of the means of batches, of which there are at least so many.
@@ -134,18 +134,8 @@ def _std_error_of_total(log_shares: np.ndarray, sizes: np.ndarray) -> float | No
     return float(np.sqrt(np.square(excess).sum() * len(sizes) / (len(sizes) - 1)))
 
 
-def _numbers_per_draw(posterior: PowerPosterior) -> int:
-    """Numbers in the distributions of the observed sites of one datum: what a draw costs in memory."""
-
-    def laws(key: jax.Array) -> list[Any]:
-        datum = tuple(row[0] for row in posterior.rows)
-        return posterior.likelihood_laws(datum, posterior.target(datum).draw(key))
-
-    return max(1, sum(math.prod(x.shape) for x in jax.tree.leaves(jax.eval_shape(laws, jax.random.key(0)))))
-
-
 def _batch_size(posterior: PowerPosterior, num_draws: int, num_problems: int) -> int:
-    size = min(_DRAWS_AT_ONCE, _NUMBERS_AT_ONCE // (_numbers_per_draw(posterior) * num_problems))
+    size = min(_DRAWS_AT_ONCE, _BYTES_AT_ONCE // (evaluation_bytes(posterior)[0] * num_problems))
     return max(1, min(size, -(-num_draws // _FEWEST_BATCHES)))
 
 

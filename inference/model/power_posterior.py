@@ -160,11 +160,6 @@ class PowerPosterior:
         pointwise = {site.name: jnp.asarray(scaled_log_prob(sites[site.name])) for site in self.latents}
         return pointwise if self.plate is None else jax.tree.map(jnp.sum, pointwise)
 
-    def likelihood_laws(self, datum: tuple[jax.Array, ...], position: Position) -> list[dist.Distribution]:
-        """Distributions of the observed sites given a position."""
-        sites = self._place(datum, position)
-        return [sites[site.name]["fn"] for site in self.observed]
-
     def predict(self, key: jax.Array, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Draw every observed site anew given a position, without the data plate's axis."""
         if self.discrete is not None:
