@@ -33,7 +33,7 @@ def run_job(job, folder):
     import jax.numpy as jnp
 
     from kaem_ppl import inference
-    from kaem_ppl.inference.sampling import checkpoint
+    from kaem_ppl.inference.sampling.storage import checkpoint
 
     # Often, so that short runs have many states to be killed at.
     checkpoint.SECONDS, checkpoint.SHARE = 0.05, 0.5

@@ -13,7 +13,9 @@ def kill_and_compare(folder, num_kills, jobs):
     """How many runs were stopped before they were done; all of them end as the one that nothing stopped."""
     script = Path(__file__).with_name("kill.py")
     command = [sys.executable, str(script), str(folder), str(num_kills), "0", *jobs]
-    output = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ).stdout
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+    output = done.stdout
+    assert done.returncode == 0, output
     for job in jobs:
         whole = np.load(folder / job / "whole.npz")
         results = list((folder / job).glob("killed-*.npz"))
