@@ -1,7 +1,7 @@
 """Densities fitted to samples: error against a kernel estimate, coverage of their bands, and what a fit costs.
 
-The fifteen normal mixtures of Marron and Wand (1992), a thousand samples, fifty seeds. The rival is the Gaussian kernel with
-Sheather and Jones' bandwidth ("solve the equation", 1991), binned as in R's `bw.SJ`.
+The fifteen normal mixtures of Marron and Wand (1992), a thousand samples, fifty seeds. The rival is the Gaussian kernel
+with Sheather and Jones' bandwidth ("solve the equation", 1991), binned as in R's `bw.SJ`.
 """
 
 import time
@@ -59,7 +59,9 @@ def density(name, z):
 
 def quadrature(name):
     """Nodes and weights of an integral over the line, dense where components are narrow."""
-    marks = [np.linspace(-6, 6, 1001)] + [mean + scale * np.linspace(-6, 6, 301) for _, mean, scale in MARRON_WAND[name]]
+    marks = [np.linspace(-6, 6, 1001)] + [
+        mean + scale * np.linspace(-6, 6, 301) for _, mean, scale in MARRON_WAND[name]
+    ]
     edges = np.unique(np.clip(np.concatenate(marks), -6, 6))
     nodes, weights = np.polynomial.legendre.leggauss(2)
     half = 0.5 * np.diff(edges)[:, None]
@@ -141,18 +143,12 @@ def measure(quick):
         setting = {"density": name, "samples": NUM_SAMPLES, "seeds": len(seeds)}
         for what, mine, rival, unit in zip(ratios, ours, kernel, ("", "nats"), strict=True):
             ratios[what].append(mine / rival)
-            lines.append(
-                report(f"{what} of a fit", setting, mine, unit, relative_to=RIVAL, ratios=[mine / rival])
-            )
+            lines.append(report(f"{what} of a fit", setting, mine, unit, relative_to=RIVAL, ratios=[mine / rival]))
         lines.append(report("coverage of 95 % bands at 20 quantiles", setting, covered, "share"))
     for what, found in ratios.items():
         setting = {"samples": NUM_SAMPLES, "seeds": len(seeds)}
-        lines.append(
-            report(f"{what}, over the densities", setting, found, "ratio", relative_to=RIVAL, at_most=0.8)
-        )
-        lines.append(
-            report(f"{what}, worst density", setting, max(found), "ratio", relative_to=RIVAL, at_most=1.2)
-        )
+        lines.append(report(f"{what}, over the densities", setting, found, "ratio", relative_to=RIVAL, at_most=0.8))
+        lines.append(report(f"{what}, worst density", setting, max(found), "ratio", relative_to=RIVAL, at_most=1.2))
     lines.append(measure_time())
     return lines
 
@@ -166,9 +162,7 @@ def measure_time():
         jax.block_until_ready(kp.KANTilted.fit(samples + shift).density.energy.coef)
         seconds.append(time.perf_counter() - start)
     setting = {"densities": 81, "samples": 10_000}
-    return report(
-        "time of a bank's fit", setting, seconds[1:], "s", first_call_seconds=seconds[0], at_most=2.0
-    )
+    return report("time of a bank's fit", setting, seconds[1:], "s", first_call_seconds=seconds[0], at_most=2.0)
 
 
 def plot(lines):

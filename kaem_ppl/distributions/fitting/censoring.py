@@ -1,7 +1,10 @@
 """Observations known only to lie in intervals: nodes on each of them, for its mass and the features' means over it."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -36,7 +39,8 @@ class Intervals(NamedTuple):
 def make_intervals(
     observations: Observations,
     reference: Distribution,
-    interval: tuple[Array, Array],
+    tails: ref.Tails,
+    interval: tuple[np.ndarray, ...],
     function: tuple[Basis, Array, Array],
 ) -> Intervals:
     """Nodes on the intervals of observations that are not exact, equal ones counted together.
@@ -44,37 +48,50 @@ def make_intervals(
     Args:
         observations: of Q densities.
         reference: of a batch shape that broadcasts to theirs.
-        interval: ends of what is integrated, of shapes that broadcast to the batch shape.
+        tails: the reference's.
+        interval: ends of what is integrated, of the batch shape each.
         function: basis, grid and width of the energies.
     """
-    batch = observations.batch_shape
     bounds, weights, squares = _distinct(observations)
     # Densities last, as a reference broadcasts.
-    low, high = (jnp.asarray(bounds[..., i].T).reshape(-1, *batch) for i in (0, 1))
-    support = [jnp.asarray(x, float) for x in ref.support_bounds(reference)]
-    low, high = jnp.clip(low, *support), jnp.clip(high, *support)
+    low, high = (bounds[..., i].T.reshape(-1, *observations.batch_shape) for i in (0, 1))
+    basis, grid, width = function
+    features, log_mass = _at_nodes(basis, reference, tails, (low, high), interval, (grid, width))
+    return Intervals(features, log_mass, jnp.asarray(weights), jnp.asarray(squares))
+
+
+@partial(jax.jit, static_argnums=0)
+def _at_nodes(
+    basis: Basis,
+    reference: Distribution,
+    tails: ref.Tails,
+    bounds: tuple[Array, Array],
+    interval: tuple[Array, Array],
+    function: tuple[Array, Array],
+) -> tuple[Array, Array]:
+    """Features and log-masses of `Intervals`, of bounds (C,) + batch_shape."""
+    support = [jnp.asarray(x, bounds[0].dtype) for x in ref.support_bounds(reference)]
+    low, high = (jnp.clip(x, *support) for x in bounds)
     a, b = interval
     inner_low, inner_high = jnp.clip(low, a, b), jnp.clip(high, a, b)
     step = (inner_high - inner_low) / (2 * _NUM_PANELS)
-    centres = (2 * np.arange(_NUM_PANELS) + 1)[:, None] + _NODES
-    trailing = (1,) * (1 + len(batch))
-    nodes = inner_low + step * centres.reshape(-1, *trailing)
+    centres = ((2 * np.arange(_NUM_PANELS) + 1)[:, None] + _NODES).reshape(-1, *(1,) * low.ndim)
     used = step > 0
-    nodes = jnp.where(used, nodes, 0.5 * (a + b))
-    log_weights = jnp.log(jnp.where(used, step, 1.0)) + np.log(np.tile(_WEIGHTS, _NUM_PANELS)).reshape(-1, *trailing)
+    nodes = jnp.where(used, inner_low + step * centres, 0.5 * (a + b))
+    log_weights = np.log(np.tile(_WEIGHTS, _NUM_PANELS)).reshape(centres.shape) + jnp.log(jnp.where(used, step, 1.0))
     log_mass = jnp.where(used, log_weights + reference.log_prob(nodes), -jnp.inf)
-    left = _log_difference(reference, low, jnp.minimum(high, a), (a, b))
-    right = _log_difference(reference, jnp.maximum(low, b), high, (a, b))
+    masses = partial(_masses, reference, tails, 0.5 * (a + b))
+    left = _log_difference(masses, low, jnp.minimum(high, a), 0)
+    right = _log_difference(masses, jnp.maximum(low, b), high, 1)
     log_mass = jnp.concatenate([log_mass, left[None], right[None]])
     nodes = jnp.concatenate([nodes, *(jnp.broadcast_to(x, nodes[:1].shape) for x in (a, b))])
-    basis, grid, width = function
-    features = basis(nodes, grid, width)
+    features = basis(nodes, *function)
 
     def rows(x: Array, event: tuple[int, ...] = ()) -> Array:
         """(K, C) + batch_shape to (Q, C, K)."""
         return jnp.moveaxis(x.reshape(*nodes.shape[:2], -1, *event), 2, 0).swapaxes(1, 2)
 
-    return Intervals(rows(features, features.shape[-1:]), rows(log_mass), jnp.asarray(weights), jnp.asarray(squares))
+    return rows(features, features.shape[-1:]), rows(log_mass)
 
 
 def _distinct(observations: Observations) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,22 +111,19 @@ def _distinct(observations: Observations) -> tuple[np.ndarray, np.ndarray, np.nd
     return bounds, weights, squares
 
 
-def _log_difference(reference: Distribution, low: Array, high: Array, interval: tuple[Array, Array]) -> Array:
-    """Logarithm of the reference's mass between two points on one side of the interval; -inf where there is none."""
-    middle = 0.5 * (interval[0] + interval[1])
+def _log_difference(masses: Callable[[Array], tuple[Array, Array]], low: Array, high: Array, side: int) -> Array:
+    """Logarithm of the reference's mass between two points on one side of the interval, by the tail there."""
     used = high > low
-    start, stop = jnp.where(used, low, middle), jnp.where(used, high, middle)
-    below_start, above_start = _masses(reference, start)
-    below_stop, above_stop = _masses(reference, stop)
-    mass = jnp.where(stop < middle, below_stop - below_start, above_start - above_stop)
-    return jnp.where(used & (mass > 0), jnp.log(jnp.where(mass > 0, mass, 1.0)), -jnp.inf)
+    difference = jnp.abs(masses(high)[side] - masses(low)[side])
+    occupied = used & (difference > 0)
+    return jnp.where(occupied, jnp.log(jnp.where(occupied, difference, 1.0)), -jnp.inf)
 
 
-def _masses(reference: Distribution, point: Array) -> tuple[Array, Array]:
+def _masses(reference: Distribution, tails: ref.Tails, middle: Array, point: Array) -> tuple[Array, Array]:
+    """Of the reference below and above a point, also at and beyond the ends of its support."""
     low, high = ref.support_bounds(reference)
     inside = (point > low) & (point < high)
-    middle = reference.icdf(jnp.full(jnp.shape(point), 0.5))
-    below, above = ref.log_masses(reference, jnp.where(inside, point, middle))
+    below, above = ref.complete(*tails.log_masses(jnp.where(inside, point, middle)))
     return (
         jnp.where(inside, jnp.exp(below), jnp.where(point <= low, 0.0, 1.0)),
         jnp.where(inside, jnp.exp(above), jnp.where(point >= high, 0.0, 1.0)),
@@ -117,7 +131,7 @@ def _masses(reference: Distribution, point: Array) -> tuple[Array, Array]:
 
 
 class Within(NamedTuple):
-    """Of each interval under the density: log mass (Q, C), means of features (Q, C, F), probabilities of nodes (Q, C, K)."""
+    """Of each interval under the density: log mass (Q, C), features' means (Q, C, F), nodes' probabilities (Q, C, K)."""
 
     log_mass: Array
     mean: Array

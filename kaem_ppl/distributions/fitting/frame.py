@@ -107,8 +107,8 @@ def energy_of(basis: Basis, domain: Array, coef: np.ndarray) -> UnivariateKAN:
 def _by_moments(observations: Observations, low: float, high: float) -> Distribution:
     mean, scale = normal_moments(observations)
     loc, scale = (jnp.asarray(x.reshape(observations.batch_shape), float) for x in (mean, scale))
-    ends = {name: x for name, x in (("low", low), ("high", high)) if np.isfinite(x)}
-    return dist.TruncatedNormal(loc, scale, **ends) if ends else dist.Normal(loc, scale)
+    ends = [x if np.isfinite(x) else None for x in (low, high)]
+    return dist.TruncatedNormal(loc, scale, low=ends[0], high=ends[1])
 
 
 def _check_support(support: Any) -> tuple[float, float]:

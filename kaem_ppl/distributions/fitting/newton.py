@@ -112,17 +112,22 @@ def _optimum(problem: Problem, coef: Array, smoothing: Array, tolerance: float) 
     last = lax.while_loop(lambda s: jnp.any(s.decrement > tolerance) & (s.rounds < _MOST_STEPS), step, start)
     at = _expand(problem, last.coef, smoothing)
     covariance = _solve(at.hessian, at.bound, jnp.broadcast_to(jnp.eye(coef.shape[1]), at.hessian.shape))
-    information = at.hessian - smoothing[:, None, None] * problem.penalty
+    information = at.hessian - smoothing[:, None, None] * problem.penalty - RIDGE * jnp.eye(coef.shape[1])
     scores = _second_moments(problem, problem.counts, at.mean)
     if problem.intervals is not None:
         centred = within(problem.intervals, last.coef).mean - at.mean[:, None]
         scores = scores + contract("qcf,qc,qcg->qfg", centred, problem.intervals.squares, centred)
+    optimism = jnp.sum(covariance * scores, axis=(1, 2))
+    if problem.intervals is not None:
+        # Where the likelihood of intervals is not concave, or steps have not ended, there is no such estimate.
+        is_maximum = jnp.all(jnp.isfinite(jnp.linalg.cholesky(at.hessian)), axis=(1, 2)) & (last.decrement <= tolerance)
+        optimism = jnp.where(is_maximum, optimism, jnp.inf)
     return Optimum(
         last.coef,
         at.mean,
         covariance,
         at.log_likelihood,
-        jnp.sum(covariance * scores, axis=(1, 2)),
+        optimism,
         jnp.sum(covariance * information, axis=(1, 2)),
         last.decrement,
     )

@@ -5,10 +5,11 @@ is its polynomial of degree 14, as everywhere in the quadrature, so that mean is
 no basis function is evaluated at an observation.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from numpyro.distributions import Distribution
 
 from ... import reference as ref
 from ...basis import RBF, Basis, BSpline
-from ...quadrature import DEGREE, KRONROD, NODES, TO_LEGENDRE, panel_nodes, safe_log
+from ...quadrature import DEGREE, KRONROD, NODES, TO_LEGENDRE, contract, panel_nodes, safe_log
 from ...univariate import uniform_grid
 from ..bank import integration_interval, seed_panels
 from .censoring import Intervals, make_intervals
@@ -71,51 +72,103 @@ def make_problem(observations: Observations, basis: Basis, reference: Distributi
     """
     batch, rows = observations.batch_shape, len(observations.values)
     domain = jnp.asarray(domain, jnp.float64)
-    own = jnp.broadcast_to(domain, (*batch, 2))
-    grid = basis.init_grid(domain)
-    interval = integration_interval((own[..., 0], own[..., 1]), reference)
-    edges = seed_panels(basis, basis.breakpoints(grid), interval, reference)
-    edges = jnp.broadcast_to(edges, (*batch, edges.shape[-1])).reshape(rows, -1)
-    ends = own.reshape(rows, 2)
+    width = widths(basis, domain)
+    tails = ref.tails_of(reference)
+    frame = _make_frame(basis, reference, tails, jnp.broadcast_to(domain, (*batch, 2)))
     # Where panels lie alike in all domains, one density's features are those of all.
+    edges, ends = np.asarray(frame.edges), np.asarray(frame.ends)
     relative = (edges - ends[:, :1]) / (ends[:, 1:] - ends[:, :1])
     alike = isinstance(basis, _FOLLOW_THE_DOMAIN) or domain.ndim == 1
-    is_shared = rows == 1 or (alike and bool(np.allclose(relative, relative[:1], rtol=0, atol=1e-9)))
+    is_shared = rows == 1 or (alike and np.allclose(relative, relative[:1], rtol=0, atol=1e-9))
     number = 1 if is_shared else rows
-    nodes = jnp.moveaxis(panel_nodes(edges.T), -1, 0).swapaxes(1, 2).reshape(rows, -1)
+    own_width = jnp.broadcast_to(width, batch).reshape(rows)
+    features, by_degree, penalty = _make_features(
+        basis, *(x[:number] for x in (frame.edges, frame.ends, frame.interval, frame.grid, own_width))
+    )
 
-    half = 0.5 * jnp.diff(edges, axis=-1)[..., None]
-    low, high = (jnp.broadcast_to(x, batch).reshape(rows, 1) for x in interval)
-    middle = 0.5 * (low + high)
-    used = jnp.broadcast_to(half > 0, (*half.shape[:2], len(NODES))).reshape(rows, -1)
-    log_reference = by_rows(reference.log_prob, jnp.where(used, nodes, middle), batch)
-    log_weights = safe_log(half * KRONROD).reshape(rows, -1)
-    outside = ref.log_outside(reference, *interval)
-    outside = [jnp.broadcast_to(x, batch).reshape(rows, 1) for x in outside]
-    log_mass = jnp.concatenate([jnp.where(used, log_weights + log_reference, -jnp.inf), *outside], axis=1)
-
-    grids = jnp.broadcast_to(grid, (*batch, grid.shape[-1])).reshape(rows, -1)[:number]
-    width = jnp.broadcast_to(widths(basis, domain), batch).reshape(rows)[:number]
-    evaluate = partial(_features, basis, grid=grids, width=width)
-    inner = evaluate(nodes[:number])
-    features = jnp.concatenate([inner, evaluate(jnp.concatenate([low, high], axis=1)[:number])], axis=1)
-    length = (ends[:number, 1] - ends[:number, 0])[:, None, None]
-    penalty = _penalty(basis, evaluate, nodes[:number], half[:number], length)
-
-    moments, counts = _moments(observations, np.asarray(edges), np.asarray(low), np.asarray(high))
-    by_degree = jnp.einsum("jd,lpdf->lpjf", TO_LEGENDRE, inner.reshape(number, -1, len(NODES), inner.shape[-1]))
-    by_degree = by_degree.reshape(number, -1, inner.shape[-1])
-    target = moments @ by_degree[0] if is_shared else jnp.einsum("qm,qmf->qf", moments, by_degree)
-    counts = jnp.concatenate([counts, jnp.zeros((rows, 2))], axis=1)
-
-    overlap = np.triu(np.abs(np.asarray(features[0])).T @ np.abs(np.asarray(features[0])) > 1e-300)
+    moments, counts = _moments(observations, edges, *np.split(np.asarray(frame.interval), 2, axis=1))
+    flat = np.asarray(features[0])
+    overlap = np.triu(np.abs(flat).T @ np.abs(flat) > 1e-300)
     first, second = np.nonzero(overlap) if is_shared else (np.zeros(0, int), np.zeros(0, int))
-    products = features[0][:, first] * features[0][:, second] if is_shared else None
     intervals = None
-    if observations.upper is not None and not np.all(observations.is_exact):
-        intervals = make_intervals(observations, reference, interval, (basis, grid, widths(basis, domain)))
-    pairs = (tuple(first.tolist()), tuple(second.tolist()))
-    return Problem(features, log_mass, target, counts, penalty, products, intervals, pairs)
+    if not np.all(observations.is_exact):
+        grid = frame.grid.reshape(*batch, -1)
+        interval = (x.reshape(batch) for x in np.split(np.asarray(frame.interval), 2, axis=1))
+        intervals = make_intervals(observations, reference, tails, tuple(interval), (basis, grid, width))
+    return Problem(
+        features,
+        frame.log_mass,
+        jnp.asarray(moments @ np.asarray(by_degree[0]) if is_shared else np.einsum("qm,qmf->qf", moments, by_degree)),
+        jnp.asarray(np.pad(counts, ((0, 0), (0, 2)))),
+        penalty,
+        jnp.asarray(flat[:, first] * flat[:, second]) if is_shared else None,
+        intervals,
+        (tuple(first.tolist()), tuple(second.tolist())),
+    )
+
+
+class _Frame(NamedTuple):
+    """Panels of Q densities and the reference on them.
+
+    Attributes:
+        edges: shape (Q, N + 1).
+        ends: of the domain, shape (Q, 2).
+        interval: that is integrated, shape (Q, 2).
+        grid: shape (Q, G).
+        log_mass: of the reference that each node, and either tail, stands for, shape (Q, 15 N + 2).
+    """
+
+    edges: Array
+    ends: Array
+    interval: Array
+    grid: Array
+    log_mass: Array
+
+
+@partial(jax.jit, static_argnums=0)
+def _make_frame(basis: Basis, reference: Distribution, tails: ref.Tails, domain: Array) -> _Frame:
+    batch = domain.shape[:-1]
+    rows = math.prod(batch)
+    grid = basis.init_grid(domain)
+    interval = integration_interval((domain[..., 0], domain[..., 1]), reference)
+    edges = seed_panels(basis, basis.breakpoints(grid), interval, reference)
+    edges = jnp.broadcast_to(edges, (*batch, edges.shape[-1])).reshape(rows, -1)
+    nodes, half = _nodes(edges)
+    low, high = (jnp.broadcast_to(x, batch).reshape(rows, 1) for x in interval)
+    used = half > 0
+    log_reference = by_rows(reference.log_prob, jnp.where(used, nodes, 0.5 * (low + high)), batch)
+    inner = jnp.where(used, safe_log(half * np.tile(KRONROD, edges.shape[1] - 1)) + log_reference, -jnp.inf)
+    outside = ref.log_outside(reference, *interval, tails)
+    log_mass = [inner, *(jnp.broadcast_to(x, batch).reshape(rows, 1) for x in outside)]
+    grid = jnp.broadcast_to(grid, (*batch, grid.shape[-1])).reshape(rows, -1)
+    ends = domain.reshape(rows, 2)
+    return _Frame(edges, ends, jnp.concatenate([low, high], axis=1), grid, jnp.concatenate(log_mass, axis=1))
+
+
+def _nodes(edges: Array) -> tuple[Array, Array]:
+    """Nodes of all panels and half the width of the panel of each, shape (L, 15 N) each."""
+    nodes = jnp.moveaxis(panel_nodes(edges.T), -1, 0).swapaxes(1, 2)
+    half = jnp.broadcast_to(0.5 * jnp.diff(edges)[..., None], nodes.shape)
+    return nodes.reshape(len(edges), -1), half.reshape(len(edges), -1)
+
+
+@partial(jax.jit, static_argnums=0)
+def _make_features(
+    basis: Basis, edges: Array, ends: Array, interval: Array, grid: Array, width: Array
+) -> tuple[Array, Array, Array]:
+    """Features at the nodes and both ends (L, M, F), their Legendre coefficients (L, 15 N, F), and the penalty."""
+
+    def evaluate(points: Array) -> Array:
+        return basis(points, grid[:, None], width[:, None])
+
+    nodes, half = _nodes(edges)
+    inner = evaluate(nodes)
+    by_panel = inner.reshape(len(inner), -1, len(NODES), inner.shape[-1])
+    by_degree = contract("jd,lpdf->lpjf", TO_LEGENDRE, by_panel).reshape(inner.shape)
+    length = (ends[:, 1] - ends[:, 0])[:, None, None]
+    weights = (half * np.tile(KRONROD, edges.shape[1] - 1))[..., None]
+    penalty = _penalty(basis, evaluate, nodes, weights, length)
+    return jnp.concatenate([inner, evaluate(interval)], axis=1), by_degree, penalty
 
 
 def widths(basis: Basis, domain: Array) -> Array:
@@ -134,11 +187,7 @@ def by_rows(function: Callable[[Array], Any], points: Array, batch_shape: tuple[
     return jnp.broadcast_to(values, (points.shape[1], *batch_shape)).reshape(points.shape[1], -1).T
 
 
-def _features(basis: Basis, points: Array, grid: Array, width: Array) -> Array:
-    return basis(points, grid[:, None], width[:, None])
-
-
-def _penalty(basis: Basis, evaluate: Callable[[Array], Array], nodes: Array, half: Array, length: Array) -> Array:
+def _penalty(basis: Basis, evaluate: Callable[[Array], Array], nodes: Array, weights: Array, length: Array) -> Array:
     """P of c' P c, the variance of f's second derivative over the domain, z in units of the domain's length.
 
     For B-splines that of the second differences of the coefficients (Eilers and Marx 1996), in the same units. Parabolas
@@ -152,10 +201,9 @@ def _penalty(basis: Basis, evaluate: Callable[[Array], Array], nodes: Array, hal
     for _ in range(_ORDER):
         derivative = _differentiated(derivative)
     curvature = derivative(nodes) * length**_ORDER
-    weights = (half * KRONROD).reshape(len(nodes), -1, 1) / length
     weights = weights / jnp.sum(weights, axis=1, keepdims=True)
     curvature = curvature - jnp.sum(weights * curvature, axis=1, keepdims=True)
-    return jnp.einsum("lmf,lmg->lfg", curvature * weights, curvature)
+    return contract("lmf,lmg->lfg", curvature * weights, curvature)
 
 
 def _differentiated(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -164,7 +212,7 @@ def _differentiated(function: Callable[[Array], Array]) -> Callable[[Array], Arr
 
 def _moments(
     observations: Observations, edges: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> tuple[Array, Array]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Of exact observations on each panel: weighted sums of Legendre polynomials, and squared weights by nearest node.
 
     Both have shape (Q, N * 15).
@@ -187,4 +235,4 @@ def _moments(
         moments.append(sums.T.reshape(-1))
         node = panel * len(NODES) + np.searchsorted(between, t)
         counts.append(np.bincount(node, w * w, number * len(NODES)))
-    return jnp.asarray(np.stack(moments)), jnp.asarray(np.stack(counts))
+    return np.stack(moments), np.stack(counts)

@@ -19,7 +19,7 @@ from .problem import by_rows, make_problem
 # observations would not show.
 _CANDIDATES = 10.0 ** np.arange(-2.0, -10.6, -0.5)
 # By what the first-order optimism is multiplied, so that the choice seldom follows noise (Kim and Gu 2004).
-_CAUTION = 1.4
+_CAUTION = 1.2
 # Densities that are solved side by side.
 _ROWS_AT_ONCE = 256
 
@@ -49,9 +49,7 @@ class Solution:
     log_likelihood: np.ndarray
 
 
-def solve(
-    observations: Observations, basis: Basis, reference: Distribution, domain: Array, smoothing: Any
-) -> Solution:
+def solve(observations: Observations, basis: Basis, reference: Distribution, domain: Array, smoothing: Any) -> Solution:
     """Coefficients of largest penalised likelihood.
 
     Args:
