@@ -16,8 +16,10 @@ from .basis import BSpline as BSpline
 from .basis import Chebyshev as Chebyshev
 from .basis import Fourier as Fourier
 from .basis import Morlet as Morlet
+from .density import FormulaBasis as FormulaBasis
 from .density import KANCopula as KANCopula
 from .density import prior_from as prior_from
+from .density import symbolify as symbolify
 from .distributions import KANTilted as KANTilted
 from .distributions import KANTiltedMixture as KANTiltedMixture
 from .primitives import kan_generator as kan_generator

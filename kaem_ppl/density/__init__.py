@@ -3,3 +3,5 @@
 from .copula import KANCopula as KANCopula
 from .posterior import JointPrior as JointPrior
 from .posterior import prior_from as prior_from
+from .symbolic import FormulaBasis as FormulaBasis
+from .symbolic import symbolify as symbolify

@@ -127,8 +127,9 @@ def prior_from(
     shares = None if weights is None else np.asarray(weights).reshape(-1)
     bank = KANTilted.fit(numbers, shares, basis=basis).density
     scores = np.asarray(to_standard_normal(bank, jnp.asarray(numbers)), np.float64)
-    correlation = np.corrcoef(scores, rowvar=False, aweights=shares) if shares is not None else np.corrcoef(scores.T)
-    return JointPrior(_segments(bank, transforms), np.atleast_2d(correlation), sites)
+    covariance = np.atleast_2d(np.cov(scores, rowvar=False, aweights=shares))
+    scale = np.sqrt(np.diag(covariance))
+    return JointPrior(_segments(bank, transforms), covariance / np.outer(scale, scale), sites)
 
 
 def _samples_of(draws: Any) -> tuple[Mapping[str, Any], int]:
@@ -166,8 +167,9 @@ def _transform(name: str, support: constraints.Constraint, values: np.ndarray) -
     return transform
 
 
-def _segments(bank: KANTilted, transforms: list[Any]) -> list[Distribution]:
+def _segments(bank: Any, transforms: list[Any]) -> list[Distribution]:
     """The bank in pieces of neighbours on the same support."""
+    # `Any`, for the annotations of NumPyro's distributions lack what theirs have.
     energy, normal = bank.energy, bank.reference
     found, start = [], 0
     for _, group in itertools.groupby(transforms, key=id):
