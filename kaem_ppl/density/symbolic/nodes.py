@@ -10,7 +10,7 @@ import numpy as np
 from ... import reference as ref
 from ...distributions.base import TiltedDistribution
 from ...distributions.stacking import promote
-from ...distributions.truncated import _decaying_nodes
+from ...distributions.truncated import decaying_nodes
 from ...quadrature import KRONROD, panel_nodes
 
 
@@ -62,7 +62,7 @@ def nodes_of(density: TiltedDistribution, marks: Sequence[Sequence[float]] | Non
     columns = [np.reshape(x, (len(x), -1)).T for x in arrays]
     limits = zip(*(np.reshape(x, -1) for x in (*ends, *bounds)), strict=True)
     rows = zip(*columns, strict=True)
-    return [_make(*row, (a, b), (low, high)) for row, (a, b, low, high) in zip(rows, limits, strict=True)]
+    return [_make(row, (a, b), (low, high)) for row, (a, b, low, high) in zip(rows, limits, strict=True)]
 
 
 def _evaluate(density: TiltedDistribution, marks: jax.Array) -> tuple[jax.Array, ...]:
@@ -83,7 +83,7 @@ def _evaluate(density: TiltedDistribution, marks: jax.Array) -> tuple[jax.Array,
     outside = [jnp.broadcast_to(x, batch)[None] for x in ref.log_outside(density.reference, *density.interval)]
     log_reference_mass = jnp.concatenate([log_weight + log_reference, *outside])
 
-    fractions, weights = (x.reshape(-1, *(1,) * len(batch)) for x in _decaying_nodes(32.0, jnp.float64))
+    fractions, weights = (x.reshape(-1, *(1,) * len(batch)) for x in decaying_nodes(32.0, jnp.float64))
     left, right = density.tails(low)[0], density.tails(high)[1]
     points, masses = [z], [jnp.exp(density.log_ratio(z) + log_reference + log_weight)]
     for tail, is_upper in ((left, False), (right, True)):
@@ -97,15 +97,9 @@ def _evaluate(density: TiltedDistribution, marks: jax.Array) -> tuple[jax.Array,
     return points, masses, log_density, log_ratio, log_reference_mass
 
 
-def _make(
-    z: np.ndarray,
-    mass: np.ndarray,
-    log_density: np.ndarray,
-    log_ratio: np.ndarray,
-    log_reference_mass: np.ndarray,
-    interval: tuple[float, float],
-    support: tuple[float, float],
-) -> Nodes:
+def _make(row: tuple[np.ndarray, ...], interval: tuple[float, float], support: tuple[float, float]) -> Nodes:
+    """The nodes of one density, without those of no mass."""
+    z, mass, log_density, log_ratio, log_reference_mass = row
     inner = len(log_reference_mass) - 2
     energy_z = np.concatenate([z[:inner], interval])
     used = mass > 0

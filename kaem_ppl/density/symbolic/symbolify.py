@@ -167,11 +167,14 @@ def _express(found: Found, nodes: Nodes, reference: Distribution) -> Expression:
     terms = candidate.terms(found.constants)
     basis = FormulaBasis(terms)
     coefficients = jnp.asarray(found.constants[: len(terms)], float)
+    shared = uniform_grid(basis, nodes.interval)
     energy = UnivariateKAN(
         coef=coefficients,
         base_weight=jnp.zeros((), coefficients.dtype),
         spline_weight=jnp.ones((), coefficients.dtype),
+        grid=shared["grid"],
+        width=shared["width"],
+        domain=shared["domain"],
         basis=basis,
-        **uniform_grid(basis, nodes.interval),
     )
     return replace(expression, terms=terms, distribution=KANTilted(energy, reference))
