@@ -20,7 +20,7 @@ from ..reference.composite import sign_of
 from ..whitening import to_standard_normal
 from .copula import KANCopula
 
-_BASIS = BSpline(3, num_grid=40)
+_BASIS = BSpline(3, num_grid=60)
 
 
 class JointPrior(KANCopula):

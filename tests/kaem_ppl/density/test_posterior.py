@@ -68,6 +68,7 @@ def prior():
     return draws, found
 
 
+@pytest.mark.slow
 def test_sites_are_flattened_in_the_order_of_their_names(prior):
     draws, found = prior
     numbers = found.pack({name: x.astype(np.float32) for name, x in draws.items()})
@@ -100,6 +101,7 @@ def test_the_joint_density_is_a_site_of_a_model(prior):
     assert theta[:, 1].std() == pytest.approx(0.098, abs=0.02)
 
 
+@pytest.mark.slow
 def test_draws_of_chains_have_two_leading_axes(prior):
     draws, _ = prior
     chains = SimpleNamespace(samples={"mu": draws["mu"].reshape(4, 500), "shares": draws["shares"].reshape(4, 500, 2)})
@@ -121,7 +123,7 @@ GOOD = {"x": RNG.normal(size=50), "y": RNG.normal(size=50)}
         ({"names": ["x"], "supports": {"y": constraints.positive}}, "supports"),
         ({"supports": {"x": constraints.positive}}, "draws"),
         ({"supports": {"x": constraints.simplex}}, "supports"),
-        ({"draws": GOOD | {"y": GOOD["x"]}}, "correlation"),
+        pytest.param({"draws": GOOD | {"y": GOOD["x"]}}, "correlation", marks=pytest.mark.slow),
         ({"draws": GOOD | {"y": np.ones(40)}}, "draws"),
         ({"draws": GOOD | {"y": np.full(50, np.nan)}}, "draws"),
     ],

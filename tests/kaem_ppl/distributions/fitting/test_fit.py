@@ -113,13 +113,13 @@ def test_each_density_is_drawn_with_its_band_over_its_samples(bank):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["samples", "fitted", "95 % band"]
 
 
-def test_the_smoothest_candidate_is_nearly_the_normal_density_of_the_moments():
-    samples = np.random.default_rng(1).normal(2.0, 3.0, size=400).astype(np.float32)
+def test_the_smoothest_candidate_is_nearly_the_normal_density_of_the_moments(bank):
+    samples, _ = bank
     fitted = kp.KANTilted.fit(samples, basis=BASIS, smoothing=1.0)
-    assert fitted.effective_parameters == pytest.approx(2, abs=0.05)
-    z = jnp.linspace(-4, 8, 7)
-    normal = dist.Normal(samples.mean(), samples.std()).log_prob(z)
-    np.testing.assert_allclose(fitted.density.log_prob(z), normal, atol=0.03)
+    np.testing.assert_allclose(fitted.effective_parameters, 2, atol=0.05)
+    z = jnp.linspace(-1.5, 1.5, 7)
+    normal = dist.Normal(samples[:, 1].mean(), samples[:, 1].std()).log_prob(z)
+    np.testing.assert_allclose(fitted.density.log_prob(z[:, None])[:, 1], normal, atol=0.03)
 
 
 def test_whole_weights_count_repeated_samples(x64):
