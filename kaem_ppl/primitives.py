@@ -6,14 +6,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 from jax import Array
+from jax.typing import ArrayLike
 from numpyro.distributions import Distribution, biject_to
 from numpyro.util import not_jax_tracer
 
-from .arguments import as_count, as_shape, check_callable, check_kind
+from .arguments import as_array, as_count, as_shape, check_callable, check_kind
 from .basis import RBF, Basis
 from .distributions import KANTilted, KANTiltedMixture
+from .distributions.selection import select
 from .network import KANetwork, check_sizes
 from .univariate import UnivariateKAN, uniform_grid
 
@@ -31,8 +34,13 @@ def kan_prior(
     num_components: int | None = None,
     activation: Callable[[Array], Array] = jax.nn.silu,
     adaptive_grid: bool = False,
+    context: ArrayLike | None = None,
+    num_contexts: int | None = None,
 ) -> KANTilted | KANTiltedMixture:
     """Declare a learnt prior inside a model; it starts close to its reference.
+
+    With `context`, such as the label of each datum, every one of `num_contexts` classes has a prior of its own: parameters
+    have a first axis of classes, and integrals are those of the classes, however many data there are.
 
     Registers the site `{name}$params`, a dictionary with the entries `coef`, `base_weight` and `spline_weight` of a
     `UnivariateKAN`; with `num_components` also `logits`; and where `basis.trainable_width`, `unconstrained_width`, one
@@ -50,9 +58,12 @@ def kan_prior(
         num_components: K, for a mixture of K tilted densities for each latent.
         activation: the energies' base function.
         adaptive_grid: whether grid and domain are a site of the model.
+        context: class of each datum, integers from 0 to num_contexts - 1, any shape.
+        num_contexts: C, the number of classes; needed with `context`.
 
     Returns:
-        A distribution of batch shape `shape` broadcast with the reference's.
+        A distribution of batch shape `shape` broadcast with the reference's; with `context` of batch shape
+        context.shape + shape.
 
     Raises:
         RuntimeError: where nothing is substituted for the parameters and there is no `numpyro.handlers.seed`.
@@ -73,6 +84,11 @@ def kan_prior(
     if num_components is not None:
         num_components = as_count(num_components, "num_components", 1)
     shape = as_shape(shape)
+    if context is not None:
+        context, num_contexts = _check_context(context, num_contexts, reference, shape)
+        shape = (num_contexts, *shape)
+    elif num_contexts is not None:
+        raise ValueError(f"`num_contexts` goes with `context`, got {num_contexts} without it.")
     bank_shape = shape if num_components is None else (*shape, num_components)
 
     def init(key: Array) -> dict[str, Array]:
@@ -86,9 +102,8 @@ def kan_prior(
     if adaptive_grid:
         values |= _register_grid(name, bank_shape, basis, domain)
     energy = _bank(values, basis, domain, activation)
-    if logits is None:
-        return KANTilted(energy, reference)
-    return KANTiltedMixture(logits, energy, reference)
+    prior = KANTilted(energy, reference) if logits is None else KANTiltedMixture(logits, energy, reference)
+    return prior if context is None else select(prior, context)
 
 
 def kan_generator(
@@ -167,6 +182,26 @@ def register_parameters(name: str, init: Callable[[Array], Any]) -> Any:
         return _declare(site, init(key))
     _check_like(site, values, jax.eval_shape(init, jax.random.key(0)))
     return values
+
+
+def _check_context(context: Any, num_contexts: Any, reference: Any, shape: tuple[int, ...]) -> tuple[Array, int]:
+    """Classes as integers, and their number."""
+    number = as_count(num_contexts, "num_contexts", 1)
+    array = as_array(context, "context")
+    if not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"`context` must hold integers, the classes, got type {array.dtype}.")
+    if not_jax_tracer(array) and array.size:
+        # By NumPy, also inside a traced function.
+        known = np.asarray(array)
+        if known.min() < 0 or known.max() >= number:
+            raise ValueError(
+                f"`context` must lie between 0 and num_contexts - 1 = {number - 1}, got {known.min()} to {known.max()}."
+            )
+    if isinstance(reference, Distribution) and len(reference.batch_shape) > len(shape):
+        raise ValueError(
+            f"`reference` must have a batch shape that broadcasts to {shape} beside `context`, got {reference.batch_shape}."
+        )
+    return array, number
 
 
 def _check_name(name: str) -> None:

@@ -238,9 +238,10 @@ class TiltedDistribution(Distribution):
     @aligned_first
     def integrated(self) -> Self:
         """The same distribution with all its integrals, found together: the table as a constant to derivatives."""
-        if self.is_known:
+        # Integrals that were given, such as those of a bank that this was picked from, are not found again.
+        if self.is_known or {"table", "log_normalizer"} <= vars(self).get("_memory", {}).keys():
             return self.given(
-                table=self._resolve("table"),
+                table=lax.stop_gradient(self._resolve("table")),
                 log_normalizer=self._resolve("log_normalizer"),
                 tails=self.reference_tails,
             )
