@@ -182,6 +182,7 @@ def _advise(strategy: ImportanceMLE | PathwiseImportanceMLE, row: dict[str, Any]
         return None
     return (
         f"{type(strategy).__name__} ended with an effective sample size of {size:.2f} of its {strategy.num_particles} "
-        "prior draws: the gradient of a datum is that of hardly more than one draw, and its log-evidence is too low on average. "
+        "prior draws: the gradient of a datum is that of hardly more than one draw, and its log-evidence is too low on "
+        "average. "
         "`LangevinMLE`, the mode langevin of `kaem train`, follows each datum's own posterior."
     )
