@@ -14,6 +14,7 @@ PARAMS = {
     "prior$params": {"coef": jnp.arange(6.0).reshape(2, 3) / 7, "empty": jnp.zeros((0, 2))},
     "file": jnp.float32(3),
     "layers": [jnp.ones(2, jnp.int32), (jnp.array(True),)],
+    "numbered": {0: jnp.ones(1), 10: jnp.zeros(1), 2: jnp.ones(2)},
 }
 
 
