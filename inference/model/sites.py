@@ -1,4 +1,4 @@
-"""Classify sites as latent, observed or deterministic, and find which batch axis of each indexes the data."""
+"""Classify sites, find which batch axis of a latent is the data's, and drop it, so that each datum has its own latent."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Run a model twice, as a whole and for one datum, and build the `Reading` that everything else uses."""
+"""Trace a model twice, with all data and with one datum, compare both log-densities, and build what is known of it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -10,8 +10,8 @@ from scipy.stats import chisquare
 from kaem_ppl.inference.model.pairwise import pairwise_log_prob
 from kaem_ppl.models import PaddedCategorical
 
-LOGITS = 3 * jax.random.normal(jax.random.key(0), (4, 6, 5))
-TOKENS = jax.random.randint(jax.random.key(1), (4, 6), 0, 5)
+LOGITS = jnp.asarray(np.random.default_rng(0).normal(0, 3, (4, 6, 5)))
+TOKENS = jnp.asarray(np.random.default_rng(1).integers(0, 5, (4, 6)))
 
 
 def masked(logits, tokens, padding):

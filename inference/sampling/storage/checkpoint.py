@@ -1,4 +1,4 @@
-"""A folder that keeps the state of long work, so that the same call goes on where it stopped."""
+"""Checkpoints of sampling and evidence: a folder that keeps their state, so that the same call goes on."""
 
 import hashlib
 import json

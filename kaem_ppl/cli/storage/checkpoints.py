@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written atomically, verified by checksums, and damaged ones skipped."""
+"""Checkpoints of training: written atomically, verified by checksums, and damaged ones skipped."""
 
 import hashlib
 import json

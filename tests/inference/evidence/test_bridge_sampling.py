@@ -79,6 +79,7 @@ def exact_evidence():
     return choose + betaln(A + SUCCESSES, B + TRIALS - SUCCESSES) - betaln(A, B)
 
 
+@pytest.mark.slow
 def test_each_datum_of_a_plate(draws):
     # Oracle: the beta-binomial law. Three data within 4 standard errors: a false alarm in 2e-4 of seeds.
     evidence = log_evidence(
@@ -109,6 +110,7 @@ def test_draws_that_miss_a_mode():
     assert not evidence.is_trustworthy
 
 
+@pytest.mark.slow
 def test_spooled_draws_are_read(tmp_path):
     # Law: draws in files give what the same draws in memory give.
     k, settings = jnp.asarray(SUCCESSES[:2]), {"plate": "data", "progress_bar": False}

@@ -64,6 +64,10 @@ def guide(x):
         numpyro.sample("z", dist.Normal(x @ weight, 1).to_event(1))
 
 
+def _slow(*values):
+    return (pytest.param(value, marks=pytest.mark.slow) for value in values)
+
+
 @pytest.fixture
 def model(monkeypatch):
     return CountedModel(monkeypatch)
@@ -73,10 +77,8 @@ def model(monkeypatch):
     "strategy",
     [
         ImportanceMLE(10),
-        PathwiseImportanceMLE(10),
         LangevinMLE(num_steps=2),
-        ThermodynamicMLE(num_steps=2),
-        VariationalMLE(guide),
+        *_slow(PathwiseImportanceMLE(10), ThermodynamicMLE(num_steps=2), VariationalMLE(guide)),
     ],
     ids=lambda strategy: type(strategy).__name__,
 )
@@ -102,7 +104,9 @@ def test_sample_posterior(model, plate):
     assert 0 < model.num_reading <= 3
 
 
-@pytest.mark.parametrize("method", [ImportanceSampling(100), TemperedSMC(20)], ids=lambda method: type(method).__name__)
+@pytest.mark.parametrize(
+    "method", [ImportanceSampling(100), *_slow(TemperedSMC(20))], ids=lambda method: type(method).__name__
+)
 def test_log_evidence(model, method):
     params = params_of(model)
     log_evidence(jax.random.key(0), model, X, params=params, method=method, plate="data", progress_bar=False)

@@ -10,48 +10,49 @@ from kaem_ppl.inference.model.pairwise import pairwise_log_prob
 B, S, D, K = 5, 7, 4, 3
 
 
-def normal(key, *shape):
-    return jax.random.normal(jax.random.key(key), shape)
+# Drawn by NumPy, for what JAX draws is compiled in every process that collects the tests.
+def normal(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-def uniform(key, *shape):
-    return jax.random.uniform(jax.random.key(key), shape)
+def uniform(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).uniform(size=shape))
 
 
 LOC = normal(0, S, D)
-SCALE = 0.5 + uniform(1, S, D)
+SCALE = jnp.asarray(np.random.default_rng(1).uniform(0.5, 1.5, (S, D)))
 REAL = normal(2, B, D)
-BINARY = (uniform(3, B, D) < 0.5).astype(jnp.int32)
-CLASSES = jax.random.randint(jax.random.key(4), (B, D), 0, K)
-SIMPLEX = jax.nn.softmax(normal(5, S, D, K))
+BINARY = jnp.asarray(np.random.default_rng(3).integers(0, 2, (B, D)))
+CLASSES = jnp.asarray(np.random.default_rng(4).integers(0, K, (B, D)))
+SIMPLEX = jnp.asarray(np.random.default_rng(5).dirichlet(np.ones(K), (S, D)))
 
-# name: (distribution over S particles, B values, plate dim)
+# name: (distribution over S particles, B values, plate dim), made when it is asked for
 CASES = {
-    "normal, scalar scale": (dist.Normal(LOC, 0.2).to_event(1), REAL, -1),
-    "normal, scale per output": (dist.Normal(LOC, SCALE[0]).to_event(1), REAL, -1),
-    "normal, scale per particle": (dist.Normal(LOC, SCALE).to_event(1), REAL, -1),
-    "normal, scale per particle, shared by outputs": (dist.Normal(LOC, SCALE[:, :1]).to_event(1), REAL, -1),
-    "normal, loc shared, scale per particle": (dist.Normal(LOC[0], SCALE).to_event(1), REAL, -1),
-    "normal, blind to particles": (dist.Normal(LOC[0], 0.3).to_event(1).expand([S]), REAL, -1),
-    "normal, scalar event": (dist.Normal(LOC[:, 0], 0.3), REAL[:, 0], -1),
-    "normal, image event": (dist.Normal(LOC.reshape(S, 2, 2), 0.3).to_event(2), REAL.reshape(B, 2, 2), -1),
-    "normal, second plate right of the data": (dist.Normal(LOC, SCALE[0]), REAL, -2),
-    "normal, second plate left of the data": (dist.Normal(LOC.T, SCALE.T), REAL.T, -1),
-    "bernoulli probs": (dist.Bernoulli(probs=uniform(6, S, D)).to_event(1), BINARY, -1),
-    "bernoulli logits": (dist.Bernoulli(logits=LOC).to_event(1), BINARY, -1),
-    "categorical probs": (dist.Categorical(probs=SIMPLEX).to_event(1), CLASSES, -1),
-    "categorical logits": (dist.Categorical(logits=normal(8, S, D, K)).to_event(1), CLASSES, -1),
-    "categorical, no event": (dist.Categorical(logits=normal(8, S, K)), CLASSES[:, 0], -1),
-    "categorical, impossible class": (
+    "normal, scalar scale": lambda: (dist.Normal(LOC, 0.2).to_event(1), REAL, -1),
+    "normal, scale per output": lambda: (dist.Normal(LOC, SCALE[0]).to_event(1), REAL, -1),
+    "normal, scale per particle": lambda: (dist.Normal(LOC, SCALE).to_event(1), REAL, -1),
+    "normal, scale per particle, shared by outputs": lambda: (dist.Normal(LOC, SCALE[:, :1]).to_event(1), REAL, -1),
+    "normal, loc shared, scale per particle": lambda: (dist.Normal(LOC[0], SCALE).to_event(1), REAL, -1),
+    "normal, blind to particles": lambda: (dist.Normal(LOC[0], 0.3).to_event(1).expand([S]), REAL, -1),
+    "normal, scalar event": lambda: (dist.Normal(LOC[:, 0], 0.3), REAL[:, 0], -1),
+    "normal, image event": lambda: (dist.Normal(LOC.reshape(S, 2, 2), 0.3).to_event(2), REAL.reshape(B, 2, 2), -1),
+    "normal, second plate right of the data": lambda: (dist.Normal(LOC, SCALE[0]), REAL, -2),
+    "normal, second plate left of the data": lambda: (dist.Normal(LOC.T, SCALE.T), REAL.T, -1),
+    "bernoulli probs": lambda: (dist.Bernoulli(probs=uniform(6, S, D)).to_event(1), BINARY, -1),
+    "bernoulli logits": lambda: (dist.Bernoulli(logits=LOC).to_event(1), BINARY, -1),
+    "categorical probs": lambda: (dist.Categorical(probs=SIMPLEX).to_event(1), CLASSES, -1),
+    "categorical logits": lambda: (dist.Categorical(logits=normal(8, S, D, K)).to_event(1), CLASSES, -1),
+    "categorical, no event": lambda: (dist.Categorical(logits=normal(8, S, K)), CLASSES[:, 0], -1),
+    "categorical, impossible class": lambda: (
         dist.Categorical(probs=jnp.tile(jnp.array([0.5, 0.5, 0.0]), (S, 1))),
         jnp.array([0, 1, 2, 1, 0]),
         -1,
     ),
-    "student, no product formula": (dist.StudentT(3.0, LOC, SCALE).to_event(1), REAL, -1),
-    "student, second plate left of the data": (dist.StudentT(3.0, LOC.T, SCALE.T), REAL.T, -1),
-    "masked": (dist.Normal(LOC, 0.2).mask(jnp.array([True, True, False, True])).to_event(1), REAL, -1),
-    "correlated": (dist.MultivariateNormal(LOC, 0.5 * jnp.eye(D)), REAL, -1),
-    "factor": (dist.Unit(LOC[:, 0]), jnp.zeros((B, 0)), -1),
+    "student, no product formula": lambda: (dist.StudentT(3.0, LOC, SCALE).to_event(1), REAL, -1),
+    "student, second plate left of the data": lambda: (dist.StudentT(3.0, LOC.T, SCALE.T), REAL.T, -1),
+    "masked": lambda: (dist.Normal(LOC, 0.2).mask(jnp.array([True, True, False, True])).to_event(1), REAL, -1),
+    "correlated": lambda: (dist.MultivariateNormal(LOC, 0.5 * jnp.eye(D)), REAL, -1),
+    "factor": lambda: (dist.Unit(LOC[:, 0]), jnp.zeros((B, 0)), -1),
 }
 FORMULAS = [name for name in CASES if name.startswith(("normal", "bernoulli", "categorical"))]
 
@@ -69,7 +70,7 @@ def by_broadcasting(fn, values, dim):
 
 @pytest.mark.parametrize("name", CASES)
 def test_equals_broadcasting(name):
-    fn, values, dim = CASES[name]
+    fn, values, dim = CASES[name]()
     # float32: squared distances here reach about 400, each with a relative rounding error of 1e-7.
     ours, theirs = (jax.jit(f, static_argnums=2)(fn, values, dim) for f in (pairwise_log_prob, by_broadcasting))
     np.testing.assert_allclose(ours, theirs, rtol=2e-6, atol=2e-4)
@@ -78,7 +79,7 @@ def test_equals_broadcasting(name):
 @pytest.mark.parametrize("name", ["normal, scalar scale", "normal, scale per particle", "student, no product formula"])
 def test_gradient_equals_broadcasting(name):
     # Oracle: the same, differentiated through every leaf of the distribution.
-    fn, values, dim = CASES[name]
+    fn, values, dim = CASES[name]()
     ours, theirs = (
         jax.jit(jax.grad(lambda fn, log_prob=log_prob: jnp.sin(log_prob(fn, values, dim)).sum()))(fn)
         for log_prob in (pairwise_log_prob, by_broadcasting)
@@ -116,7 +117,7 @@ def sizes(jaxpr):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_formulas_never_build_data_by_particles_by_outputs(name):
     # Oracle: the sizes of all intermediate arrays. Classes count towards the width of a row.
-    fn, values, dim = CASES[name]
+    fn, values, dim = CASES[name]()
     jaxpr = jax.make_jaxpr(lambda values: pairwise_log_prob(fn, values, dim))(values).jaxpr
     width = np.prod(fn.shape()) // S * (K if name.startswith("categorical") else 1)
     assert max(sizes(jaxpr)) <= max(B * S, (B + S) * width)

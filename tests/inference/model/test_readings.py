@@ -27,8 +27,9 @@ from .example_models import (
 
 
 def read(example, plate=None, coordinates=Unconstrained()):  # noqa: B008
-    model, args, kwargs, params = example
-    return read_power_posterior(model, args, kwargs, params=params, plate=plate, coordinates=coordinates)
+    return read_power_posterior(
+        example.model, example.args, example.kwargs, params=example.params, plate=plate, coordinates=coordinates
+    )
 
 
 def seeded(example):

@@ -33,7 +33,7 @@ def make_model(basis, num_components):
 @pytest.mark.parametrize(
     ("basis", "num_components", "tolerance"),
     [
-        (kp.RBF(20), None, 1e-5),
+        pytest.param(kp.RBF(20), None, 1e-5, marks=pytest.mark.slow),
         pytest.param(kp.RBF(20), 5, 1e-5, marks=pytest.mark.exhaustive),
         pytest.param(kp.Fourier(50), None, 5e-4, marks=pytest.mark.slow),
         pytest.param(kp.Fourier(50), 5, 1e-2, marks=pytest.mark.exhaustive),

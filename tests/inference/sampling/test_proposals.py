@@ -40,6 +40,7 @@ def proposal():
     return StudentProposal(draws)
 
 
+@pytest.mark.slow
 def test_a_fit_to_draws(proposal):
     # Oracle: the beta-binomial law, and means of the beta posterior. Within 4 standard errors for three data, a false alarm
     # in 2e-4 of seeds; means by 2,000 draws.

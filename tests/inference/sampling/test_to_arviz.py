@@ -58,8 +58,8 @@ def _slow(*samplers):
     [
         NUTS(max_tree_depth=3),
         ImportanceSampling(500),
-        TemperedSMC(num_particles=100, kernel=MALA(), ladder=GivenLadder((0, 0.1, 1))),
         *_slow(
+            TemperedSMC(num_particles=100, kernel=MALA(), ladder=GivenLadder((0, 0.1, 1))),
             ULA(0.01), MALA(), HMC(num_integration_steps=3), EllipticalSlice(), PCNL(),
             ParallelTempering(MALA(), GivenLadder((0, 0.1, 1))),
         ),

@@ -18,6 +18,7 @@ def tail_model(low):
     numpyro.factor("tail", jnp.where(z > low, 0.0, -jnp.inf))
 
 
+@pytest.mark.slow
 def test_a_likelihood_above_0_at_one_draw_in_740():
     # Oracle: SciPy's tail of the normal law. Within 4 standard errors: a false alarm in 6e-5 of seeds.
     method = TemperedSMC(200)

@@ -98,7 +98,7 @@ def test_a_slow_convolution_is_not_scanned():
     [
         LangevinMLE(ULA(0.1), 3),
         LangevinMLE(ULA(0.1), 3, persistent=False),
-        ThermodynamicMLE(ULA(0.1), PowerLadder(3), 3, objective="thermodynamic"),
+        pytest.param(ThermodynamicMLE(ULA(0.1), PowerLadder(3), 3, objective="thermodynamic"), marks=pytest.mark.slow),
     ],
     ids=["persistent", "fresh", "thermodynamic"],
 )

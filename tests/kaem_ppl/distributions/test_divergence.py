@@ -57,6 +57,7 @@ def test_of_two_tilted_densities():
         np.testing.assert_allclose(divergence[i], _integrate(p.log_prob, q.log_prob), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_laws_of_divergences():
     p = _tilted()
     mixture = kp.KANTiltedMixture(jnp.zeros(3), members.bank("RBF", SIZES), dist.Normal(0.0, 1.0))
@@ -72,6 +73,7 @@ def test_laws_of_divergences():
     np.testing.assert_allclose(kl_divergence(p.expand((2, 3)), p), 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_infinite_where_there_is_no_density():
     assert np.all(kl_divergence(_tilted(), dist.Uniform(-4.0, 4.0)) == np.inf)
     assert np.all(kl_divergence(_tilted(), dist.HalfNormal(1.0)) == np.inf)

@@ -81,6 +81,7 @@ def _kind(d, index):
     return position.get(id(jax.tree.leaves(d)[index]), "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("basis", "reference"),
     [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[1:])],
@@ -193,7 +194,7 @@ def test_gradients_of_a_mixture(key, x64):
         np.testing.assert_allclose(exact, found, rtol=1e-5, atol=1e-8 * max(1, np.max(np.abs(found))), err_msg=name)
 
 
-@pytest.mark.parametrize("size", [1.0, 100.0, pytest.param(1e4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [100.0, *(pytest.param(x, marks=pytest.mark.slow) for x in (1.0, 1e4))])
 def test_second_derivatives_of_log_normalizer(size, x64):
     # Oracle: central differences of the gradient, on undivided panels, panels in four parts and a function's own.
     energy = members.bank("RBF", (size, 1.0))

@@ -30,6 +30,7 @@ def _distribution(kind, size):
     return kp.KANTiltedMixture(jnp.array([0.3, -0.2]), energy, dist.Normal(0.0, 1.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kp.KANTilted, pytest.param(kp.KANTiltedMixture, marks=pytest.mark.exhaustive)])
 def test_integrals_found_together(kind):
     # Oracle: each quantity of the same distribution with known parameters, and the gradient of the normaliser alone.
@@ -53,6 +54,7 @@ def test_a_table_found_with_the_normaliser_is_a_constant():
     assert np.any(alone)
 
 
+@pytest.mark.slow
 def test_a_distribution_held_fixed_draws_the_same_without_derivatives():
     # Law: the same draws to the bit, and a gradient of nought where the distribution itself has one.
     d = _distribution(kp.KANTilted, 1)

@@ -27,7 +27,7 @@ SETTINGS = {
     "Gamma": (kp.RBF(20), (0.0, 8.0), (dist.Gamma, 0.5, 1.0)),
     "Beta": (kp.RBF(20), (0.0, 1.0), (dist.Beta, 0.5, 0.7)),
 }
-FAST = ("RBF", "colour preset", "Beta")
+FAST = ("RBF", "colour preset")
 
 
 def _mixture(setting, size, batch_shape=(20, 10)):
@@ -62,6 +62,7 @@ def test_a_hard_function_changes_nothing_for_the_others(size):
     assert float(known.log_normalizer_error[3]) < 1e-4 * size
 
 
+@pytest.mark.slow
 def test_rows_some_at_a_time(monkeypatch):
     # Law: a bank integrated a few rows at a time gives what it gives at once.
     prior = _mixture("RBF", 10.0)

@@ -24,7 +24,7 @@ def _weights():
 
 
 @pytest.mark.parametrize("reference", ["Normal", "LogNormal"])
-@pytest.mark.parametrize("shape", [(), (5,)])
+@pytest.mark.parametrize("shape", [(), pytest.param((5,), marks=pytest.mark.slow)])
 def test_log_prob_equals_numpyros_mixture(reference, shape):
     # Oracle: MixtureSameFamily over KANTilted, which knows nothing of the collapsed table. Bar 1e-5.
     energy = BASES["RBF"](jax.random.key(0), (*shape, 4))

@@ -32,6 +32,7 @@ def _points(batch_shape):
     return jnp.linspace(0.1, 3.5, int(np.prod(batch_shape))).reshape(batch_shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "maker", [pytest.param(name, marks=() if name == "tilted" else pytest.mark.slow) for name in MAKERS]
 )
@@ -75,7 +76,7 @@ def test_expanded_as_normal():
     )
 
 
-@pytest.mark.parametrize("num_components", [None, 2])
+@pytest.mark.parametrize("num_components", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_a_prior_inside_a_scan(num_components):
     def model(x=None):
         options = {"basis": kp.RBF(8), "domain": (-3, 3), "reference": dist.Normal(0.0, 1.0)}

@@ -20,6 +20,7 @@ def tilted(basis, reference, *, components=None, activation=jax.nn.silu):
     return kp.KANTiltedMixture(jnp.arange(float(components)), energy, reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("basis", "reference", "components"),
     [

@@ -33,8 +33,8 @@ def _with(**changes):
     return lambda: kp.KANTilted(dataclasses.replace(_energy(), **changes), dist.Normal(0.0, 1.0))
 
 
-def _over(reference):
-    return lambda: kp.KANTilted(_energy(), reference)
+def _over(make_reference):
+    return lambda: kp.KANTilted(_energy(), make_reference())
 
 
 @pytest.mark.parametrize(
@@ -43,29 +43,29 @@ def _over(reference):
         (lambda: kp.KANTilted(jnp.sin, dist.Normal(0.0, 1.0)), TypeError, "energy"),
         (lambda: kp.KANTilted(kp.RBF(20), dist.Normal(0.0, 1.0)), TypeError, "energy"),
         (lambda: kp.KANTilted(None, dist.Normal(0.0, 1.0)), TypeError, "energy"),
-        (_with(coef=jnp.zeros((3, 19))), ValueError, "coef"),
-        (_with(base_weight=jnp.zeros(2)), ValueError, "base_weight"),
-        (_with(spline_weight=jnp.zeros(())), ValueError, "spline_weight"),
-        (_with(grid=jnp.zeros((2, 20))), ValueError, "grid"),
-        (_with(width=jnp.ones(2)), ValueError, "width"),
-        (_with(domain=jnp.zeros(3)), ValueError, "domain"),
-        (_with(domain=jnp.array([3.0, -3.0])), ValueError, "domain"),
-        (_with(grid=jnp.linspace(3, -3, 20)), ValueError, "grid"),
-        (_with(grid=jnp.zeros(20)), ValueError, "grid"),
-        (_with(width=jnp.array(-1.0)), ValueError, "width"),
-        (_with(coef=jnp.full((3, 20), jnp.nan)), ValueError, "coef"),
-        (_with(base_weight=jnp.array([0.0, jnp.inf, 0.0])), ValueError, "base_weight"),
-        (_over("Normal"), TypeError, "reference"),
-        (_over(jax.scipy.stats.norm), TypeError, "reference"),
-        (_over(dist.Delta(0.0)), ValueError, "reference"),
-        (_over(_WithoutDensity()), ValueError, "log_prob"),
-        (_over(dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))), ValueError, "reference"),
-        (_over(dist.Normal(jnp.zeros(3), 1.0).to_event(1)), ValueError, "reference"),
-        (_over(dist.Poisson(2.0)), ValueError, "reference"),
-        (_over(dist.Normal(jnp.zeros(4), 1.0)), ValueError, "reference"),
-        (_over(dist.Uniform(5.0, 6.0)), ValueError, "domain"),
-        (_over(dist.Uniform(3.0, 6.0)), ValueError, "domain"),
-        (_over(dist.Uniform(-6.0, jnp.array([0.0, 1.0, -4.0]))), ValueError, "domain"),
+        (_with(coef=np.zeros((3, 19))), ValueError, "coef"),
+        (_with(base_weight=np.zeros(2)), ValueError, "base_weight"),
+        (_with(spline_weight=np.zeros(())), ValueError, "spline_weight"),
+        (_with(grid=np.zeros((2, 20))), ValueError, "grid"),
+        (_with(width=np.ones(2)), ValueError, "width"),
+        (_with(domain=np.zeros(3)), ValueError, "domain"),
+        (_with(domain=np.array([3.0, -3.0])), ValueError, "domain"),
+        (_with(grid=np.linspace(3.0, -3.0, 20)), ValueError, "grid"),
+        (_with(grid=np.zeros(20)), ValueError, "grid"),
+        (_with(width=np.array(-1.0)), ValueError, "width"),
+        (_with(coef=np.full((3, 20), np.nan)), ValueError, "coef"),
+        (_with(base_weight=np.array([0.0, np.inf, 0.0])), ValueError, "base_weight"),
+        (_over(lambda: "Normal"), TypeError, "reference"),
+        (_over(lambda: jax.scipy.stats.norm), TypeError, "reference"),
+        (_over(lambda: dist.Delta(0.0)), ValueError, "reference"),
+        (_over(_WithoutDensity), ValueError, "log_prob"),
+        (_over(lambda: dist.MultivariateNormal(jnp.zeros(3), jnp.eye(3))), ValueError, "reference"),
+        (_over(lambda: dist.Normal(jnp.zeros(3), 1.0).to_event(1)), ValueError, "reference"),
+        (_over(lambda: dist.Poisson(2.0)), ValueError, "reference"),
+        (_over(lambda: dist.Normal(jnp.zeros(4), 1.0)), ValueError, "reference"),
+        (_over(lambda: dist.Uniform(5.0, 6.0)), ValueError, "domain"),
+        (_over(lambda: dist.Uniform(3.0, 6.0)), ValueError, "domain"),
+        (_over(lambda: dist.Uniform(-6.0, jnp.array([0.0, 1.0, -4.0]))), ValueError, "domain"),
     ],
 )
 def test_refused_arguments_are_named(make, error, name):

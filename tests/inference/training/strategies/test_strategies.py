@@ -143,6 +143,7 @@ def test_gradient_is_that_of_the_log_evidence(name):
         assert (off < 4 * std_error + bias * length).all(), (jax.tree_util.keystr(path), off / std_error, off / length)
 
 
+@pytest.mark.slow
 def test_the_ladder_itself_errs_little():
     # What separates the thermodynamic objective's own gradient from that of the log-evidence: the trapezoid rule.
     exact, ladder = (jax.tree.leaves(jax.grad(function)(PARAMS)) for function in (log_evidence, trapezoid))

@@ -39,6 +39,7 @@ def losses(linear_gaussian, strategy, num_keys):
     return loss(jax.random.split(jax.random.key(1), num_keys))
 
 
+@pytest.mark.slow
 def test_many_draws_give_the_gradient_of_the_log_evidence(linear_gaussian):
     # Oracle: the closed form, differentiated; 64 estimates from 1,000 draws each, 14 partial derivatives within 5 of their
     # standard errors, a false alarm in 7e-5 of seeds.
