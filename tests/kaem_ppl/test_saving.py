@@ -63,5 +63,6 @@ def test_values_print_in_few_lines():
     jax.jit(lambda bank: seen.append(repr(bank)) or 0)(bank)
     assert "UnivariateKAN(batch_shape=(300, 40)" in seen[0]
     assert describe_arrays(PARAMS) == [
-        "  prior$params  2 arrays, 6 numbers", "  file          float32[]", "  layers        2 arrays, 3 numbers"
+        "  prior$params  2 arrays, 6 numbers", "  file          float32[]", "  layers        2 arrays, 3 numbers",
+            "  numbered      3 arrays, 4 numbers",
     ]  # fmt: skip
