@@ -129,6 +129,19 @@ def adapt(
     return jax.lax.cond(stage <= SLOW, learn, lambda x: x, adaptation)
 
 
+def hand_over(kernel: Kernel, adaptation: Adaptation) -> Adaptation:
+    """What Hamiltonian dynamics have learnt as the start of the warm-up of a Langevin kernel.
+
+    The metric and its window stay. One leapfrog step of length h is a Langevin step of eta = h^2 / 2.
+    """
+    tuning = adaptation.tuning
+    step_size = 0.5 * jnp.square(tuning.step_size)
+    state = _unify_types(_dual_averaging(kernel)[0](step_size), step_size.dtype)
+    state = state._replace(log_step_size_avg=jnp.log(step_size))
+    tuning = tuning._replace(step_size=step_size, longest=jnp.ones_like(tuning.longest))
+    return Adaptation(tuning, state, adaptation.moments if kernel.adapts_metric else (), ())
+
+
 def end_adaptation(kernel: Kernel, adaptation: Adaptation) -> Adaptation:
     """Fix the tuning: the step size becomes its average over the last window."""
     if not kernel.adapts or adaptation.step_size == ():

@@ -107,6 +107,7 @@ class Kernel(ABC):
         adapts_metric: whether warm-up learns `Tuning.scale` too.
         largest_dense: number of coordinates up to which the whole covariance is learnt, and above which the variances are.
         reads_longest: whether `step` reads `Tuning.longest`.
+        explorer: the kernel that moves and learns the metric in the first four fifths of a warm-up; None for itself.
         is_exact: whether it leaves the power posterior invariant without a bias.
         advice: what to try where chains disagree.
         blind_to: what its draws can't show, however many there are.
@@ -122,6 +123,7 @@ class Kernel(ABC):
     adapts_metric: ClassVar[bool] = False
     largest_dense: ClassVar[int] = 0
     reads_longest: ClassVar[bool] = False
+    explorer: ClassVar["Kernel | None"] = None
     is_exact: ClassVar[bool] = True
     advice: ClassVar[str] = "try `ParallelTempering` or `TemperedSMC`."
     blind_to: ClassVar[str] = "modes apart from those that its chains started near"

@@ -10,6 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from kaem_ppl.arguments import set_number
 
+from .hamiltonian import HMC
 from .kernel import ChainState, Kernel, Target, Tuning, pull_back, stretch
 
 # BlackJAX's annotations say float where arrays are meant.
@@ -52,7 +53,8 @@ class MALA(Kernel):
     """The Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996), preconditioned by what warm-up learns.
 
     With C the covariance of the posterior and L its Cholesky factor, the proposal is z + eta C grad + sqrt(2 eta) L noise;
-    solver and acceptance are BlackJAX's.
+    solver and acceptance are BlackJAX's. Single steps come slowly from a far start, and C is learnt from draws that have
+    arrived: in four fifths of the warm-up `HMC` moves the chains and learns it, in the rest eta is adapted.
 
     Attributes:
         step_size: eta, in unconstrained space and with C the identity; None adapts it in warm-up to each chain and datum,
@@ -77,6 +79,11 @@ class MALA(Kernel):
     def adapts(self) -> bool:
         """Whether there is no step size given."""
         return self.step_size is None
+
+    @property
+    def explorer(self) -> Kernel | None:  # type: ignore[override]
+        """`HMC`, where there is something to learn."""
+        return HMC() if self.adapts else None
 
     def step(
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning

@@ -142,7 +142,7 @@ class AlternateBlocks:
         """One: there is no exchange."""
         return 1
 
-    def resized(self, num_replicas: int) -> Self:
+    def resumed(self, num_replicas: int, fraction: float) -> Self:
         return self
 
     def begin(self, replicas: ChainState) -> BlockState:

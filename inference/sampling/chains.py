@@ -65,8 +65,8 @@ def sample_chains(
 ) -> SamplerOutput:
     """Draw from the posterior by one kernel; see `Sampler.sample`."""
     return run_chains(
-        key, posterior, SingleKernel(kernel), num_chains=num_chains, num_samples=num_samples, num_warmup=num_warmup,
-        run=run, dims={},
+        key, posterior, SingleKernel(kernel, kernel.explorer), num_chains=num_chains, num_samples=num_samples,
+        num_warmup=num_warmup, run=run, dims={},
     )  # fmt: skip
 
 
@@ -142,13 +142,24 @@ class _Chains:
             name: int(getattr(state, name))
             for name in ("num_warmup", "num_warmed_up", "num_steps", "num_replicas", "chunk_length")
         }
-        self.transition = self.transition.resized(numbers["num_replicas"])
+        self.transition = self.transition.resumed(
+            numbers["num_replicas"],
+            self._revised(numbers["num_warmup"], numbers["num_warmed_up"], numbers["chunk_length"]),
+        )
         key = jax.random.wrap_key_data(jnp.asarray(state.key))
         self.keys = problem_keys(key, num_chains, self.posterior.num_data)
         self._check(state.carry)
         # A copy: the buffers of the caller's state are not to be donated.
         carry = jax.tree.map(lambda x: jnp.array(x, copy=True), state.carry)
         self.state = ChainsState(carry, state.key, seconds=float(state.seconds), **numbers)
+
+    def _revised(self, num_warmup: int, num_warmed_up: int, length: int) -> float:
+        """The fraction of the warm-up after which the transition was last revised."""
+        num_chunks = -(-num_warmup // length)
+        if num_warmed_up >= num_warmup:
+            return 1.0
+        every = _revise_every(num_chunks)
+        return num_warmed_up // length // every * every / num_chunks
 
     def _check(self, carry: Any) -> None:
         number = self.transition.num_replicas
@@ -169,7 +180,7 @@ class _Chains:
         if self.state.num_warmed_up >= total:
             return
         schedule, num_chunks = _warmup_steps(total, length), -(-total // length)
-        revise_every = max(1, num_chunks // _NUM_REVISIONS)
+        revise_every = _revise_every(num_chunks)
         self.run.progress.begin("compiling the steps of the warm-up", total, "step", self.state.num_warmed_up)
         for chunk in range(self.state.num_warmed_up // length, num_chunks):
             records = self._advance(schedule[chunk * length : (chunk + 1) * length])
@@ -271,6 +282,10 @@ class _Chains:
         if isinstance(self.records, OnDisk):
             self._save(now=True)
         return SamplerOutput(positions, stats, summary, self.dims, self.state.seconds, self.state, values)
+
+
+def _revise_every(num_chunks: int) -> int:
+    return max(1, num_chunks // _NUM_REVISIONS)
 
 
 def _warmup_steps(num_warmup: int, length: int) -> np.ndarray:

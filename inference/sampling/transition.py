@@ -1,13 +1,17 @@
 """What moves along a Markov chain: the protocol, and the transition of a single kernel."""
 
-from typing import Any, Protocol, Self
+from functools import partial
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation
+from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation, hand_over
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import Target
+
+# The share of a warm-up that a kernel's explorer moves in.
+_EXPLORED = 0.8
 
 
 class Transition(Protocol):
@@ -24,8 +28,8 @@ class Transition(Protocol):
     @property
     def num_replicas(self) -> int: ...
 
-    def resized(self, num_replicas: int) -> "Transition":
-        """The same with this number of replicas, which a warm-up may have raised."""
+    def resumed(self, num_replicas: int, fraction: float) -> "Transition":
+        """What `after_warmup_chunk` has made of it: the number of replicas, and the fraction of the warm-up it last saw."""
         ...
 
     def begin(self, replicas: ChainState) -> Any:
@@ -56,25 +60,31 @@ class Transition(Protocol):
 
 
 class SingleKernel:
-    """The transition of one kernel at temperature 1; compared by its kernel, so that programs are compiled once."""
+    """The transition of one kernel at temperature 1; compared by what moves, so that programs are compiled once.
+
+    Attributes:
+        kernel: what draws.
+        mover: what moves now: the kernel, or in a warm-up its explorer.
+    """
 
     num_replicas = 1
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, mover: Kernel | None = None) -> None:
         self.kernel = kernel
+        self.mover = kernel if mover is None else mover
 
     def __hash__(self) -> int:
-        return hash(self.kernel)
+        return hash((self.kernel, self.mover))
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is SingleKernel and self.kernel == other.kernel
+        return type(other) is SingleKernel and (self.kernel, self.mover) == (other.kernel, other.mover)
 
-    def resized(self, num_replicas: int) -> Self:
-        return self
+    def resumed(self, num_replicas: int, fraction: float) -> "SingleKernel":
+        return SingleKernel(self.kernel) if fraction >= _EXPLORED else self
 
     def begin(self, replicas: ChainState) -> tuple[ChainState, Adaptation]:
         state = jax.tree.map(lambda x: x[0], replicas)
-        return state, begin_adaptation(self.kernel, state.position)
+        return state, begin_adaptation(self.mover, state.position)
 
     def advance(
         self,
@@ -87,12 +97,15 @@ class SingleKernel:
         state, adaptation = carry
         temperature = jnp.ones((), state.log_likelihood.dtype)
         tuning = adaptation.tuning
-        state, info = self.kernel.step(key, state, target, temperature, tuning)
-        adaptation = adapt(self.kernel, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
+        state, info = self.mover.step(key, state, target, temperature, tuning)
+        adaptation = adapt(self.mover, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
         return (state, adaptation), {**record(state, info), "step_size": tuning.step_size}
 
     def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["SingleKernel", Any]:
-        return self, carry
+        if self.mover == self.kernel or fraction < _EXPLORED:
+            return self, carry
+        state, adaptation = carry
+        return SingleKernel(self.kernel), (state, _hand_over(self.kernel, adaptation))
 
     def end_warmup(self, carry: tuple[ChainState, Adaptation]) -> tuple[ChainState, Adaptation]:
         state, adaptation = carry
@@ -100,6 +113,11 @@ class SingleKernel:
 
     def summarize(self, carry: tuple[ChainState, Adaptation]) -> dict[str, jax.Array]:
         return {"step_size": carry[1].tuning.step_size}
+
+
+@partial(jax.jit, static_argnums=0)
+def _hand_over(kernel: Kernel, adaptation: Adaptation) -> Adaptation:
+    return jax.vmap(jax.vmap(partial(hand_over, kernel)))(adaptation)
 
 
 def record(state: ChainState, info: dict[str, jax.Array]) -> dict[str, Any]:

@@ -141,7 +141,7 @@ class _Tempered:
     def num_replicas(self) -> int:
         return self.sampler.num_temperatures
 
-    def resized(self, num_replicas: int) -> "_Tempered":
+    def resumed(self, num_replicas: int, fraction: float) -> "_Tempered":
         ladder = self.sampler.ladder
         if num_replicas == ladder.num_temperatures or not isinstance(ladder, AdaptedLadder):
             return self

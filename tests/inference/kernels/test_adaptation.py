@@ -6,6 +6,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from arviz_stats.base import array_stats
 
 from kaem_ppl.inference import HMC, MALA, ParallelTempering, sample_posterior
 from kaem_ppl.inference.kernels.adaptation import factor_covariance
@@ -54,3 +55,34 @@ def test_the_number_of_temperatures_follows_the_barrier():
     assert number > 8
     assert 1.2 * barrier < number < 3 * barrier + 8
     assert draws.sample_stats["swap_acceptance"].mean((0, 1)).min() > 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [HMC(), MALA()], ids=["HMC", "MALA"])
+def test_starts_a_thousand_deviations_away(kernel):
+    # Oracle: the conjugate posterior, in double precision. Heights around 170 correlate intercept and slope by -0.9993.
+    # Means of 4 chains within 4.5 Monte Carlo errors, three of them: a false alarm in 2e-5 of seeds.
+    rng = np.random.default_rng(0)
+    design = np.stack([np.ones(200), rng.normal(170, 6, 200), rng.normal(size=200)], axis=1)
+    y = design @ [-40.0, 0.7, 2.0] + rng.normal(0, 2, 200)
+
+    def model(design, y):
+        w = numpyro.sample("w", dist.Normal(0, 100).expand([3]).to_event(1))
+        numpyro.sample("y", dist.Normal(design @ w, 2), obs=y)
+
+    draws = sample_posterior(
+        jax.random.key(1),
+        model,
+        jnp.asarray(design),
+        jnp.asarray(y),
+        sampler=kernel,
+        num_samples=1000,
+        progress_bar=False,
+    )
+    covariance = np.linalg.inv(design.T @ design / 4 + np.eye(3) / 1e4)
+    mean, deviation = covariance @ (design.T @ y / 4), np.sqrt(np.diag(covariance))
+    w = np.asarray(draws.samples["w"], float)
+    effective = [float(array_stats.ess(w[..., i], chain_axis=0, draw_axis=1, method="mean")) for i in range(3)]
+    assert min(effective) > 400
+    assert (np.abs(w.mean((0, 1)) - mean) < 4.5 * deviation / np.sqrt(effective)).all()
+    np.testing.assert_allclose(w.std((0, 1)), deviation, rtol=0.2)
