@@ -74,6 +74,13 @@ def is_scan(msg: SiteMessage) -> bool:
     return msg["fn"] is scan_wrapper
 
 
+def wrap_bodies(msg: SiteMessage, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Change the bodies of a message of control flow."""
+    # (body, init, xs, ...) of a scan; (predicate, branch, branch, operand) of a cond.
+    bodies = (0,) if is_scan(msg) else (1, 2)
+    msg["args"] = tuple(wrap(x) if place in bodies else x for place, x in enumerate(msg["args"]))
+
+
 class GiveLatents(Messenger):
     """Gives each latent site a value, wherever it stands.
 
@@ -203,9 +210,7 @@ class RedrawObserved(Messenger):
 
     def process_message(self, msg: SiteMessage) -> None:
         if msg["type"] == "control_flow":
-            # (body, init, xs, ...) of a scan; (predicate, branch, branch, operand) of a cond.
-            bodies = (0,) if is_scan(msg) else (1, 2)
-            msg["args"] = tuple(_redraw_in_body(x) if i in bodies else x for i, x in enumerate(msg["args"]))
+            wrap_bodies(msg, _redraw_in_body)
         elif _is_redrawn(msg) and not in_control_flow(msg):
             msg["is_observed"], msg["value"] = False, None
 
