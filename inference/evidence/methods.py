@@ -20,6 +20,7 @@ from ..sampling.draws import Draws
 from ..sampling.importance.importance_sampling import ImportanceSampling
 from ..sampling.run import Run
 from ..sampling.sampler import problem_keys
+from ..tempering.fitted_reference import from_reference
 from ..tempering.parallel_tempering import ParallelTempering
 from ..tempering.population import run_populations
 from ..tempering.tempered_smc import TemperedSMC, log_evidence_std_error
@@ -127,6 +128,7 @@ def _(method: ParallelTempering, key: jax.Array, posterior: PowerPosterior, **se
 def _(
     method: TemperedSMC, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, run: Run, **_: Any
 ) -> MethodResult:
+    posterior = from_reference(posterior, method.reference, method.coordinates, "TemperedSMC")
     # Beyond the numbers of chains: the pilot shares no key with the populations that follow its schedule.
     pilot_keys = problem_keys(jax.random.fold_in(key, 2**31), 1, posterior.num_data)
     keys = problem_keys(key, num_chains, posterior.num_data)

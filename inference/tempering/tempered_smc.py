@@ -14,10 +14,12 @@ from kaem_ppl.arguments import set_counts, set_number
 from ..kernels.hamiltonian import HMC
 from ..kernels.kernel import ChainState, Kernel, check_kernel
 from ..model.coordinates import Coordinates
-from ..model.power_posterior import PowerPosterior
-from ..sampling.checks import check_prior
+from ..model.power_posterior import Position, PowerPosterior
+from ..sampling.batching import over_problems
+from ..sampling.importance.proposals import StudentProposal
 from ..sampling.run import Run
 from ..sampling.sampler import Sampler, SamplerOutput, problem_keys
+from .fitted_reference import FittedPosterior, check_reference, densities_of_the_model, from_reference
 from .ladders import Ladder, check_ladder
 from .population import Population, run_populations
 
@@ -47,9 +49,10 @@ class TemperedSMC(Sampler):
             what was left.
         target_ess: fraction of the particles.
         ladder: of fixed temperatures from 0 to 1; None chooses them by `target_ess`.
+        reference: what stands at temperature 0; None for the prior. See `ParallelTempering`.
 
     Raises:
-        TypeError: `kernel` is not a kernel, or `ladder` not a ladder.
+        TypeError: `kernel` is not a kernel, `ladder` not a ladder, or `reference` not a `StudentProposal`.
         ValueError: a setting is out of its range.
     """
 
@@ -62,8 +65,10 @@ class TemperedSMC(Sampler):
     max_mutation_steps: int = 100
     target_ess: float = 0.5
     ladder: Ladder | None = None
+    reference: StudentProposal | None = None
 
     def __post_init__(self) -> None:
+        check_reference(self.reference, "TemperedSMC")
         check_kernel(self.kernel)
         set_counts(self, num_particles=1, num_mutation_steps=1, max_mutation_steps=1)
         set_number(self, "target_ess", above=0, below=1, what="a fraction of the particles")
@@ -91,17 +96,15 @@ class TemperedSMC(Sampler):
         run: Run,
     ) -> SamplerOutput:
         """See `Sampler.sample`."""
-        check_prior(posterior, "TemperedSMC")
+        posterior = from_reference(posterior, self.reference, self.coordinates, "TemperedSMC")
         started = time.perf_counter()
         keys = problem_keys(key, num_chains, posterior.num_data)
         populations, stages = run_populations(self, posterior, keys, run)
         state = _choose(num_samples, keys, populations.particles, populations.ancestors)
-        stats = {
-            "lp": state.log_prior + state.log_likelihood,
-            "log_prior": state.log_prior,
-            "log_likelihood": state.log_likelihood,
-            "energy": -(state.log_prior + state.log_likelihood),
-        }
+        lp = state.log_prior + state.log_likelihood
+        stats = {"lp": lp, "log_prior": state.log_prior, "log_likelihood": state.log_likelihood, "energy": -lp}
+        if isinstance(posterior, FittedPosterior):
+            stats |= _of_the_model(posterior, keys, state.position, lp)
         stats, positions = jax.tree.map(lambda x: jnp.moveaxis(x, 2, 1), (stats, state.position))
         jax.block_until_ready(stats)
         summary = {
@@ -133,6 +136,19 @@ def log_evidence_std_error(populations: Population) -> jax.Array:
 
     of_ancestors = jnp.maximum(jax.vmap(jax.vmap(variance))(populations.ancestors), 0.0)
     return jnp.sqrt(of_ancestors + populations.start_variance)
+
+
+@jax.jit
+def _of_the_model(
+    posterior: FittedPosterior, keys: jax.Array, positions: Position, lp: jax.Array
+) -> dict[str, jax.Array]:
+    """The model's own log-prior and log-likelihood of draws, (C, N, S, ...)."""
+
+    def at(key: jax.Array, datum: tuple[jax.Array, ...], positions: Position, lp: jax.Array) -> dict[str, jax.Array]:
+        target = posterior.target(datum)
+        return jax.lax.map(lambda draw: densities_of_the_model(target, *draw), (positions, lp), batch_size=100)
+
+    return over_problems(at, posterior, keys, positions, lp)
 
 
 @partial(jax.jit, static_argnums=0)

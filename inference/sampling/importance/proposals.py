@@ -1,5 +1,6 @@
 """Proposals for importance sampling: a Student mixture fitted to posterior draws, and any NumPyro guide."""
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -83,7 +84,9 @@ class StudentProposal(Proposal):
         self._factors = jnp.asarray([[fit.factor for fit in of_datum] for of_datum in fits], dtype)
 
     def __repr__(self) -> str:
-        return f"StudentProposal(draws by {self.draws.sampler!r})"
+        # A checkpoint tells calls apart by how their arguments print.
+        fit = zlib.crc32(np.asarray(self._means).tobytes() + np.asarray(self._factors).tobytes())
+        return f"StudentProposal(draws by {self.draws.sampler!r}, fit {fit:08x})"
 
     # Programs depend on parameters, which are arguments: one serves all fits.
     def __hash__(self) -> int:
@@ -109,15 +112,20 @@ class StudentProposal(Proposal):
     ) -> tuple[Position, jax.Array]:
         """See `Proposal`."""
         means, factors = parameters
-        like = jax.eval_shape(posterior.target(datum).draw, key)
-        _, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
+        like = {name: jnp.zeros(x.shape[3:], x.dtype) for name, x in self.draws.positions.items()}
+        _, unravel = ravel_pytree(like)
         choose_key, draw_key = jax.random.split(key)
-        components = dist.MultivariateStudentT(_DEGREES_OF_FREEDOM, means, factors)
         chosen = jax.random.randint(choose_key, (), 0, len(means))
         one = dist.MultivariateStudentT(_DEGREES_OF_FREEDOM, means[chosen], factors[chosen])
-        flat = one.sample(draw_key)
-        log_density = jax.nn.logsumexp(jnp.asarray(components.log_prob(flat))) - jnp.log(len(means))
-        return unravel(flat), log_density
+        position = unravel(one.sample(draw_key))
+        return position, self.log_density(parameters, position)
+
+    def log_density(self, parameters: tuple[jax.Array, jax.Array], position: Position) -> jax.Array:
+        """At a position, scalar."""
+        means, factors = parameters
+        components = dist.MultivariateStudentT(_DEGREES_OF_FREEDOM, means, factors)
+        flat = ravel_pytree(position)[0]
+        return jax.nn.logsumexp(jnp.asarray(components.log_prob(flat))) - jnp.log(len(means))
 
 
 class GuideProposal(Proposal):
