@@ -1,5 +1,6 @@
 """Maximum-likelihood training: the loop over epochs, evaluations, refits of grids, and callbacks."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -35,7 +36,7 @@ from .state import (
     update_best,
 )
 from .strategies.importance_mle import ImportanceMLE
-from .strategies.strategy import Strategy, check_strategy, guide_of
+from .strategies.strategy import Strategy, advise, check_strategy, guide_of
 from .streaming import check_streamed, is_streamed, read_rows
 
 
@@ -220,6 +221,8 @@ def fit(
                 callback(copy_for_donation(current), row)
             if patience is not None and isinstance(current.best, BestEvaluation) and current.best.num_since >= patience:
                 break
+    if rows and (advice := advise(strategy, rows[-1])) is not None:
+        warnings.warn(advice, stacklevel=2)
     chosen = current.best if isinstance(current.best, BestEvaluation) else current
     everything = config.constrain(chosen.params, chosen.buffers)
     guide_params = {name: value for name, value in everything.items() if name not in model_sites}
