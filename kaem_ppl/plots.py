@@ -29,7 +29,8 @@ def plot_prior(prior: TiltedDistribution, *, num_columns: int = 4, max_panels: i
     Returns:
         The figure; save it with `figure.savefig(path)`.
     """
-    num_latents = min(max_panels, math.prod(prior.batch_shape))
+    num_in_all = math.prod(prior.batch_shape)
+    num_latents = min(max_panels, num_in_all)
     z = np.linspace(*_range(prior), 400)
     # Points lead and the batch follows, as the densities broadcast; then every latent is one column.
     points = z.reshape(-1, *(1,) * len(prior.batch_shape))
@@ -57,7 +58,8 @@ def plot_prior(prior: TiltedDistribution, *, num_columns: int = 4, max_panels: i
         panel.spines[["top", "right"]].set_visible(False)
     # A density may be infinite at an end of its support.
     panels[0, 0].set_ylim(0, 1.08 * np.max(learnt[np.isfinite(learnt)]))
-    figure.supxlabel("latent value z", fontsize=10)
+    shown = "" if num_latents == num_in_all else f" (the first {num_latents} of {num_in_all:,} latents)"
+    figure.supxlabel("latent value z" + shown, fontsize=10)
     figure.supylabel("density", fontsize=10)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure

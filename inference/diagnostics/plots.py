@@ -119,7 +119,7 @@ def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels:
         flat = (np.asarray(x).reshape(-1, int(np.prod(shape))) for x in (posterior, prior[site]))
         names = [f"{site}[{', '.join(map(str, index))}]" if shape else site for index in np.ndindex(shape)]
         columns += list(zip(names, *(x.T for x in flat), strict=True))
-    columns = columns[:max_panels]
+    num_in_all, columns = len(columns), columns[:max_panels]
 
     num_columns = min(num_columns, len(columns))
     num_rows = -(-len(columns) // num_columns)
@@ -139,7 +139,8 @@ def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels:
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(columns) :]:
         panel.set_visible(False)
-    figure.supxlabel("latent value", fontsize=10)
+    shown = "" if len(columns) == num_in_all else f" (the first {len(columns)} of {num_in_all:,} latents)"
+    figure.supxlabel("latent value" + shown, fontsize=10)
     figure.supylabel("density", fontsize=10)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure

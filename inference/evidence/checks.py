@@ -40,14 +40,14 @@ class MethodResult(NamedTuple):
         curve: None where it is not measured.
         summary: by name, arrays (N,).
         checks: of the first estimate.
-        total_std_error: of the sum over data, where their errors are not independent; else None.
+        std_error_of_sum: of the sum over data by chance; None where it follows from the independent errors.
     """
 
     estimates: dict[str, Estimate]
     curve: Curve | None
     summary: dict[str, np.ndarray]
     checks: tuple[Check, ...]
-    total_std_error: float | None = None
+    std_error_of_sum: float | None = None
 
 
 def check_prior_draws(

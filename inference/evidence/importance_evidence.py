@@ -19,14 +19,15 @@ from ..sampling.importance.proposals import Proposal, draw_proposals
 from ..sampling.importance.psis import num_largest, pareto_k_of_largest
 from ..sampling.run import Run
 from ..sampling.sampler import problem_keys
+from .log_bias import LogBias, bias_of_log_mean
 
 # Draws in a batch, and bytes of their evaluations, at most. Keys of shared draws are those of batches, which therefore do
 # not depend on the memory budget.
 _DRAWS_AT_ONCE, _BYTES_AT_ONCE = 2000, 2**28
 # Bytes that a pair of a draw and a datum takes while it is weighed: a few arrays of them live together.
 _BYTES_OF_PAIR = 16
-# The error of the sum over data is that of the means of batches, of which there are at least so many.
-_FEWEST_BATCHES = 32
+# Batches, at least, that the bias of the logarithm and the error of the sum over data are read from.
+NUM_BATCHES = 32
 
 
 class WeightSummary(NamedTuple):
@@ -37,14 +38,14 @@ class WeightSummary(NamedTuple):
         std_error: of `value` by the delta method, sqrt(var(w) / S) / mean(w), shape (N,).
         effective_sample_size: (sum w)^2 / sum w^2, shape (N,).
         pareto_k: shape of the tail, shape (N,).
-        total_std_error: of the sum of `value` where data share their draws; None where they don't.
+        log_bias: of `value`, and the error of the sum of `value`; None where there is one batch.
     """
 
     value: np.ndarray
     std_error: np.ndarray
     effective_sample_size: np.ndarray
     pareto_k: np.ndarray
-    total_std_error: float | None
+    log_bias: LogBias | None
 
 
 def weigh_prior_draws(key: jax.Array, posterior: PowerPosterior, num_draws: int, run: Run) -> WeightSummary:
@@ -121,22 +122,16 @@ def summarize(batches: Iterator[np.ndarray], num_draws: int, are_shared: bool) -
         size = np.exp(2 * log_sum - squares)
         # Rounding may put the effective size above the number of draws.
         std_error = np.sqrt(np.maximum(1 / size - 1 / num_draws, 0))
-        total = _std_error_of_total(np.array(sums) - log_sum, np.array(sizes)) if are_shared else None
+        log_bias = None
+        if len(sizes) > 1:
+            log_bias = bias_of_log_mean(np.array(sums) - log_sum, np.array(sizes), std_error, are_shared=are_shared)
     k = pareto_k_of_largest(largest.astype(float), np.asarray(number))
-    return WeightSummary(log_sum - np.log(num_draws), std_error, size, k, total)
-
-
-def _std_error_of_total(log_shares: np.ndarray, sizes: np.ndarray) -> float | None:
-    """Of the sum over data, from how far the shares of independent batches in the sums differ, (batches, N)."""
-    if len(sizes) < 2:
-        return None
-    excess = np.exp(log_shares).sum(-1) - log_shares.shape[-1] * sizes / sizes.sum()
-    return float(np.sqrt(np.square(excess).sum() * len(sizes) / (len(sizes) - 1)))
+    return WeightSummary(log_sum - np.log(num_draws), std_error, size, k, log_bias)
 
 
 def _batch_size(posterior: PowerPosterior, num_draws: int, num_problems: int) -> int:
     size = min(_DRAWS_AT_ONCE, _BYTES_AT_ONCE // (evaluation_bytes(posterior)[0] * num_problems))
-    return max(1, min(size, -(-num_draws // _FEWEST_BATCHES)))
+    return max(1, min(size, -(-num_draws // NUM_BATCHES)))
 
 
 def _score_shared(key: jax.Array, posterior: PowerPosterior, num_draws: int, run: Run) -> Iterator[np.ndarray]:

@@ -24,6 +24,7 @@ from ..sampling.storage.checkpoint import open_checkpoint
 from ..tempering.tempered_smc import TemperedSMC
 from .bridge_sampling import BridgeSampling
 from .checks import MethodResult
+from .log_bias import add_up
 from .methods import estimate, is_method
 from .thermodynamic import Curve, Estimate
 
@@ -38,7 +39,8 @@ class LogEvidence:
     Attributes:
         value: log p(x), natural logarithm.
         std_error: of `value`. Errors of different data are independent, but by `ImportanceSampling` where data share
-            draws.
+            draws. The mean of `value` is lower than log p(x) by about half the square of it, as of any logarithm of an
+            estimate: little for one datum, but it adds up over many, so `total()` takes it out.
         is_trustworthy: whether nothing that the method can check about itself speaks against `value`.
         warnings: what does, in words, and what to do about it.
         estimates: by name, all that the same run yields, each with its own error and trust; `value` is the first one.
@@ -48,7 +50,7 @@ class LogEvidence:
         plate: name of the plate whose rows are problems of their own.
         seconds: wall time, compilation included.
         checks: by name of a check of `value`, whether it was passed.
-        total_std_error: of the sum of `value` over the data where their errors are not independent; else None.
+        std_error_of_sum: of the sum of `value` over the data by chance; None where it follows from `std_error`.
     """
 
     value: np.ndarray
@@ -62,12 +64,23 @@ class LogEvidence:
     plate: str | None
     seconds: float
     checks: dict[str, np.ndarray] = field(default_factory=dict)
-    total_std_error: float | None = None
+    std_error_of_sum: float | None = None
 
-    def total(self) -> tuple[float, float]:
-        """Log-evidence of all data together, and its standard error: the sum over the plate."""
-        error = self.total_std_error
-        return float(self.value.sum()), float(np.sqrt(np.square(self.std_error).sum())) if error is None else error
+    def total(self, estimate: str | None = None) -> tuple[float, float]:
+        """Log-evidence of all data together, and its standard error: the sum over the plate.
+
+        With a plate the bias of each datum's logarithm is taken out, by the jackknife where there are batches to leave
+        out, and what is not known of it is part of the error; so is an error of discretisation.
+
+        Args:
+            estimate: which of `estimates`; None is the method's own.
+        """
+        own = next(iter(self.estimates))
+        found = self.estimates[own if estimate is None else estimate]
+        if self.plate is None:
+            return float(found.value), float(found.std_error)
+        by_chance = self.std_error_of_sum if estimate in (None, own) else None
+        return add_up(found.value, found.std_error, found.bias, found.common_error, by_chance)
 
     def to_arviz(self) -> "xarray.DataTree":
         """Convert to a tree with the group `log_evidence`, which ArviZ and xarray read and `.to_netcdf` writes.
@@ -112,7 +125,7 @@ class LogEvidence:
             f"{next(iter(self.estimates))}, {self._trust(self.is_trustworthy)}",
         ]
         for name, x in list(self.estimates.items())[1:]:
-            total, error = x.value.sum(), np.sqrt(np.square(x.std_error).sum())
+            total, error = self.total(name)
             lines.append(f"beside it, {name}: {total:.4f} +- {error:.4f}, {self._trust(x.is_trustworthy)}")
         words = [f"! {warning}" for warning in self.warnings]
         if not words and all(np.all(x.is_trustworthy) for x in self.estimates.values()):
@@ -244,11 +257,15 @@ def log_evidence(
             given = {} if draws is None else {"draws": draws}
             found = estimate(method, key, posterior, **settings, **given, run=Run(progress, callback, kept))
     trust, warnings = _apply_checks(found, posterior)
-    estimates, curve, summary = found.estimates, found.curve, found.summary
+    shape = (posterior.num_data,)
+    estimates = {
+        name: Estimate(*(np.broadcast_to(x, shape) for x in estimate)) for name, estimate in found.estimates.items()
+    }
+    curve, summary = found.curve, found.summary
     checks = {check.name: ~check.failed for check in found.checks}
-    name, (value, std_error, own) = next(iter(estimates.items()))
-    trust = trust & own
-    estimates = {**estimates, name: Estimate(value, std_error, trust)}
+    name, own = next(iter(estimates.items()))
+    value, std_error, trust = own.value, own.std_error, trust & own.is_trustworthy
+    estimates = {**estimates, name: own._replace(is_trustworthy=trust)}
     plate = posterior.plate
     if plate is None:
         one = jax.tree.map(lambda x: np.asarray(x)[0], (value, std_error, trust, checks, estimates, curve, summary))
@@ -265,7 +282,7 @@ def log_evidence(
         plate,
         time.perf_counter() - started,
         checks,
-        found.total_std_error,
+        found.std_error_of_sum,
     )
 
 

@@ -18,7 +18,6 @@ from ..model.power_posterior import PowerPosterior
 from ..sampling.checks import check_likelihood
 from ..sampling.draws import Draws
 from ..sampling.importance.importance_sampling import ImportanceSampling
-from ..sampling.importance.psis import pareto_k
 from ..sampling.run import Run
 from ..sampling.sampler import problem_keys
 from ..tempering.fitted_reference import from_reference
@@ -38,7 +37,8 @@ from .checks import (
     r_hat_of_coordinates,
     r_hat_of_mean,
 )
-from .importance_evidence import weigh_prior_draws, weigh_proposal_draws
+from .importance_evidence import NUM_BATCHES, WeightSummary, summarize, weigh_prior_draws, weigh_proposal_draws
+from .log_bias import bias_of_log_estimate, bias_of_log_mean
 from .nested_sampling import NestedSampling
 from .thermodynamic import Estimate, linear_rule, steppingstone, thermodynamic_curve, thermodynamic_integration
 
@@ -190,9 +190,7 @@ def _(
         f"Pareto k-hat is above {LARGEST_PARETO_K}: a few draws carry all the weight, and neither the value nor its "
         "standard error can be trusted. Use `TemperedSMC` or `ParallelTempering`.",
     )
-    summary = {"pareto_k": found.pareto_k, "effective_sample_size": found.effective_sample_size}
-    estimates = {"importance_sampling": Estimate(found.value, found.std_error, np.isfinite(found.std_error))}
-    return MethodResult(estimates, None, summary, (check,), found.total_std_error)
+    return _of_weights("importance_sampling", found, (check,))
 
 
 @estimate.register
@@ -230,8 +228,10 @@ def _(method: BridgeSampling, key: jax.Array, posterior: PowerPosterior, *, draw
         "r_hat": r_hat,
         "largest_std_error": found.std_errors.max(0),
     }
-    estimates = {"bridge_sampling": Estimate(value, std_error, np.isfinite(value + std_error))}
-    return MethodResult(estimates, None, summary, checks)
+    # The bias is that of a quotient of means, of either sign, and of the order of half the variance.
+    common_error = -bias_of_log_estimate(std_error)
+    estimate = Estimate(value, std_error, np.isfinite(value + std_error), common_error=common_error)
+    return MethodResult({"bridge_sampling": estimate}, None, summary, checks)
 
 
 @estimate.register
@@ -248,22 +248,18 @@ def _(
     # Chains are but more particles: (C, N, P) to (1, C P, N).
     flat = np.moveaxis(weights, 2, 1).reshape(1, -1, weights.shape[1])
     check_likelihood(np.isfinite(flat).any(1), flat.shape[1], posterior)
-    log_sum = np.logaddexp.reduce(flat[0], axis=0)
-    size = np.exp(2 * log_sum - np.logaddexp.reduce(2 * flat[0], axis=0))
-    value, std_error = log_sum - np.log(flat.shape[1]), np.sqrt(np.maximum(1 / size - 1 / flat.shape[1], 0))
+    batches = [x.T for x in np.array_split(flat[0], min(NUM_BATCHES, flat.shape[1]))]
+    found = summarize(iter(batches), flat.shape[1], are_shared=False)
     if flat.shape[1] == 1:
         # One weight has no spread to judge it by.
-        std_error = np.full_like(value, np.nan)
-    k = pareto_k(flat)
+        found = found._replace(std_error=np.full_like(found.std_error, np.nan))
     check = Check(
         "Pareto k-hat",
-        ~(k <= LARGEST_PARETO_K),
+        ~(found.pareto_k <= LARGEST_PARETO_K),
         f"Pareto k-hat of the weights is above {LARGEST_PARETO_K}: a few particles carry all the weight. Give more "
         "temperatures or more steps.",
     )
-    estimates = {"annealed_importance_sampling": Estimate(value, std_error, np.isfinite(std_error))}
-    checks = (check, check_number(flat.shape[1], posterior))
-    return MethodResult(estimates, None, {"pareto_k": k, "effective_sample_size": size}, checks)
+    return _of_weights("annealed_importance_sampling", found, (check, check_number(flat.shape[1], posterior)))
 
 
 @estimate.register
@@ -284,9 +280,26 @@ def _(
     return MethodResult(estimates, None, summary, checks)
 
 
+def _of_weights(name: str, found: WeightSummary, checks: tuple[Check, ...]) -> MethodResult:
+    """An estimate that is the mean of independent weights."""
+    summary = {"pareto_k": found.pareto_k, "effective_sample_size": found.effective_sample_size}
+    estimate, std_error_of_sum = Estimate(found.value, found.std_error, np.isfinite(found.std_error)), None
+    if found.log_bias is not None:
+        bias, common_error, std_error_of_sum = found.log_bias
+        estimate = estimate._replace(bias=bias, common_error=common_error)
+    return MethodResult({name: estimate}, None, summary, checks, std_error_of_sum)
+
+
 def _average(values: np.ndarray, std_errors: np.ndarray) -> Estimate:
     """The mean of evidences that are unbiased before the logarithm, (C, N), and its error by the delta method."""
     total = np.logaddexp.reduce(values, axis=0)
     shares = np.exp(values - total)
     std_error = np.sqrt(np.square(shares * std_errors).sum(0))
-    return Estimate(total - np.log(len(values)), std_error, np.isfinite(std_error))
+    bias = bias_of_log_estimate(std_error)
+    if len(values) > 1:
+        found = bias_of_log_mean(values - total, np.ones(len(values)), std_error, are_shared=False)
+        common_error = found.common_error
+    else:
+        # There is no second estimate of the bias: half of it is taken for its error.
+        common_error = 0.5 * bias
+    return Estimate(total - np.log(len(values)), std_error, np.isfinite(std_error), bias, common_error)

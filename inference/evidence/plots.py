@@ -120,10 +120,7 @@ def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None 
         for estimator, found in evidence.estimates.items():
             label = name if len(evidence.estimates) == 1 else f"{name}: {estimator.replace('_', ' ')}"
             trust = bool(np.all(found.is_trustworthy))
-            std_error = np.sqrt(np.square(found.std_error).sum())
-            if found is next(iter(evidence.estimates.values())):
-                std_error = evidence.total()[1]
-            rows.append((label, np.sum(found.value), std_error, trust))
+            rows.append((label, *evidence.total(estimator), trust))
 
     figure = Figure(figsize=(6.4, 0.9 + 0.32 * len(rows)), layout="constrained")
     panel = figure.subplots()

@@ -13,6 +13,7 @@ from kaem_ppl.arguments import as_array
 
 from ..diagnostics.limits import LARGEST_BIAS_IN_STD_ERRORS, LARGEST_PARETO_K
 from ..sampling.importance.psis import pareto_k
+from .log_bias import LogBias, bias_of_log_mean
 
 
 class Estimate(NamedTuple):
@@ -22,11 +23,17 @@ class Estimate(NamedTuple):
         value: shape (N,).
         std_error: its standard error, shape (N,).
         is_trustworthy: whether the estimator's own diagnostics believe it, shape (N,).
+        bias: how far `value` lies from log p(x) on average, as the logarithm of a mean does; shape (N,), or 0. It is far
+            below `std_error`, but adds up over data.
+        common_error: what is not known of that, and of errors of discretisation; data have it in common, so it adds up
+            over them too; shape (N,), or 0.
     """
 
     value: np.ndarray
     std_error: np.ndarray
     is_trustworthy: np.ndarray
+    bias: np.ndarray = np.zeros(())
+    common_error: np.ndarray = np.zeros(())
 
 
 class Curve(NamedTuple):
@@ -100,7 +107,7 @@ def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarr
     """
     l, temperatures = _check_draws(log_likelihood, temperatures)
     h = np.diff(temperatures)
-    first, share, is_short = _step(l[..., 0], h[:, 0])
+    first, share, is_short, of_first = _step(l[..., 0], h[:, 0])
     l, h = l[..., 1:], h[:, 1:]
     with np.errstate(invalid="ignore"):
         centred = l - l.mean((0, 1))
@@ -114,9 +121,12 @@ def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarr
         quintic = (straight - bent / 10).mean((0, 1)) + (h**3 * (third[:, :-1] + third[:, 1:])).sum(-1) / 120
         is_finite = np.isfinite(value) & np.isfinite(quintic)
         from_draws, left_over = std_error_of_mean(cubic + share), quintic - value
+        # A variance about the draws' own mean is too small by that mean's.
+        bias = of_first.bias + (np.square(h) * np.diff(np.square(std_error_of_mean(l)))).sum(-1) / 12
         # All draws share the discretisation error: it must stay small beside what they average to.
         trust = is_finite & is_short & (np.abs(left_over) <= LARGEST_BIAS_IN_STD_ERRORS * from_draws)
-    return Estimate(np.where(is_finite, first + value, np.nan), np.hypot(from_draws, left_over), trust)
+    value = np.where(is_finite, first + value, np.nan)
+    return Estimate(value, np.hypot(from_draws, left_over), trust, bias, of_first.common_error + left_over)
 
 
 def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estimate:
@@ -132,9 +142,10 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
         temperatures: shape (N, R).
     """
     l, temperatures = _check_draws(log_likelihood, temperatures)
-    value, shares, is_short = _step(l[..., :-1], np.diff(temperatures))
+    value, shares, is_short, of_steps = _step(l[..., :-1], np.diff(temperatures))
+    bias, common_error = of_steps.bias.sum(-1), of_steps.common_error.sum(-1)
     # Summed over the steps before the error is taken, for neighbouring temperatures share what they swap.
-    return Estimate(value.sum(-1), std_error_of_mean(shares.sum(-1)), is_short.all(-1))
+    return Estimate(value.sum(-1), std_error_of_mean(shares.sum(-1)), is_short.all(-1), bias, common_error)
 
 
 def _check_draws(log_likelihood: np.ndarray, temperatures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -156,7 +167,7 @@ def _check_draws(log_likelihood: np.ndarray, temperatures: np.ndarray) -> tuple[
     return l, t
 
 
-def _step(l: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _step(l: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, LogBias]:
     """Steps log mean exp(length l), by importance sampling.
 
     Args:
@@ -164,15 +175,25 @@ def _step(l: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
         length: of the steps in temperature, (N,) or (N, K).
 
     Returns:
-        The logarithms; by the delta method, d log mean = d mean / mean, the share of each draw in them; and whether the
-        steps are short enough for the draws.
+        The logarithms; by the delta method, d log mean = d mean / mean, the share of each draw in them; whether the
+        steps are short enough for the draws; and the bias of each logarithm.
     """
     with np.errstate(invalid="ignore"):
         log_weights = length * l
         largest = log_weights.max((0, 1))
         weights = np.exp(log_weights - largest)
         mean = weights.mean((0, 1))
-        return np.log(mean) + largest, weights / mean, pareto_k(log_weights) <= LARGEST_PARETO_K
+        shares = weights / mean
+        # Batches are halves of chains: longer than what their draws remember.
+        half = shares.shape[1] // 2
+        halves = np.concatenate([shares[:, :half], shares[:, -half:]])
+        log_shares = np.log(halves.mean(1) / len(halves)).reshape(len(halves), -1)
+        std_error = std_error_of_mean(shares)
+        found = bias_of_log_mean(log_shares, np.ones(len(halves)), std_error.ravel(), are_shared=False)
+        of_steps = found._replace(
+            bias=found.bias.reshape(mean.shape), common_error=found.common_error.reshape(mean.shape)
+        )
+        return np.log(mean) + largest, shares, pareto_k(log_weights) <= LARGEST_PARETO_K, of_steps
 
 
 def std_error_of_mean(x: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from kaem_ppl.arguments import set_counts, set_number
 
-from .kernel import ChainState, Kernel, Target, Tuning, log_density_at, pull_back, stretch
+from .kernel import ChainState, JointDensity, Kernel, Target, Tuning, log_density_at, pull_back, stretch
 
 # BlackJAX's annotations say float where arrays are meant.
 _hmc: Any = hmc
@@ -40,6 +40,7 @@ class HMC(Kernel):
     """
 
     adapts_metric: ClassVar[bool] = True
+    takes_joint: ClassVar[bool] = True
     largest_dense: ClassVar[int] = 32
     step_size: float | None = None
     num_integration_steps: int | None = None
@@ -85,7 +86,7 @@ class HMC(Kernel):
         new, info = _hmc.build_kernel()(
             key, start, lambda u: log_density(place(u)), step_size, jnp.ones_like(origin), num_steps
         )
-        return _evaluate_again(self, target, place(new.position), state), {
+        return _new_state(self, target, place(new.position), new, state), {
             "acceptance_rate": info.acceptance_rate,
             "diverging": info.is_divergent,
             "energy": info.energy,
@@ -106,6 +107,7 @@ class NUTS(Kernel):
     """
 
     adapts_metric: ClassVar[bool] = True
+    takes_joint: ClassVar[bool] = True
     target_acceptance: float = 0.8
     max_tree_depth: int = 10
 
@@ -126,7 +128,7 @@ class NUTS(Kernel):
             jnp.square(tuning.scale),
             self.max_tree_depth,
         )
-        return _evaluate_again(self, target, new.position, state), {
+        return _new_state(self, target, new.position, new, state), {
             "acceptance_rate": info.acceptance_rate,
             "diverging": info.is_divergent,
             "energy": info.energy,
@@ -135,9 +137,12 @@ class NUTS(Kernel):
         }
 
 
-def _evaluate_again(kernel: Kernel, target: Target, position: dict[str, jax.Array], old: ChainState) -> ChainState:
-    """Prior and likelihood apart where the trajectory ended: one evaluation more than the trajectory's own."""
-    state = kernel.evaluate(target, position)
+def _new_state(kernel: Kernel, target: Target, position: dict[str, jax.Array], new: Any, old: ChainState) -> ChainState:
+    """The state where a trajectory ended; prior and likelihood apart cost one evaluation more than the trajectory's own."""
+    if isinstance(target, JointDensity) and jax.tree.structure(new.logdensity_grad) == jax.tree.structure(position):
+        state = old._replace(position=position, log_prior=new.logdensity, log_prior_grad=new.logdensity_grad)
+    else:
+        state = kernel.evaluate(target, position)
     # A gradient may be undefined at a place that was reached with a finite density.
     is_finite = state.is_finite()
     return jax.tree.map(lambda new, old: jnp.where(is_finite, new, old), state, old)

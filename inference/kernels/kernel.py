@@ -47,6 +47,17 @@ class ChainState(NamedTuple):
             self.log_likelihood_grad,
         )
 
+    def joined(self) -> "ChainState":
+        """As the state of `joint_target`."""
+        zero = jnp.zeros_like(self.log_likelihood)
+        return ChainState(
+            self.position,
+            self.log_prior + self.log_likelihood,
+            zero,
+            self.gradient(jnp.ones_like(zero)),
+            jax.tree.map(jnp.zeros_like, self.log_prior_grad),
+        )
+
     def is_finite(self) -> jax.Array:
         """Whether a chain can go on from here."""
         return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(self)]).all()
@@ -65,6 +76,19 @@ def log_density_at(target: Target, temperature: jax.Array) -> Callable[[Position
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     return log_density
+
+
+def joint_target(target: Target) -> Target:
+    """The same problem with all of its density as prior, for a chain that stays at temperature 1."""
+
+    def log_joint(position: Position) -> jax.Array:
+        return target.log_prior(position) + target.log_likelihood(position)
+
+    return JointDensity(log_joint, lambda position: jnp.zeros(()), target.draw)
+
+
+class JointDensity(Target):
+    """What `joint_target` returns: its likelihood is 1, so that a trajectory's own density and gradient are a state's."""
 
 
 class Tuning(NamedTuple):
@@ -107,6 +131,7 @@ class Kernel(ABC):
         adapts_metric: whether warm-up learns `Tuning.scale` too.
         largest_dense: number of coordinates up to which the whole covariance is learnt, and above which the variances are.
         reads_longest: whether `step` reads `Tuning.longest`.
+        takes_joint: whether a step on `joint_target` saves an evaluation.
         explorer: the kernel that moves and learns the metric in the first four fifths of a warm-up; None for itself.
         is_exact: whether it leaves the power posterior invariant without a bias.
         advice: what to try where chains disagree.
@@ -123,6 +148,7 @@ class Kernel(ABC):
     adapts_metric: ClassVar[bool] = False
     largest_dense: ClassVar[int] = 0
     reads_longest: ClassVar[bool] = False
+    takes_joint: ClassVar[bool] = False
     explorer: ClassVar["Kernel | None"] = None
     is_exact: ClassVar[bool] = True
     advice: ClassVar[str] = "try `ParallelTempering` or `TemperedSMC`."

@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from .traced import Traced
+from .traced import Traced, compiled
 
 # Of the sum of the sizes of a site's terms; float32 rounds each to 6e-8 of itself.
 _TOLERANCE = 1e-5
@@ -71,10 +71,7 @@ def find_difference(
         has_discrete: whether latents are discrete.
     """
     inputs = list(arrays), list(rows), list(shared), dict(given)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(inputs)):
-        return None
-    if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(inputs) if isinstance(leaf, jax.Array)):
-        # Several processes hold the data.
+    if not _are_known(inputs):
         return None
     # The comparison is compiled for one device, wherever the data are.
     inputs = jax.device_put(inputs, jax.local_devices()[0])
@@ -87,6 +84,32 @@ def find_difference(
         ):
             break
     return difference
+
+
+def check_states(whole: Traced, arrays: Sequence[Any], given: Mapping[str, Any], key: jax.Array) -> None:
+    """Refuse a model whose modules change their states where it is evaluated.
+
+    Args:
+        whole: NumPyro's reading of the model, with the states before and after a run.
+        arrays: what it reads.
+        given: parameters that it is given.
+        key: of the run.
+
+    Raises:
+        ValueError: a state changes.
+    """
+    program = whole.select(lambda outputs: outputs["states"])
+    inputs = list(arrays), dict(given), key
+    if program.outputs.num_leaves == 0 or not _are_known(inputs):
+        return
+    before, after = jax.device_get(compiled(program)(*inputs))
+    names = [name for name in before if not _is_same(before[name], after[name])]
+    if names:
+        raise ValueError(
+            f"`model` changes the state {names[0]!r} where it is evaluated, as batch normalisation and dropout do in "
+            "training mode. Make evaluation the default of an argument of the model, such as `is_training=False`, and "
+            'train with `fit(..., training_kwargs={"is_training": True})`; modules of Flax NNX are switched without.'
+        )
 
 
 def find_whole_reads(
@@ -118,6 +141,7 @@ def find_whole_reads(
 def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array, jax.Array, jax.Array]]]:
     """The comparison, compiled ahead: it also runs where the caller is traced, which `jax.jit` would trace it into."""
     whole, one, value_axes = comparison
+    row, shared, given_to_one, *_ = one.input_shapes()
     has_plate = any(axis is not None for _, axis in value_axes)
 
     def compare(
@@ -126,7 +150,8 @@ def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array
         found = whole(arrays, given, key)
 
         def read(row: list[Any], values: dict[str, jax.Array]) -> dict[str, jax.Array]:
-            return one(row, shared, found["params"], values, key)["log_probs"]
+            params = {name: found["params"][name] for name in given_to_one}
+            return one(row, shared, params, values, key)["log_probs"]
 
         values = found["values"]
         if has_plate:
@@ -139,7 +164,6 @@ def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array
         return {name: (ours[name], found["log_probs"][name], found["sizes"][name]) for name in ours}
 
     arrays, given, key = whole.input_shapes()
-    row, shared, *_ = one.input_shapes()
     sizes = jax.tree.leaves(whole.output_shapes()["sizes"])
     rows = [jax.ShapeDtypeStruct((*sizes[0].shape, *x.shape), x.dtype) for x in row]
     # It runs once: what it costs is its compilation.
@@ -167,6 +191,21 @@ def _differ(name: str, ours: np.ndarray, numpyro: np.ndarray, size: np.ndarray) 
         return None
     datum = None if ours.ndim == 0 else int(np.argmin(is_same))
     return Difference(name, datum, *(float(x if datum is None else x[datum]) for x in (ours, numpyro)))
+
+
+def _are_known(inputs: Any) -> bool:
+    """Whether all numbers are at hand: nothing is traced, nor held by another process."""
+    leaves = jax.tree.leaves(inputs)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        return False
+    return all(leaf.is_fully_addressable for leaf in leaves if isinstance(leaf, jax.Array))
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        return False
+    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+    return all(np.array_equal(x, y, equal_nan=np.asarray(x).dtype.kind == "f") for x, y in pairs)
 
 
 def _move_first_row(x: Any) -> jax.Array:

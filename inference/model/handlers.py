@@ -16,10 +16,10 @@ from numpyro.infer.initialization import init_to_uniform
 from numpyro.primitives import Messenger
 
 from kaem_ppl.arguments import describe
-from kaem_ppl.distributions import KANTiltedMixture
-from kaem_ppl.distributions.base import TiltedDistribution
 
-from .wrappers import is_discrete, unwrap, with_base
+from .modules.modes import module_mode
+from .modules.state import ModuleState
+from .wrappers import is_discrete, omit_normalizer, unwrap
 
 # A site as NumPyro's handlers see it, and the sites of one run by name.
 type SiteMessage = dict[str, Any]
@@ -33,6 +33,7 @@ def run_model(
     params: Mapping[str, Any],
     messengers: Sequence[Messenger] = (),
     key: jax.Array | None = None,
+    training_key: jax.Array | None = None,
 ) -> Trace:
     """The sites of one run of a model.
 
@@ -43,10 +44,17 @@ def run_model(
         params: constrained values of `numpyro.param` sites.
         messengers: handlers around the model; the last one is the first to see a site.
         key: of what no handler gives a value to.
+        training_key: of dropout and the like; with it modules are in training mode, else in evaluation mode.
     """
     key = jax.random.key(0) if key is None else key
     # The last one entered is the first to see a message: latents have values before the seed would draw them.
-    with handlers.trace() as sites, handlers.seed(rng_seed=key), handlers.substitute(data=dict(params)):
+    with (
+        module_mode("evaluation" if training_key is None else "training"),
+        handlers.trace() as sites,
+        handlers.seed(rng_seed=key),
+        ModuleState(training_key),
+        handlers.substitute(data=dict(params)),
+    ):
         _call_within(messengers, model, args, kwargs)
     return sites
 
@@ -64,6 +72,13 @@ def in_control_flow(site: SiteMessage) -> bool:
 def is_scan(msg: SiteMessage) -> bool:
     """Whether a message of control flow is a `scan`."""
     return msg["fn"] is scan_wrapper
+
+
+def wrap_bodies(msg: SiteMessage, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Change the bodies of a message of control flow."""
+    # (body, init, xs, ...) of a scan; (predicate, branch, branch, operand) of a cond.
+    bodies = (0,) if is_scan(msg) else (1, 2)
+    msg["args"] = tuple(wrap(x) if place in bodies else x for place, x in enumerate(msg["args"]))
 
 
 class GiveLatents(Messenger):
@@ -195,9 +210,7 @@ class RedrawObserved(Messenger):
 
     def process_message(self, msg: SiteMessage) -> None:
         if msg["type"] == "control_flow":
-            # (body, init, xs, ...) of a scan; (predicate, branch, branch, operand) of a cond.
-            bodies = (0,) if is_scan(msg) else (1, 2)
-            msg["args"] = tuple(_redraw_in_body(x) if i in bodies else x for i, x in enumerate(msg["args"]))
+            wrap_bodies(msg, _redraw_in_body)
         elif _is_redrawn(msg) and not in_control_flow(msg):
             msg["is_observed"], msg["value"] = False, None
 
@@ -302,16 +315,6 @@ def random_point(site: SiteMessage) -> jax.Array | None:
             f"Latent site {site['name']!r} has a support that NumPyro knows no unconstrained coordinates for: "
             f"{site['fn'].support}. {error}"
         ) from error
-
-
-def omit_normalizer(fn: dist.Distribution) -> dist.Distribution:
-    """A tilted distribution up to a constant, without an integral; any other as it is."""
-    base = unwrap(fn)
-    if not isinstance(base, TiltedDistribution):
-        return fn
-    shape = base.batch_shape + (base.energy.batch_shape[-1:] if isinstance(base, KANTiltedMixture) else ())
-    zeros = jnp.zeros(shape)
-    return with_base(fn, base.given(log_normalizer=(zeros, zeros)))
 
 
 def _call_within(

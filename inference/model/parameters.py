@@ -17,18 +17,21 @@ from kaem_ppl.arguments import describe
 
 from .data import call_model
 from .handlers import SiteMessage, Trace, substitute_zero_latents
-from .sites import check_mutable, check_names
+from .modules.modes import module_mode
+from .modules.state import ModuleState, without_keys
+from .sites import check_names
 
 type Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Values and constraints of a model's `numpyro.param` sites.
+    """Values and constraints of a model's `numpyro.param` sites, and the states of its modules.
 
     Attributes:
-        values: constrained values by site name; each is an array or a pytree of arrays, as `flax_module` registers.
-        transforms: by site name, the bijection from unconstrained to constrained space.
+        values: constrained values by site name; each is an array or a pytree of arrays, as `flax_module` registers. Those
+            of `mutable` sites are among them, without PRNG keys.
+        transforms: by name of the `numpyro.param` sites, the bijection from unconstrained to constrained space.
     """
 
     values: Params
@@ -59,7 +62,9 @@ def as_params(params: Any) -> Params:
             "`params` must be a dictionary of values by the name of a `numpyro.param` site, such as `fit(...).params`, got "
             f"{describe(params)}."
         )
-    for path, leaf in jax.tree.leaves_with_path(dict(params)):
+    # The states of modules that NumPyro's SVI returns have keys.
+    params = without_keys(params)
+    for path, leaf in jax.tree.leaves_with_path(params):
         name = f"`params{jax.tree_util.keystr(path)}`"
         dtype = np.asarray(leaf).dtype if not isinstance(leaf, jax.Array) else leaf.dtype
         if not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool)):
@@ -67,7 +72,7 @@ def as_params(params: Any) -> Params:
         is_known = not isinstance(leaf, jax.core.Tracer) and getattr(leaf, "is_fully_addressable", True)
         if is_known and jnp.issubdtype(dtype, jnp.inexact) and np.isnan(np.asarray(leaf)).any():
             raise ValueError(f"{name} holds NaN: pass values that are numbers, such as those of an earlier state.")
-    return dict(params)
+    return params
 
 
 class CheckParams(Messenger):
@@ -84,10 +89,13 @@ class CheckParams(Messenger):
 
     def postprocess_message(self, msg: SiteMessage) -> None:
         """Raise ValueError where the shape differs."""
-        if msg["type"] != "param" or msg["name"] not in self.given or not msg["args"]:
+        name = msg.get("name", "")
+        if msg["type"] == "mutable" and msg["value"] is None and name.replace("$state", "$params") in self.given:
+            raise ValueError(f"`params` lacks the model's {[name]}: pass the learnt values, such as `fit(...).params`.")
+        if msg["type"] not in ("param", "mutable") or msg["name"] not in self.given or not msg["args"]:
             return
         shapes = []
-        for value in (msg["args"][0], msg["value"]):
+        for value in map(without_keys, (msg["args"][0], msg["value"])):
             if value is None or not jax.tree.leaves(value):
                 return
             leaves = jax.tree.leaves_with_path(value)
@@ -109,7 +117,7 @@ def transforms_of(trace: Trace) -> dict[str, Transform]:
 
 
 def check_floating(values: Params) -> None:
-    """Raise ValueError where a parameter is not made of floating-point numbers."""
+    """Raise ValueError where a parameter that is learnt is not made of floating-point numbers."""
     for name, value in values.items():
         for leaf in jax.tree.leaves(value):
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
@@ -131,27 +139,29 @@ def read_parameters(
         may_lack: whether `given` may name parameters that the model does not have.
 
     Raises:
-        ValueError: `given` names a parameter the model does not have, or the model has mutable state.
+        ValueError: `given` names a parameter the model does not have.
     """
     given = given or {}
     first = jax.tree.map(lambda leaf: leaf[:1], data)
     sites: Trace = {}
+    state = ModuleState()
 
     # Compiled, so that only what initial values need is computed.
     @jax.jit
     def initial_values(key: jax.Array, given: Params) -> Params:
         with (
+            module_mode("evaluation"),
             handlers.trace() as trace,
+            state,
             substitute_zero_latents(),
             handlers.substitute(data=given),
             handlers.seed(rng_seed=key),
         ):
             call_model(model, first)
         sites.update(trace)
-        return {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
+        return {name: site["value"] for name, site in trace.items() if site["type"] == "param"} | state.before
 
     values = initial_values(key, given)
-    check_mutable(sites)
     if not may_lack:
         check_names(set(given), set(values))
     return Parameters(values, transforms_of(sites))

@@ -1,7 +1,7 @@
 """A model with a plate of data for importance sampling: prior draws, and their log-likelihood for each datum."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import jax
@@ -27,6 +27,7 @@ from .handlers import (
     substitute_zero_latents,
 )
 from .hierarchy.globals_as_params import globals_as_params
+from .modules.training_mode import TrainingMode, accepted_kwargs
 from .pairwise import pairwise_log_prob
 from .parameters import Params
 from .reader import read_rows_model
@@ -63,6 +64,7 @@ class PlateModel:
         draws_are_shared: whether prior and likelihood are the same functions for every datum, so that one set of prior
             draws serves all. False when a distribution reads a datum's own covariates or mask, or a latent is discrete.
         discrete: the discrete latents, which are summed out of the likelihood; None where there is none.
+        training: how the passes that are scored run where they are trained; None where they are evaluated.
     """
 
     model: ModelIdentity
@@ -71,6 +73,7 @@ class PlateModel:
     observed: tuple[str, ...]
     draws_are_shared: bool
     discrete: DiscreteLatents | None
+    training: TrainingMode | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     def score_prior_draws(
         self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None = None
@@ -127,18 +130,20 @@ class PlateModel:
         # Read for the observed values alone, so any latents will do, and XLA drops the rest of this pass.
         num_data = jax.tree.leaves(batch)[0].shape[0]
         any_latents = {name: self._repeat_first(sites[name], num_data) for name in self.latent}
-        batch_sites = self._run(key, params, batch, PlaceLatents(any_latents))
+        batch_sites = self._train(key, params, batch, PlaceLatents(any_latents))
         log_likelihood = 0.0
         for name in self.observed:
             values = jnp.broadcast_to(batch_sites[name]["value"], batch_sites[name]["fn"].shape())
             log_prob = pairwise_log_prob(sites[name]["fn"], values, self._dim(sites[name]))
             log_likelihood += apply_scale(log_prob, sites[name])
-        return jnp.asarray(log_likelihood), log_prior
+        return self.note_states(jnp.asarray(log_likelihood), sites), log_prior
 
     def _score_own_draws(
         self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None
     ) -> tuple[jax.Array, jax.Array]:
         num_data = jax.tree.leaves(batch)[0].shape[0]
+        if self.training is not None:
+            return self._score_passes(key, params, batch, num_draws, integrals)
 
         # Recomputed on the way back: what the chain rule needs would otherwise be kept for all data at once.
         @jax.checkpoint
@@ -152,12 +157,27 @@ class PlateModel:
         keys = key if key.ndim else jax.random.split(key, num_data)
         return lax.map(score, (keys, batch), batch_size=chunk)
 
+    def _score_passes(
+        self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """In training mode one pass has all data of the batch, and one draw of each: its mean is the batch's."""
+
+        @jax.checkpoint
+        def score(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+            sites, log_prior = self._prior_draws(key, params, batch, integrals)
+            return self._log_densities(params, batch, sites, log_prior)
+
+        num_data = jax.tree.leaves(batch)[0].shape[0]
+        together = min(num_draws, max(1, _ROWS_AT_ONCE // num_data))
+        log_likelihood, log_prior = lax.map(score, jax.random.split(key, num_draws), batch_size=together)
+        return log_likelihood.T, log_prior.T
+
     def _prior_draws(
         self, key: jax.Array, params: Params, rows: Any, integrals: Integrals | None = None
     ) -> tuple[Trace, jax.Array]:
         # Outside, so that it finds the keys that sites have.
         with _HoldDraws(integrals or {}):
-            sites = self._run(key, params, rows)
+            sites = self._train(key, params, rows)
         return sites, self._log_prior(sites)
 
     def _log_densities(
@@ -165,20 +185,34 @@ class PlateModel:
     ) -> tuple[jax.Array, jax.Array]:
         """log p(x | z) and log p(z) of each row at the latents of a run; `log_prior` is that without entangled ones."""
         if self.discrete is None:
-            return jnp.asarray(sum(self._log_prob(sites[name]) for name in self.observed)), log_prior
+            log_likelihood = jnp.asarray(sum(self._log_prob(sites[name]) for name in self.observed))
+            return self.note_states(log_likelihood, sites), log_prior
         latents = {name: sites[name]["value"] for name in self.latent}
 
         def run(handler: Messenger) -> Trace:
-            return self._run(jax.random.key(0), params, rows, PlaceLatents(latents), handler)
+            return self._train(jax.random.key(0), params, rows, PlaceLatents(latents), handler)
 
         log_likelihood, entangled = self.discrete.log_densities(run, self.plate)
-        return log_likelihood, log_prior + entangled
+        return self.note_states(log_likelihood, sites), log_prior + entangled
 
     def _log_prior(self, sites: Trace) -> jax.Array:
         """log p(z) of each row, without the latents whose prior depends on discrete ones."""
         entangled = () if self.discrete is None else self.discrete.entangled
         terms = [self._log_prob(sites[name]) for name in self.latent if name not in entangled]
         return jnp.asarray(sum(terms)) if terms else jnp.zeros(())
+
+    def note_states(self, log_prob: jax.Array, sites: Trace) -> jax.Array:
+        """The log-density, with which the states that its pass left in modules come out of the loss; see `TrainingMode`."""
+        return log_prob if self.training is None else self.training.note(log_prob, sites)
+
+    def _train(self, key: jax.Array, params: Params, rows: Any, *messengers: Messenger) -> Trace:
+        """The sites of a run, in training mode where the model is trained."""
+        if self.training is None:
+            return self._run(key, params, rows, *messengers)
+        checks = CheckSites(self.plate, jax.tree.leaves(rows)[0].shape[0])
+        args, kwargs = batch_arguments(rows)
+        kwargs = kwargs | accepted_kwargs(self.model.function, self.training.kwargs)
+        return run_model(self.model.function, args, kwargs, params, (checks, *messengers), key, self.training.key)
 
     def _run(self, key: jax.Array, params: Params, rows: Any, *messengers: Messenger) -> Trace:
         checks = CheckSites(self.plate, jax.tree.leaves(rows)[0].shape[0])

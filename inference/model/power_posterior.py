@@ -172,7 +172,8 @@ class PowerPosterior:
         for number, site in enumerate(self.observed):
             fn = sites[site.name]["fn"]
             if isinstance(fn, Incomplete):
-                value = jnp.broadcast_to(sites[site.name]["value"], fn.shape())
+                value = sites[site.name]["value"]
+                value = jnp.broadcast_to(value, jnp.broadcast_shapes(jnp.shape(value), fn.shape()))
                 sites[site.name]["value"] = fn.impute(jax.random.fold_in(key, number), value)
         return self._read_observed(sites)
 

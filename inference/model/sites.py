@@ -12,6 +12,7 @@ from kaem_ppl.distributions.base import TiltedDistribution
 
 from .coordinates import is_improper
 from .handlers import SiteMessage, Trace, check_subsampling, in_control_flow, is_latent
+from .modules.state import is_learnt_state
 from .pairwise import sum_to_axis
 from .wrappers import is_discrete, is_masked, unwrap
 
@@ -86,9 +87,8 @@ def classify(trace: Trace, plate: str | None) -> Sites:
 
     Raises:
         ValueError: a site stands outside the plate; nothing is latent, or nothing observed; the model
-            keeps mutable state, or subsamples a plate.
+            subsamples a plate.
     """
-    check_mutable(trace)
     for name, site in trace.items():
         if site["type"] == "plate":
             check_subsampling(name, *site["args"])
@@ -159,11 +159,17 @@ def sum_to_plate(log_prob: jax.Array, site: SiteMessage, plate: str | None) -> j
 
 def check_params(trace: Trace, params: dict[str, Any]) -> None:
     """Raise ValueError where parameters are not those of the model."""
-    names = {name for name, site in trace.items() if site["type"] == "param"}
-    missing = sorted(names - set(params))
+    values = {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
+    states = {name: site["value"] for name, site in trace.items() if site["type"] == "mutable"}
+    # `random_flax_module` leaves no number in the place of parameters that have a prior.
+    needed = {name for name, value in values.items() if jax.tree.leaves(value)}
+    missing = sorted((needed | {name for name, value in states.items() if is_learnt_state(value)}) - set(params))
     if missing:
-        raise ValueError(f"`params` lacks the model's {missing}: pass the learnt values, such as `fit(...).params`.")
-    check_names(set(params), names)
+        of_svi = ", or `{**svi_result.params, **svi_result.state.mutable_state}`" if set(missing) & set(states) else ""
+        raise ValueError(
+            f"`params` lacks the model's {missing}: pass the learnt values, such as `fit(...).params`{of_svi}."
+        )
+    check_names(set(params), {*values, *states})
 
 
 def check_names(given: set[str], names: set[str]) -> None:
@@ -171,16 +177,6 @@ def check_names(given: set[str], names: set[str]) -> None:
     unknown = sorted(given - names)
     if unknown:
         raise ValueError(f"`params` names {unknown}, but the model's parameters are {sorted(names)}.")
-
-
-def check_mutable(trace: Trace) -> None:
-    """Raise ValueError where a model keeps mutable state."""
-    mutable = [name for name, site in trace.items() if site["type"] == "mutable"]
-    if mutable:
-        raise ValueError(
-            f"`model` keeps mutable state in {mutable}, as batch normalisation and dropout do, which has no meaning along "
-            "a chain or where data share prior draws: use a module without it, such as layer or group normalisation."
-        )
 
 
 def _check_sample(site: SiteMessage, plate: str | None) -> None:

@@ -1,7 +1,7 @@
 """A model for training strategies: posteriors of a batch, and log-densities of given latents."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,8 @@ from .arguments import batch_arguments
 from .coordinates import Coordinates, Unconstrained
 from .handlers import PlaceLatents, SiteMessage, Trace, run_model, substitute_zero_latents
 from .hierarchy.globals_as_params import GlobalsAsParams, globals_as_params, log_density_outside
+from .modules.recording import Slot
+from .modules.training_mode import TrainingMode, accepted_kwargs
 from .parameters import Parameters, Params, check_floating, read_parameters
 from .plate_model import PlateModel, describe_plate_model
 from .power_posterior import Position, PowerPosterior, condition
@@ -38,14 +40,35 @@ class TrainingModel(PlateModel):
 
     # The model with latents outside the plate, whose values are among the parameters; None where there are none.
     outside: GlobalsAsParams | None
-    _reading: Reading = field(compare=False, repr=False)
+    # Arguments of the model, and of a guide that takes them, in training only.
+    training_kwargs: tuple[tuple[str, Any], ...] = ()
+    _reading: Reading = field(compare=False, repr=False, kw_only=True)
     # By coordinates, the posterior as it was read; what changes between updates is put in its place later.
     _templates: dict[Coordinates, PowerPosterior] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def first_params(self) -> Params:
-        """Constrained parameters that the model was read with."""
+        """Constrained parameters that the model was read with, and first states of its modules."""
         return self._reading.parameters.values
+
+    def in_training(self, key: jax.Array, slots: Mapping[str, Slot]) -> "TrainingModel":
+        """The model for one step of training: passes that are scored run in training mode, posteriors in evaluation mode.
+
+        Args:
+            key: of dropout and the like.
+            slots: where new states of modules come out; see `note_states`.
+        """
+        if not slots and not self.training_kwargs:
+            return self
+        return dataclasses.replace(self, training=TrainingMode(key, dict(self.training_kwargs), slots))
+
+    def run_guide(self, guide: Callable[..., Any], key: jax.Array, params: Params, batch: Any) -> Trace:
+        """The sites of a run of a guide, in training mode where the model is."""
+        args, kwargs = batch_arguments(batch)
+        if self.training is None:
+            return run_model(guide, args, kwargs, params, (), key)
+        kwargs = kwargs | accepted_kwargs(guide, self.training.kwargs)
+        return run_model(guide, args, kwargs, params, (), key, self.training.key)
 
     def posterior(
         self,
@@ -96,7 +119,7 @@ class TrainingModel(PlateModel):
 
         The prior's is exact, its normaliser included.
         """
-        sites = self._run(jax.random.key(0), params, batch, PlaceLatents(latents))
+        sites = self._train(jax.random.key(0), params, batch, PlaceLatents(latents))
         return self._log_densities(params, batch, sites, self._log_prior(sites))
 
     def log_density_outside(self, params: Params, batch: Any) -> jax.Array | float:
@@ -170,9 +193,17 @@ def read_training_model(
 
 
 def read_for_training(
-    key: jax.Array, model: Callable[..., Any], guide: Callable[..., Any] | None, data: Any, plate: str, given: Params
+    key: jax.Array,
+    model: Callable[..., Any],
+    guide: Callable[..., Any] | None,
+    data: Any,
+    plate: str,
+    given: Params,
+    training_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[TrainingModel, Parameters]:
     """Read a model for training, and the first values of its parameters and of a guide's.
+
+    It is read in evaluation mode, in which data are problems of their own and densities no random numbers.
 
     Args:
         key: seed of the first values.
@@ -181,11 +212,18 @@ def read_for_training(
         data: pytree of arrays (num_data, ...).
         plate: name of the plate that holds the data.
         given: constrained values that replace the first ones.
+        training_kwargs: arguments of the model, and of a guide that takes them, in training only.
 
     Raises:
-        ValueError: `given` names a parameter that does not exist, the model or the guide has mutable state, or the model
-            can't be read as `read_plate_model` says.
+        ValueError: `given` names a parameter that does not exist, or the model can't be read as `read_plate_model` says.
+        TypeError: `training_kwargs` has a name that neither the model nor the guide takes.
     """
+    training_kwargs = dict(training_kwargs or {})
+    for name in training_kwargs:
+        if not any(name in accepted_kwargs(f, training_kwargs) for f in (model, guide) if f is not None):
+            raise TypeError(
+                f"`training_kwargs` has {name!r}, but neither the model nor a guide has an argument of that name."
+            )
     guide_parameters = Parameters({}, {})
     if guide is not None:
         key, guide_key = jax.random.split(key)
@@ -199,11 +237,14 @@ def read_for_training(
         _check_outside(outside, reading, data)
     parameters = reading.parameters
     check_names(set(given), {*guide_parameters.values, *parameters.values})
-    check_floating(parameters.values | guide_parameters.values)
-    training_model = TrainingModel(**describe_plate_model(reading), _reading=reading, outside=outside)
-    return training_model, Parameters(
-        guide_parameters.values | parameters.values, guide_parameters.transforms | parameters.transforms
+    found = parameters.values | guide_parameters.values
+    transforms = parameters.transforms | guide_parameters.transforms
+    check_floating({name: found[name] for name in transforms})
+    described = describe_plate_model(reading)
+    training_model = TrainingModel(
+        **described, outside=outside, training_kwargs=tuple(training_kwargs.items()), _reading=reading
     )
+    return training_model, Parameters(guide_parameters.values | parameters.values, transforms)
 
 
 def _check_outside(model: GlobalsAsParams, reading: Reading, data: Any) -> None:

@@ -15,7 +15,7 @@ from numpyro.primitives import Messenger
 from kaem_ppl.distributions.base import TiltedDistribution
 
 from .arguments import Layout, is_array
-from .check import Comparison, Difference, find_difference, point_key
+from .check import Comparison, Difference, check_states, find_difference, point_key
 from .discrete.latents import DiscreteLatents, check_support, random_state, read_discrete
 from .handlers import (
     CheckSites,
@@ -24,14 +24,15 @@ from .handlers import (
     SiteMessage,
     Trace,
     is_latent,
-    omit_normalizer,
     random_point,
     run_model,
 )
+from .modules.modes import module_mode
+from .modules.state import ModuleState, state_after
 from .parameters import CheckParams, Parameters, Params
 from .sites import Site, Sites, apply_scale, classify, plate_dims, plate_size, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity, Traced, compiled
-from .wrappers import is_discrete, unwrap
+from .wrappers import is_discrete, omit_normalizer, unwrap
 
 _COMPARED = ("log_probs", "sizes", "values", "params")
 
@@ -125,7 +126,9 @@ class Runs:
             args, kwargs = layout.merge(arrays)
             model = handlers.substitute(handlers.seed(self.model, key), data=given)
             model = handlers.substitute(model, substitute_fn=_random_value)
-            with OmitNormalizers(), CheckParams(self.given), CheckSites(self.plate, num_rows):
+            state = ModuleState()
+            checks = OmitNormalizers(), CheckParams(self.given), CheckSites(self.plate, num_rows)
+            with module_mode("evaluation"), state, checks[0], checks[1], checks[2]:
                 log_probs, found = compute_log_probs(model, args, kwargs, {}, sum_log_prob=False)
             trace.update(found)
             if self.plate is not None:
@@ -141,7 +144,9 @@ class Runs:
                 "log_probs": {name: per_datum(name, log_probs[name]) for name in sites.names},
                 "sizes": {name: per_datum(name, jnp.abs(log_probs[name])) for name in sites.names},
                 "values": {site.name: found[site.name]["value"] for site in sites.all_latents},
-                "params": {name: site["value"] for name, site in found.items() if site["type"] == "param"},
+                "params": {name: site["value"] for name, site in found.items() if site["type"] == "param"}
+                | state.before,
+                "states": (state.before, state_after(found)),
                 # Data that only ever are the observed value leave no trace here.
                 "laws": [log_probs[site.name] for site in sites.all_latents]
                 + [scaled_log_prob(found[x.name], jnp.zeros_like(found[x.name]["value"])) for x in sites.observed],
@@ -158,6 +163,7 @@ class Runs:
         num_data: int | None = None,
     ) -> Reading:
         """Run the model on one datum and compare it with the whole."""
+        check_states(whole.program, whole.layout.arrays(leaves), self.given, self.key)
         rows, shared = layout.split(leaves)
         row = [jax.ShapeDtypeStruct(x.shape[1:], jax.eval_shape(jnp.asarray, x).dtype) for x in rows]
         values = {name: _shape_of_one(site, self.plate) for name, site in whole.trace.items() if is_latent(site)}
@@ -286,7 +292,9 @@ def _check_randomness(one: Traced) -> None:
     name = next(name for name in names if one.select(lambda outputs: outputs["log_probs"][name]).uses()[-1])  # noqa: B023
     raise ValueError(
         f"The log-density of site {name!r} depends on a random number that is no site of `model`, one hidden by "
-        "`numpyro.handlers.block`, or drawn by `numpyro.prng_key()`, as dropout does: make it a latent site, or fix it."
+        "`numpyro.handlers.block`, or drawn by `numpyro.prng_key()`, as dropout does: make it a latent site, or fix it; "
+        "turn dropout off by default, and on in training by an argument, as "
+        '`fit(..., training_kwargs={"is_training": True})` does.'
     )
 
 

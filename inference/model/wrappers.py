@@ -1,7 +1,11 @@
 """Remove the wrappers (expanded, independent, masked) from a NumPyro distribution."""
 
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import Distribution
+
+from kaem_ppl.distributions import KANTiltedMixture
+from kaem_ppl.distributions.base import TiltedDistribution
 
 
 def unwrap(fn: Distribution, *, masks: bool = True) -> Distribution:
@@ -33,3 +37,13 @@ def with_base(fn: Distribution, base: Distribution) -> Distribution:
             return dist.MaskedDistribution(with_base(fn.base_dist, base), fn._mask)
         case _:
             return base
+
+
+def omit_normalizer(fn: dist.Distribution) -> dist.Distribution:
+    """A tilted distribution up to a constant, without an integral; any other as it is."""
+    base = unwrap(fn)
+    if not isinstance(base, TiltedDistribution):
+        return fn
+    shape = base.batch_shape + (base.energy.batch_shape[-1:] if isinstance(base, KANTiltedMixture) else ())
+    zeros = jnp.zeros(shape)
+    return with_base(fn, base.given(log_normalizer=(zeros, zeros)))

@@ -189,8 +189,11 @@ class Draws:
 
         Entries that are there stay as they are. Where entries depend on each other given the latents, as those of a
         `MultivariateNormal` do, the missing are drawn given the others too.
+
+        Args:
+            key: PRNG key, or an integer seed.
         """
-        return self._run(_impute, jax.random.split(key, self.num_chains * self.num_samples))
+        return self._run(_impute, self._keys(key))
 
     def draw_prior(self) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """Draw latents from the prior and observations given them, (1, S, [N], ...), as many draws as a chain has.

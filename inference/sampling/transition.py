@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation, hand_over
-from ..kernels.kernel import ChainState, Kernel
+from ..kernels.kernel import ChainState, Kernel, joint_target
 from ..model.power_posterior import Target
 
 # The share of a warm-up that a kernel's explorer moves in.
@@ -79,11 +79,16 @@ class SingleKernel:
     def __eq__(self, other: object) -> bool:
         return type(other) is SingleKernel and (self.kernel, self.mover) == (other.kernel, other.mover)
 
+    @property
+    def _is_joint(self) -> bool:
+        return self.kernel.takes_joint and self.mover.takes_joint
+
     def resumed(self, num_replicas: int, fraction: float) -> "SingleKernel":
         return SingleKernel(self.kernel) if fraction >= _EXPLORED else self
 
     def begin(self, replicas: ChainState) -> tuple[ChainState, Adaptation]:
         state = jax.tree.map(lambda x: x[0], replicas)
+        state = state.joined() if self._is_joint else state
         return state, begin_adaptation(self.mover, state.position)
 
     def advance(
@@ -97,9 +102,14 @@ class SingleKernel:
         state, adaptation = carry
         temperature = jnp.ones((), state.log_likelihood.dtype)
         tuning = adaptation.tuning
-        state, info = self.mover.step(key, state, target, temperature, tuning)
+        moved_on = joint_target(target) if self._is_joint else target
+        state, info = self.mover.step(key, state, moved_on, temperature, tuning)
         adaptation = adapt(self.mover, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
-        return (state, adaptation), {**record(state, info), "step_size": tuning.step_size}
+        recorded = state
+        if self._is_joint:
+            log_prior = target.log_prior(state.position)
+            recorded = state._replace(log_prior=log_prior, log_likelihood=state.log_prior - log_prior)
+        return (state, adaptation), {**record(recorded, info), "step_size": tuning.step_size}
 
     def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["SingleKernel", Any]:
         if self.mover == self.kernel or fraction < _EXPLORED:

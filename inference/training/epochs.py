@@ -12,6 +12,7 @@ import optax
 
 from kaem_ppl.compilation import is_slow_in_loops
 
+from ..model.modules.recording import Slot, make_slots, mean_states
 from ..model.parameters import Parameters, Params
 from ..model.training_model import TrainingModel
 from .adaptive_grid import AdaptiveGrid
@@ -50,14 +51,18 @@ class StaticConfig:
         """Steps of an epoch."""
         return -(-self.num_data // self.batch_size)
 
-    def constrain(self, params: Params, grids: Params) -> Params:
-        """Constrained parameters, of the model and of the guide, grids among them."""
-        return {**self.parameters.constrain(params), **grids}
+    def constrain(self, params: Params, buffers: Params) -> Params:
+        """Constrained parameters, of the model and of the guide, buffers among them."""
+        return {**self.parameters.constrain(params), **buffers}
 
-    def model_params(self, params: Params, grids: Params) -> Params:
-        """Constrained parameters of the model."""
+    def model_params(self, params: Params, buffers: Params) -> Params:
+        """Constrained parameters of the model, buffers among them."""
         names = self.plate_model.first_params
-        return {name: value for name, value in self.constrain(params, grids).items() if name in names}
+        return {name: value for name, value in self.constrain(params, buffers).items() if name in names}
+
+    def module_states(self, buffers: Params) -> Params:
+        """Those of the buffers that are states of modules."""
+        return {name: value for name, value in buffers.items() if name not in self.parameters.transforms}
 
 
 @partial(jax.jit, static_argnums=0)
@@ -158,22 +163,31 @@ def _step(
     """One update, and the loss and metrics before it."""
     rows = take(state.strategy_state, index)
 
-    def loss(params: Params) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        constrained = config.constrain(params, state.grids)
-        value, aux = config.strategy.loss(key, config.plate_model, constrained, rows, batch)
+    # Dropout has a key of its own, whatever the strategy does with the step's.
+    modules_key = jax.random.fold_in(key, 1)
+
+    def loss(params: Params, slots: dict[str, Slot]) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        constrained = config.constrain(params, state.buffers)
+        plate_model = config.plate_model.in_training(modules_key, slots)
+        value, aux = config.strategy.loss(key, plate_model, constrained, rows, batch)
         # The loss is a mean over data; what stands outside the plate counts once for all of them.
         return value - config.plate_model.log_density_outside(constrained, batch) / config.num_data, aux
 
-    (value, (metrics, rows)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    old_states = config.module_states(state.buffers)
+    (value, (metrics, rows)), (gradient, noted) = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(
+        state.params, make_slots(old_states)
+    )
+    new_states = select(jnp.isfinite(value), mean_states(noted, old_states), old_states)
     updates, optimizer_state = config.optimizer.update(gradient, state.optimizer_state, state.params)
     loss_is_finite = state.is_finite & jnp.isfinite(value)
     new_params = select(loss_is_finite, optax.apply_updates(state.params, updates), state.params)
     new_state = state._replace(
         params=new_params,
+        buffers={**state.buffers, **new_states},
         optimizer_state=optimizer_state,
         strategy_state=jax.tree.map(lambda leaf, row: leaf.at[index].set(row), state.strategy_state, rows),
-        last_good=select(loss_is_finite, (state.params, state.grids), state.last_good),
-        is_finite=loss_is_finite & all_finite(new_params),
+        last_good=select(loss_is_finite, (state.params, state.buffers), state.last_good),
+        is_finite=loss_is_finite & all_finite((new_params, new_states)),
     )
     return new_state, {"loss": value, **metrics}
 

@@ -1,5 +1,6 @@
 """Maximum-likelihood training: the loop over epochs, evaluations, refits of grids, and callbacks."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -35,7 +36,7 @@ from .state import (
     update_best,
 )
 from .strategies.importance_mle import ImportanceMLE
-from .strategies.strategy import Strategy, check_strategy, guide_of
+from .strategies.strategy import Strategy, advise, check_strategy, guide_of
 from .streaming import check_streamed, is_streamed, read_rows
 
 
@@ -60,6 +61,7 @@ def fit(
     state: TrainingState | None = None,
     progress_bar: bool = True,
     missing: Missing = None,
+    training_kwargs: Mapping[str, Any] | None = None,
 ) -> FitResult:
     """Learn the `numpyro.param` sites of a model from independent data along one plate.
 
@@ -70,6 +72,11 @@ def fit(
     Latents outside the plate, which all data share, are learnt with the parameters, by the mode of their posterior: the
     objective has their log-prior once for all data, in the sites' own space. `params` has them by the sites' names, and
     hands them to `sample_posterior` and `log_evidence`, with the same plate, as held values.
+
+    Modules with state, as `flax_module(..., mutable=["batch_stats"])` and `nnx_module` register them, are in training mode
+    in the passes that a step's gradient goes through, and in evaluation mode elsewhere: chains move by running means and
+    without dropout. Each step has one key for dropout. Their new states are the mean over these passes, all of which start
+    from the old ones; under `ImportanceMLE` a pass has all prior draws where data share them, else one draw of each datum.
 
     Args:
         key: PRNG key or an integer seed, the only source of randomness. With `state`, the state's own key counts.
@@ -102,6 +109,9 @@ def fit(
             None where there are none. Entries that are independent given the latents drop out one by one, those of a
             `MultivariateNormal` by its marginal law; of another joint law all or none must be missing.
             A guide gets the data as they are, NaN among them, and should replace it, as by `jnp.nan_to_num`.
+        training_kwargs: keyword arguments that the model, and a guide that takes them, get in training only, such as
+            `{"is_training": True}` for batch normalisation and dropout of Flax Linen or Equinox. Their defaults are for
+            evaluation. Modules of Flax NNX are switched without.
 
     Returns:
         The parameters, the history, and the state after the last step.
@@ -145,10 +155,13 @@ def fit(
     parameter_key, _, strategy_key, epochs_key = jax.random.split(key, 4)
     params = as_params(params)
     check_missing(whole_model, missing, *batch_arguments(head), params)
-    plate_model, parameters = read_for_training(parameter_key, model, guide_of(strategy), head, plate, params)
+    plate_model, parameters = read_for_training(
+        parameter_key, model, guide_of(strategy), head, plate, params, training_kwargs
+    )
     model_sites = set(plate_model.first_params)
-    grid_values = {name: value for name, value in parameters.values.items() if name.endswith(GRID_SUFFIX)}
-    values = {name: value for name, value in parameters.values.items() if name not in grid_values}
+    learnt = [name for name in parameters.transforms if not name.endswith(GRID_SUFFIX)]
+    values = {name: parameters.values[name] for name in learnt}
+    buffers = {name: value for name, value in parameters.values.items() if name not in values}
     if not values:
         raise ValueError("`model` has no `numpyro.param` site, so there is no parameter to learn.")
     optimizer = combine_optimizers(optimizer, tuple(values))
@@ -161,15 +174,15 @@ def fit(
     unconstrained = parameters.unconstrain(values)
     new_state = TrainingState(
         params=unconstrained,
-        grids=grid_values,
+        buffers=buffers,
         optimizer_state=optimizer.init(unconstrained),
         strategy_state=init_strategy_state(strategy_key, config, data),
         epoch=jnp.zeros((), jnp.int32),
         step=jnp.zeros((), jnp.int32),
         totals={},
         key=jax.random.key_data(epochs_key),
-        best=() if patience is None else BestEvaluation(jnp.array(-jnp.inf), jnp.array(0), unconstrained, grid_values),
-        last_good=(unconstrained, grid_values),
+        best=() if patience is None else BestEvaluation(jnp.array(-jnp.inf), jnp.array(0), unconstrained, buffers),
+        last_good=(unconstrained, buffers),
         is_finite=jnp.array(True),
     )
     totals, is_slow = trace_step(config, new_state, head)
@@ -199,7 +212,7 @@ def fit(
             if evaluate is not None:
                 row["evaluation"] = np.nan
                 if epoch % evaluate_every == 0:
-                    learnt = config.model_params(current.params, current.grids)
+                    learnt = config.model_params(current.params, current.buffers)
                     row["evaluation"] = value = float(evaluate(key_for(current, "evaluation"), learnt))
                     if patience is not None:
                         current = update_best(current, value)
@@ -208,10 +221,12 @@ def fit(
                 callback(copy_for_donation(current), row)
             if patience is not None and isinstance(current.best, BestEvaluation) and current.best.num_since >= patience:
                 break
+    if rows and (advice := advise(strategy, rows[-1])) is not None:
+        warnings.warn(advice, stacklevel=2)
     chosen = current.best if isinstance(current.best, BestEvaluation) else current
-    everything = config.constrain(chosen.params, chosen.grids)
+    everything = config.constrain(chosen.params, chosen.buffers)
     guide_params = {name: value for name, value in everything.items() if name not in model_sites}
-    return FitResult(config.model_params(chosen.params, chosen.grids), _history(rows), guide_params, current)
+    return FitResult(config.model_params(chosen.params, chosen.buffers), _history(rows), guide_params, current)
 
 
 def _history(rows: list[dict[str, Any]]) -> History:

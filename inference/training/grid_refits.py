@@ -30,8 +30,8 @@ def _refit(
 ) -> TrainingState:
     assert config.grids is not None
     rows = take(state.strategy_state, index)
-    constrained = config.constrain(state.params, state.grids)
+    constrained = config.constrain(state.params, state.buffers)
     draws = config.strategy.draw(draw_key, config.plate_model, constrained, rows, batch)
     changed, new_grids = config.grids.refit(config.plate_model, constrained, batch, draws)
     new_params = Parameters(changed, config.parameters.transforms).unconstrain(changed)
-    return state._replace(params={**state.params, **new_params}, grids={**state.grids, **new_grids})
+    return state._replace(params={**state.params, **new_params}, buffers={**state.buffers, **new_grids})

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from numpyro import handlers
 
-from ..model.data import call_model
+from ..model.arguments import batch_arguments
+from ..model.handlers import run_model
 from ..model.parameters import Params
 from ..model.plate_model import PlateModel
 from .epochs import StaticConfig, shuffle, take_rows, try_step
@@ -30,8 +30,7 @@ def find_non_finite(key: jax.Array, plate_model: PlateModel, params: Params, bat
         return broken
     # Distributions with non-finite parameters are what is searched for: validation would raise at the first.
     with numpyro.validation_enabled(False):
-        with handlers.trace() as sites, handlers.substitute(data=params), handlers.seed(rng_seed=key):
-            call_model(plate_model.model, batch)
+        sites = run_model(plate_model.model.function, *batch_arguments(batch), params, (), key)
         samples = {name: sites[name] for name in (*plate_model.latent, *plate_model.observed)}
         return tuple(name for name, site in samples.items() if not _is_finite(site["fn"].log_prob(site["value"])))
 
@@ -76,7 +75,7 @@ def _error(
     number = int(state.step) - 1
     keys, index = shuffle(config, state)
     batch = take_rows(data, index[number])
-    broken = config.constrain(state.params, state.grids)
+    broken = config.constrain(state.params, state.buffers)
     sites = find_non_finite(keys[number], config.plate_model, broken, batch)
     return NonFiniteLossError(
         f"{where} {describe_non_finite(sites)} Try a smaller learning rate, gradient clipping "
@@ -86,7 +85,7 @@ def _error(
         step,
         sites,
         config.model_params(*state.last_good),
-        config.model_params(state.params, state.grids),
+        config.model_params(state.params, state.buffers),
         history,
     )
 

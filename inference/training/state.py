@@ -16,7 +16,8 @@ class FitResult(NamedTuple):
     """What `fit` returns.
 
     Attributes:
-        params: constrained parameters by site name, as `numpyro.infer.Predictive(model, params=...)` takes them.
+        params: constrained parameters by site name, as `numpyro.infer.Predictive(model, params=...)` takes them; states of
+            modules, `mutable` sites, are among them.
         history: one row per epoch.
         guide_params: those of the strategy's guide; empty where it has none.
         state: the last training state, to resume from by `fit(..., state=...)`.
@@ -47,13 +48,13 @@ class BestEvaluation(NamedTuple):
         value: what `evaluate` returned; -inf before the first time.
         num_since: evaluations since then.
         params: unconstrained parameters.
-        grids: by site name.
+        buffers: by site name.
     """
 
     value: jax.Array
     num_since: jax.Array
     params: Params
-    grids: Params
+    buffers: Params
 
 
 class TrainingState(NamedTuple):
@@ -63,7 +64,8 @@ class TrainingState(NamedTuple):
 
     Attributes:
         params: unconstrained values of the sites that are learnt, the guide's among them.
-        grids: values of the sites `{name}$grid`, which only `AdaptiveGrid` changes.
+        buffers: values that no gradient changes: those of the sites `{name}$grid`, which `AdaptiveGrid` refits, and of
+            `mutable` sites, such as running means, which each step updates.
         optimizer_state: as Optax keeps it.
         strategy_state: the strategy's state of each datum, arrays (num_data, ...).
         epoch: finished epochs, shape ().
@@ -71,13 +73,13 @@ class TrainingState(NamedTuple):
         totals: sums over these steps of the loss and of the strategy's metrics, by name.
         key: key data of the random stream, as `jax.random.key_data` gives it.
         best: the best evaluation; () without early stopping.
-        last_good: unconstrained parameters and grids at the last step whose loss was finite.
+        last_good: unconstrained parameters and buffers at the last step whose loss was finite.
         is_finite: whether loss and parameters are finite, shape (). Once they are not, `params`, `step` and `totals` stay
             as they were at that step.
     """
 
     params: Params
-    grids: Params
+    buffers: Params
     optimizer_state: Any
     strategy_state: Any
     epoch: jax.Array
@@ -165,8 +167,8 @@ def update_best(state: TrainingState, value: jax.Array | float) -> TrainingState
     assert isinstance(best, BestEvaluation)
     is_better = value > best.value
     value, num_since = jnp.where(is_better, value, best.value), jnp.where(is_better, 0, best.num_since + 1)
-    params, grids = select(is_better, (state.params, state.grids), (best.params, best.grids))
-    return state._replace(best=BestEvaluation(value, num_since, params, grids))
+    params, buffers = select(is_better, (state.params, state.buffers), (best.params, best.buffers))
+    return state._replace(best=BestEvaluation(value, num_since, params, buffers))
 
 
 def all_finite(tree: Any) -> jax.Array:

@@ -15,7 +15,7 @@ import jax
 from ..models import fetch_dataset
 from ..progress import Progress
 from .errors import CommandError, Stopped
-from .messages import print_result
+from .messages import one_line_warnings, print_result
 from .parser import given_flags, parse_arguments
 from .settings.config import resolve
 from .stopping import StopSignals, end_with_parent
@@ -41,7 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         end_with_parent()
         options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-        return _COMMANDS[options.command](options) or 0
+        with one_line_warnings():
+            return _COMMANDS[options.command](options) or 0
     except CommandError as error:
         return _report(error, error.status)
     except Stopped as stopped:

@@ -78,7 +78,7 @@ def _checksum(leaves: list[np.ndarray]) -> str:
 
 
 def describe(tree: Any) -> Any:
-    """Describe the structure of a pytree of dictionaries with string keys, tuples, named tuples, lists and arrays.
+    """Describe the structure of a pytree of dictionaries, by strings or numbers, tuples, named tuples, lists and arrays.
 
     Returns:
         The description that `rebuild` takes, with leaves in the order of `jax.tree.leaves`.
@@ -101,6 +101,8 @@ def rebuild(description: Any, leaves: list[Any]) -> Any:
             return leaves[description]
         case {"dict": entries}:
             return {name: rebuild(entry, leaves) for name, entry in entries.items()}
+        case {"numbered": entries}:
+            return {number: rebuild(entry, leaves) for number, entry in entries}
         case {"list": entries}:
             return [rebuild(entry, leaves) for entry in entries]
         case {"tuple": entries}:
@@ -121,6 +123,9 @@ def _describe(tree: Any) -> Any:
         return tree
     if kind is dict and all(isinstance(name, str) for name in tree):
         return {"dict": {name: _describe(entry) for name, entry in tree.items()}}
+    if kind is dict and all(type(number) is int for number in tree):
+        # As Flax NNX names the layers of a list.
+        return {"numbered": [[number, _describe(entry)] for number, entry in tree.items()]}
     if kind is list:
         return {"list": [_describe(entry) for entry in tree]}
     if kind is tuple:

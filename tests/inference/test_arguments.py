@@ -74,18 +74,16 @@ def kaem(x):
         numpyro.sample("x", dist.Normal(z.sum(-1), 1), obs=x)
 
 
-def with_layer(make):
-    """A generator of Flax with a layer that holds state."""
-    rngs = nnx.Rngs(0)
-    network = nnx.Sequential(nnx.Linear(2, 4, rngs=rngs), make(rngs), nnx.Linear(4, 1, rngs=rngs))
+def normalised(x):
+    """A generator of Flax with running means."""
+    decode = nnx_module("decoder", _NETWORK)
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
+        numpyro.sample("x", dist.Normal(decode(z)[:, 0], 1), obs=x)
 
-    def generate(x):
-        decode = nnx_module("decoder", network)
-        with numpyro.plate("data", len(x)):
-            z = numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
-            numpyro.sample("x", dist.Normal(decode(z)[:, 0], 1), obs=x)
 
-    return generate
+_NETWORK = nnx.Sequential(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.BatchNorm(1, rngs=nnx.Rngs(0)))
+_WITHOUT_STATE = {"decoder$params": nnx.to_pure_dict(nnx.state(_NETWORK, nnx.Param))}
 
 
 def with_random_scale(x):
@@ -150,11 +148,9 @@ MODELS = [
     (lambda: sample(KEY, lambda x: numpyro.sample("x", dist.Normal(0, 1), obs=x), 1.0), "model"),
     (lambda: sample(KEY, lambda x: numpyro.sample("x", dist.Normal(0, 1)), 1.0), "model"),
     (lambda: learn(KEY, model, X), "model"),
-    *(
-        (lambda call=call, layer=layer: call(KEY, with_layer(layer), X), "`model`")
-        for call in (sample, learn)
-        for layer in (lambda rngs: nnx.Dropout(0.5, rngs=rngs), lambda rngs: nnx.BatchNorm(4, rngs=rngs))
-    ),
+    (lambda: sample(KEY, normalised, X), "decoder$state"),
+    (lambda: sample(KEY, normalised, X, params=_WITHOUT_STATE), "decoder$state"),
+    (lambda: learn(KEY, learnt, X, training_kwargs={"train": True}), "training_kwargs"),
     *((lambda call=call: call(KEY, with_random_scale, X), "`model`") for call in (sample, learn)),
 ]
 DATA = [

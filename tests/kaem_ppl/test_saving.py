@@ -14,6 +14,7 @@ PARAMS = {
     "prior$params": {"coef": jnp.arange(6.0).reshape(2, 3) / 7, "empty": jnp.zeros((0, 2))},
     "file": jnp.float32(3),
     "layers": [jnp.ones(2, jnp.int32), (jnp.array(True),)],
+    "numbered": {0: jnp.ones(1), 10: jnp.zeros(1), 2: jnp.ones(2)},
 }
 
 
@@ -62,5 +63,6 @@ def test_values_print_in_few_lines():
     jax.jit(lambda bank: seen.append(repr(bank)) or 0)(bank)
     assert "UnivariateKAN(batch_shape=(300, 40)" in seen[0]
     assert describe_arrays(PARAMS) == [
-        "  prior$params  2 arrays, 6 numbers", "  file          float32[]", "  layers        2 arrays, 3 numbers"
+        "  prior$params  2 arrays, 6 numbers", "  file          float32[]", "  layers        2 arrays, 3 numbers",
+            "  numbered      3 arrays, 4 numbers",
     ]  # fmt: skip

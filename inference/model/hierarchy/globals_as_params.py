@@ -25,6 +25,8 @@ class GlobalsAsParams:
 
     def __init__(self, model: Callable[..., Any], plate: str, is_learnt: bool) -> None:
         self.model, self.plate, self.is_learnt = model, plate, is_learnt
+        # So that `inspect.signature` is the model's own.
+        self.__wrapped__ = model
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with _MakeParams(self.plate, self.is_learnt):

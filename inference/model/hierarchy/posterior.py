@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from numpyro.primitives import Messenger
 
 from ..arguments import check_call
 from ..coordinates import Coordinates, Unconstrained
+from ..discrete.latents import DiscreteLatents
 from ..handlers import PlaceLatents, SiteMessage, Trace
 from ..missing.masking import Missing, check_missing, incomplete_model
 from ..parameters import Params, as_params
@@ -88,7 +90,7 @@ class HierarchicalPosterior(PowerPosterior):
 
         def densities(globals_: Position) -> tuple[jax.Array, jax.Array]:
             position = globals_ | locals_
-            return self._block(self._place((), position), position, self.coordinates)
+            return self._block(self._placer(position), position, self.coordinates)
 
         return _target(densities)
 
@@ -97,7 +99,7 @@ class HierarchicalPosterior(PowerPosterior):
 
         def densities(globals_: Position) -> tuple[jax.Array, jax.Array]:
             position = globals_ | locals_
-            return self._block(self._place_unconstrained(position), position, Unconstrained())
+            return self._block(self._placer_unconstrained(position), position, Unconstrained())
 
         return _target(densities)
 
@@ -108,7 +110,7 @@ class HierarchicalPosterior(PowerPosterior):
 
     def standardize(self, globals_: Position, locals_: Position) -> Position:
         """The inverse of `unstandardize`, at other globals."""
-        sites = self._place_unconstrained(globals_ | locals_)
+        sites = self._run((), self._placer_unconstrained(globals_ | locals_))
         return {name: Standardized().coordinate(sites[name]["fn"], sites[name]["value"]) for name in locals_}
 
     def resolution(self, globals_: Position, locals_: Position) -> jax.Array:
@@ -123,12 +125,16 @@ class HierarchicalPosterior(PowerPosterior):
 
     def written_in(self, coordinates: Coordinates) -> "HierarchicalPosterior":
         """The same posterior, in other coordinates than it was read in."""
+        coordinates = _known_coordinates(coordinates, self.discrete)
         return replace(
             self, coordinates=coordinates, given_globals=replace(self.given_globals, coordinates=coordinates)
         )
 
-    def _block(self, sites: Trace, position: Position, locals_coordinates: Coordinates) -> tuple[jax.Array, jax.Array]:
-        """Log-prior of the globals, and the sum of all other log-densities."""
+    def _block(
+        self, placer: PlaceLatents, position: Position, locals_coordinates: Coordinates
+    ) -> tuple[jax.Array, jax.Array]:
+        """Log-prior of the globals, and the sum of all other log-densities, discrete latents summed out."""
+        sites = self._run((), placer)
 
         def log_prior(name: str, coordinates: Coordinates) -> jax.Array:
             site = sites[name]
@@ -136,14 +142,22 @@ class HierarchicalPosterior(PowerPosterior):
             return jnp.sum(apply_scale(log_prob, site)) + log_jacobian
 
         of_globals = sum(log_prior(name, self.coordinates) for name in self.blocks.global_names)
-        of_locals = sum(log_prior(name, locals_coordinates) for name, _ in self.blocks.local_axes)
-        log_likelihood = sum(jnp.sum(scaled_log_prob(sites[site.name])) for site in self.observed)
+        entangled = () if self.discrete is None else self.discrete.entangled
+        apart = [name for name, _ in self.blocks.local_axes if name not in entangled]
+        of_locals = sum(log_prior(name, locals_coordinates) for name in apart)
+        if self.discrete is None:
+            log_likelihood = sum(jnp.sum(scaled_log_prob(sites[site.name])) for site in self.observed)
+        else:
+
+            def run(handler: Messenger) -> Trace:
+                return self._run((), placer, handler)
+
+            log_likelihood = self.discrete.log_likelihood(run) + self.discrete.log_prior(run, self._jacobians(position))
         return jnp.asarray(of_globals), jnp.asarray(of_locals + log_likelihood)
 
-    def _place_unconstrained(self, position: Position) -> Trace:
-        """The sites with the locals placed in unconstrained space, the globals in the coordinates of the posterior."""
-        placer = _PlaceBlocks(self.blocks.global_names, self.coordinates, position, replace=self._with_table)
-        return self._run((), placer)
+    def _placer_unconstrained(self, position: Position) -> PlaceLatents:
+        """Puts the locals where a position in unconstrained space says, the globals by the posterior's coordinates."""
+        return _PlaceBlocks(self.blocks.global_names, self.coordinates, position, replace=self._with_table)
 
 
 @dataclass(frozen=True)
@@ -183,7 +197,9 @@ def read_posterior(
     coordinates: Coordinates = Unconstrained(),  # noqa: B008 - a frozen value
     missing: Missing = None,
 ) -> PowerPosterior:
-    """As `read_power_posterior`; a `HierarchicalPosterior` where latents stand outside the plate.
+    """As `read_power_posterior`; a `HierarchicalPosterior` where continuous latents stand outside the plate and inside.
+
+    Where all that is inside is discrete, it is summed out, and what is outside is one problem, as without a plate.
 
     With `missing` NaN among the observations stand for missing entries.
 
@@ -221,19 +237,18 @@ def _read_hierarchical(
     params: Params,
     plate: str,
     coordinates: Coordinates,
-) -> HierarchicalPosterior | None:
+) -> PowerPosterior | None:
     reading = read_model(model, args, kwargs, params=jax.tree.map(jnp.asarray, params))
     sites = reading.sites
-    if sites.discrete:
-        raise ValueError(
-            f"`model` has latents outside the plate {plate!r} and discrete ones, "
-            f"{[site.name for site in sites.discrete]}, which can't be moved in blocks: leave `plate` out, and all "
-            "latents are one problem."
-        )
     locals_ = tuple(site for site in sites.latents if plate in site.dims)
     globals_ = tuple(site for site in sites.latents if plate not in site.dims)
+    if globals_ and not locals_ and any(plate in site.dims for site in sites.discrete):
+        return condition(reading, coordinates)
     if not locals_ or not globals_:
         return None
+    if reading.discrete is not None:
+        _check_discrete(reading.discrete, plate, globals_)
+        coordinates = _known_coordinates(coordinates, reading.discrete)
     _check_no_local_in_global(reading, plate, globals_, locals_)
     joint = condition(reading, coordinates)
     local_model = globals_as_params(reading.model.function, plate)
@@ -243,10 +258,35 @@ def _read_hierarchical(
     # A prior that depends on a global is no table, though it depends on nothing in the plate.
     local = replace(local, tables={name: table for name, table in local.tables.items() if name in joint.tables})
     axes = tuple((site.name, site.dims.index(plate)) for site in locals_)
-    has_standardized = any(can_standardize(reading.priors[site.name]) for site in locals_)
+    has_standardized = _known_coordinates(Standardized(), reading.discrete) == Standardized() and any(
+        can_standardize(reading.priors[site.name]) for site in locals_
+    )
     blocks = BlockLayout(plate, tuple(site.name for site in globals_), axes, has_standardized)
     values_of_joint = {field.name: getattr(joint, field.name) for field in fields(PowerPosterior)}
     return HierarchicalPosterior(**values_of_joint, given_globals=local, blocks=blocks)
+
+
+def _known_coordinates(coordinates: Coordinates, discrete: DiscreteLatents | None) -> Coordinates:
+    """Unconstrained ones where location and scale of a latent are not known, for its law depends on a discrete one."""
+    is_unknown = discrete is not None and discrete.entangled and isinstance(coordinates, Standardized)
+    return Unconstrained() if is_unknown else coordinates
+
+
+def _check_discrete(discrete: DiscreteLatents, plate: str, globals_: tuple[Site, ...]) -> None:
+    """Refuse discrete latents that data have in common, or that the law of a global depends on."""
+    outside = [site.name for site in discrete.sites if plate not in site.dims]
+    entangled = [site.name for site in globals_ if site.name in discrete.entangled]
+    if outside or entangled:
+        why = (
+            f"Discrete latent site {outside[0]!r} stands outside plate {plate!r}, so"
+            if outside
+            else f"The law of {entangled[0]!r}, outside plate {plate!r}, depends on the discrete latent sites "
+            f"{list(discrete.names)}, so"
+        )
+        raise ValueError(
+            f"{why} the data are not independent where it is summed out: leave `plate` out to sample the joint posterior "
+            "as one problem."
+        )
 
 
 def _check_no_local_in_global(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jax.scipy.linalg import cho_solve, solve_triangular
 from numpyro.distributions import Distribution
+from numpyro.distributions.batch_util import promote_batch_shape
 
 from ..wrappers import unwrap
 
@@ -56,6 +57,15 @@ class Incomplete(Distribution):
         covariance, factor = _covariance_of_observed(base, observed)
         weights = cho_solve((factor, True), jnp.where(observed, value - draw, 0.0)[..., None])
         return draw + jnp.matmul(covariance, jnp.where(observed[..., None], weights, 0.0))[..., 0]
+
+
+def _promote(fn: Incomplete) -> Incomplete:
+    """Give a distribution that `scan` has stacked its batch shape, as NumPyro does with its own."""
+    promote: Any = promote_batch_shape
+    return Incomplete(promote(fn.complete))
+
+
+promote_batch_shape.register(Incomplete, _promote)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 def is_joint(fn: Distribution) -> bool:

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from numpyro.primitives import Messenger
 
 from ..arguments import Layout, flatten_arguments
-from ..handlers import SiteMessage, run_model, substitute_zero_latents
+from ..handlers import SiteMessage, in_control_flow, run_model, substitute_zero_latents, wrap_bodies
 from ..wrappers import unwrap
 from .incomplete import Incomplete, is_joint
 
@@ -92,14 +92,24 @@ def check_missing(
             )
 
 
+def _within(body: Callable[..., Any]) -> Callable[..., Any]:
+    def incomplete(*args: Any) -> Any:
+        with _MakeIncomplete():
+            return body(*args)
+
+    return incomplete
+
+
 class _MakeIncomplete(Messenger):
     def process_message(self, msg: SiteMessage) -> None:
         if msg["type"] == "control_flow":
-            raise ValueError(
-                "`missing='nan'` does not reach into `scan` and `cond`. Give the observed sites in there a mask by "
-                "`numpyro.handlers.mask`, and a finite placeholder where there is no value."
-            )
-        if msg["type"] != "sample" or not msg["is_observed"] or isinstance(unwrap(msg["fn"]), dist.Unit):
+            wrap_bodies(msg, _within)
+        if (
+            msg["type"] != "sample"
+            or in_control_flow(msg)
+            or not msg["is_observed"]
+            or isinstance(unwrap(msg["fn"]), dist.Unit)
+        ):
             return
         if jnp.issubdtype(jnp.result_type(msg["value"]), jnp.floating):
             msg["fn"] = Incomplete(msg["fn"])

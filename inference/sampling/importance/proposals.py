@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
-from numpyro import handlers
 from numpyro.distributions import biject_to
 
 from kaem_ppl.compilation import jit_outermost
 
 from ...model.coordinates import Coordinates, Unconstrained
+from ...model.handlers import run_model
 from ...model.power_posterior import Position, PowerPosterior
 from ..draws import Draws
 from ..same_posterior import check_same_posterior
@@ -172,8 +172,7 @@ class GuideProposal(Proposal):
         """See `Proposal`."""
         values, log_density = self._values(parameters, key, posterior, datum)
         args, kwargs = posterior.layout.arguments([row[None] for row in datum], posterior.shared)
-        model = handlers.substitute(handlers.seed(posterior.model.function, 0), data={**posterior.params, **values})
-        sites = handlers.trace(model).get_trace(*args, **kwargs)
+        sites = run_model(posterior.model.function, args, kwargs, {**posterior.params, **values})
         position = {}
         for site in posterior.latents:
             value = values[site.name]
@@ -187,9 +186,7 @@ class GuideProposal(Proposal):
         self, params: dict[str, Any], key: jax.Array, posterior: PowerPosterior, datum: tuple[jax.Array, ...]
     ) -> tuple[dict[str, jax.Array], jax.Array]:
         args, kwargs = posterior.layout.arguments([row[None] for row in datum], posterior.shared)
-        trace = handlers.trace(handlers.substitute(handlers.seed(self.guide, key), data=params)).get_trace(
-            *args, **kwargs
-        )
+        trace = run_model(self.guide, args, kwargs, params, (), key)
         sites = [site for site in trace.values() if site["type"] == "sample" and not site["is_observed"]]
         log_density = sum(jnp.sum(site["fn"].log_prob(site["value"])) for site in sites)
         return {site["name"]: site["value"] for site in sites}, jnp.asarray(log_density)

@@ -17,6 +17,9 @@ from ...model.plate_model import PlateModel
 from ...model.training_model import TrainingModel
 from .resampling import residual_resampling
 
+# Effective draws below which an estimate is that of a single draw.
+_FEW = 2.0
+
 
 @dataclass(frozen=True)
 class ImportanceMLE:
@@ -51,6 +54,10 @@ class ImportanceMLE:
         set_counts(self, num_particles=1)
         set_number(self, "ess_threshold", least=0, most=1, what="a fraction of `num_particles`")
         check_callable(self.resampler, "resampler", "a function such as `residual_resampling`")
+
+    def advise(self, row: dict[str, Any]) -> str | None:
+        """See `Strategy`."""
+        return _advise(self, row)
 
     def init(self, key: jax.Array, plate_model: PlateModel, params: Params, data: Any) -> tuple[()]:
         """Return no state: each step draws its particles anew."""
@@ -111,6 +118,10 @@ class PathwiseImportanceMLE:
     def __post_init__(self) -> None:
         set_counts(self, num_particles=1)
 
+    def advise(self, row: dict[str, Any]) -> str | None:
+        """See `Strategy`."""
+        return _advise(self, row)
+
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> tuple[()]:
         """Check that prior draws can be differentiated; there is no state.
 
@@ -162,4 +173,16 @@ class _PathwisePlateModel(PlateModel):
 def _with_pathwise_draws(plate_model: PlateModel) -> "_PathwisePlateModel":
     return _PathwisePlateModel(
         **{field.name: getattr(plate_model, field.name) for field in dataclasses.fields(PlateModel)}
+    )
+
+
+def _advise(strategy: ImportanceMLE | PathwiseImportanceMLE, row: dict[str, Any]) -> str | None:
+    size = float(row["effective_sample_size"])
+    if strategy.num_particles < 10 or not size < _FEW:
+        return None
+    return (
+        f"{type(strategy).__name__} ended with an effective sample size of {size:.2f} of its {strategy.num_particles} "
+        "prior draws: the gradient of a datum is that of hardly more than one draw, and its log-evidence is too low on "
+        "average. "
+        "`LangevinMLE`, the mode langevin of `kaem train`, follows each datum's own posterior."
     )

@@ -18,7 +18,8 @@ class Strategy(Protocol):
     batch to the strategy, and writes back what the strategy returns.
 
     A strategy that learns a second NumPyro program, such as an encoder, has it as the attribute `guide`: a function of the
-    model's arguments, whose `numpyro.param` sites are then learnt too and are entries of `params`.
+    model's arguments, whose `numpyro.param` sites are then learnt too and are entries of `params`. One that can tell from
+    its metrics that another would serve better has the method `advise`: from the last row of the history to a sentence.
     """
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> Any:
@@ -54,6 +55,12 @@ class Strategy(Protocol):
             By name of the latent site, values whose leading axis runs over the data.
         """
         ...
+
+
+def advise(strategy: Strategy, row: dict[str, Any]) -> str | None:
+    """What the strategy says of the last epoch's metrics, a sentence; None where nothing calls for advice."""
+    of_strategy = getattr(strategy, "advise", None)
+    return None if of_strategy is None else of_strategy(row)
 
 
 def check_strategy(strategy: object) -> None:

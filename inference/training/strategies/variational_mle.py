@@ -8,11 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
-from numpyro import handlers
 
 from kaem_ppl.arguments import check_callable, set_counts, set_number
 
-from ...model.data import call_model
 from ...model.parameters import Params
 from ...model.training_model import TrainingModel
 
@@ -63,7 +61,7 @@ class VariationalMLE:
         found: dict[str, Any] = {}
 
         def run() -> None:
-            found.update(_run(self.guide, key, params, jax.tree.map(lambda leaf: leaf[:1], data)))
+            found.update(plate_model.run_guide(self.guide, key, params, jax.tree.map(lambda leaf: leaf[:1], data)))
 
         jax.eval_shape(run)
         sites = {name: site for name, site in found.items() if site["type"] == "sample"}
@@ -102,23 +100,17 @@ class VariationalMLE:
         self, key: jax.Array, plate_model: TrainingModel, params: Params, state: jax.Array, batch: Any
     ) -> dict[str, jax.Array]:
         """Draw from the guide; see `Strategy.draw`."""
-        sites = _run(self.guide, key, params, batch)
+        sites = plate_model.run_guide(self.guide, key, params, batch)
         return {name: plate_model.data_first(sites[name]) for name in plate_model.latent}
 
     def _propose(
         self, key: jax.Array, plate_model: TrainingModel, params: Params, batch: Any
     ) -> tuple[dict[str, jax.Array], jax.Array]:
         """Latents of a batch from the guide, and their log-densities there."""
-        sites = _run(self.guide, key, params, batch)
+        sites = plate_model.run_guide(self.guide, key, params, batch)
         latents = {name: sites[name]["value"] for name in plate_model.latent}
         log_densities = [plate_model.site_log_prob(sites[name]) for name in plate_model.latent]
-        return latents, jnp.stack(log_densities).sum(0)
-
-
-def _run(guide: Callable, key: jax.Array, params: Params, batch: Any) -> dict[str, Any]:
-    with handlers.trace() as sites, handlers.substitute(data=params), handlers.seed(rng_seed=key):
-        call_model(guide, batch)
-    return sites
+        return latents, plate_model.note_states(jnp.stack(log_densities).sum(0), sites)
 
 
 def _log_mean(log_weights: jax.Array) -> jax.Array:

@@ -156,7 +156,8 @@ def model_params(model: Callable, dataset: Dataset, state: TrainingState) -> Par
     """Constrained parameters of a model from a state of its training; a guide's are left out."""
     parameters = read_parameters(jax.random.key(0), model, {"x": jnp.asarray(dataset.values[:1])})
     learnt = {name: value for name, value in state.params.items() if name in parameters.values}
-    return {**parameters.constrain(jax.tree.map(jnp.asarray, learnt)), **state.grids}
+    buffers = {name: value for name, value in state.buffers.items() if name in parameters.values}
+    return {**parameters.constrain(jax.tree.map(jnp.asarray, learnt)), **buffers}
 
 
 def generate(key: Array, model: Callable, params: Params, num_samples: int) -> Array:

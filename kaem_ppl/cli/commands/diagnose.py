@@ -7,6 +7,7 @@ import jax
 from ...inference import MALA, NUTS, AdaptedLadder, Kernel, ParallelTempering, Sampler, sample_posterior
 from ...inference import diagnose as diagnose_draws
 from ...inference.diagnostics.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
+from ...progress import Progress
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
 
@@ -45,9 +46,12 @@ def diagnose(
         key, run.model, x=first_held_out(run, num_data), params=run.params, sampler=chosen, plate="data",
         num_chains=num_chains, num_samples=num_samples, num_warmup=num_samples, checkpoint=unfinished,
     )  # fmt: skip
+    # Minutes, where there are thousands of latents.
+    Progress.innermost().begin("computing convergence diagnostics")
     found = str(diagnose_draws(draws))
     print_result(found)
     (folder / "diagnosis.txt").write_text(found + "\n", encoding="utf-8")
+    Progress.innermost().begin("writing draws and figures")
     draws.to_arviz(deterministics=False).to_netcdf(folder / "draws.nc")
     plot_posterior_over_prior(draws).savefig(folder / "posterior.png", dpi=150)
     if sampler == "tempering":

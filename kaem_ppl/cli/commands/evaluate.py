@@ -46,8 +46,11 @@ def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int
     value = found.value
     columns = {"value": value, "std_error": found.std_error, **found.summary}
     size = np.median(columns["effective_sample_size"])
-    std_error = value.std(ddof=1) / math.sqrt(len(value)) if len(value) > 1 else math.nan
-    print_result(f"held-out log-evidence: {value.mean():.2f} +- {std_error:.2f} nats per datum, over {len(value)} data")
+    # The spread of the data, and what the sum over them is not known by.
+    total, of_sum = found.total()
+    spread = value.std(ddof=1) * math.sqrt(len(value)) if len(value) > 1 else math.nan
+    mean, std_error = total / len(value), math.hypot(spread, of_sum) / len(value)
+    print_result(f"held-out log-evidence: {mean:.2f} +- {std_error:.2f} nats per datum, over {len(value)} data")
     print_result(f"effective sample size, median over data: {size:.1f} of {num_draws:,} draws")
     (folder / "evaluation.csv").write_text(table_of_data(columns), encoding="utf-8")
     if size < _FEW_DRAWS:

@@ -7,6 +7,8 @@ from scipy.fft import dstn
 
 from ...plot_style import CONTRAST, MAIN
 
+_UNITS = {"log_evidence": "nats per datum", "loss": "per datum", "evaluation": "nats per datum"}
+
 
 def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figure:
     """Loss and metrics against the epoch, one panel each.
@@ -24,7 +26,10 @@ def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figur
     for name, panel in zip(names, panels, strict=False):
         panel.plot(epochs, [row[name] for row in rows], color=MAIN, linewidth=1.4, marker="o" if len(rows) < 15 else "")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.set_title(name.replace("_", " "), fontsize=10)
+        unit = _UNITS.get(name)
+        panel.set_title(name.replace("_", " ") + (f" ({unit})" if unit else ""), fontsize=10)
+        # Whole numbers at the ticks, without an offset to add to them.
+        panel.yaxis.get_major_formatter().set_useOffset(False)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
     for panel in panels[len(names) :]:

@@ -8,7 +8,7 @@ def evidence(value, std_error, trust=True):
     value, std_error = np.asarray(value, float), np.asarray(std_error, float)
     estimate = Estimate(value, std_error, np.full(value.shape, trust))
     plate = None if value.ndim == 0 else "data"
-    return LogEvidence(*estimate, (), {"one": estimate}, None, {}, None, plate, 1.0)
+    return LogEvidence(*estimate[:3], (), {"one": estimate}, None, {}, None, plate, 1.0)
 
 
 def test_bayes_factors_and_probabilities():

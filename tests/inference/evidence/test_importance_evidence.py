@@ -49,7 +49,8 @@ def test_std_errors_are_the_spread_of_repeated_estimates(posterior):
     # of those: a false alarm in 4e-6 of seeds for six data and their sum, whose error counts that draws are shared.
     assert posterior.draws_are_shared
     found = [weigh_prior_draws(jax.random.key(seed), posterior, 2000, Run()) for seed in range(200)]
-    value, std_error, _, _, total = (np.array(x) for x in zip(*found, strict=True))
+    value, std_error = (np.array([getattr(x, name) for x in found]) for name in ("value", "std_error"))
+    total = np.array([x.log_bias.std_error_of_sum for x in found])
     np.testing.assert_allclose(std_error.mean(0), value.std(0), rtol=0.25)
     np.testing.assert_allclose(total.mean(), value.sum(-1).std(), rtol=0.25)
     # Five data are equal, so that a root of the sum of squares would be far too small.

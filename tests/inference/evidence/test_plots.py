@@ -19,7 +19,7 @@ def evidence(*, trust=True, plate=None, method=ParallelTempering()):  # noqa: B0
     curve, estimates = curve if isinstance(method, ParallelTempering) else None, estimates
     if plate is not None:
         curve, estimates = jax.tree.map(lambda x: np.stack([x, x]), (curve, estimates))
-    return LogEvidence(*estimates["steppingstone"], (), estimates, curve, {}, method, plate, 1.0)
+    return LogEvidence(*estimates["steppingstone"][:3], (), estimates, curve, {}, method, plate, 1.0)
 
 
 @pytest.mark.parametrize("plate", [None, "data"])

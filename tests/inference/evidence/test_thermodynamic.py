@@ -47,7 +47,7 @@ def test_standard_errors_are_those_of_many_runs():
     temperatures, tiled = ladder(10)
     runs = [draw(temperatures, num_samples=50, seed=seed) for seed in range(100)]
     for estimator in (thermodynamic_integration, steppingstone):
-        values, errors, _ = (np.stack(x) for x in zip(*(estimator(run, tiled) for run in runs), strict=True))
+        values, errors, *_ = (np.stack(x) for x in zip(*(estimator(run, tiled) for run in runs), strict=True))
         np.testing.assert_allclose(errors.mean(0), values.std(0, ddof=1), rtol=0.25)
         assert (np.abs(values.mean(0) - EXACT) < 4 * values.std(0) / 10 + 0.002).all()
 

@@ -7,6 +7,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 import scipy.stats as st
+from numpyro.contrib.control_flow import cond, scan
 
 from kaem_ppl.inference import (
     NUTS,
@@ -15,6 +16,7 @@ from kaem_ppl.inference import (
     log_evidence,
     sample_posterior,
 )
+from kaem_ppl.inference.model.hierarchy.posterior import read_posterior
 from kaem_ppl.inference.model.missing.incomplete import Incomplete
 from kaem_ppl.inference.model.pairwise import pairwise_log_prob
 
@@ -141,6 +143,57 @@ def test_a_mask_of_the_model_stays():
     value = jnp.array([[0.5, jnp.nan, 1.0], [0.0, 0.0, jnp.nan]])
     expected = dist.Normal(0, 1).log_prob(0.5) + dist.Normal(0, 1).log_prob(1.0)
     np.testing.assert_allclose(Incomplete(fn).log_prob(value), [expected, 0.0], rtol=1e-6)
+
+
+def local_level(y):
+    def step(z, y):
+        z = numpyro.sample("z", dist.Normal(z, 1))
+        numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        return z, None
+
+    scan(step, 0.0, y)
+
+
+def either_branch(y):
+    a = numpyro.sample("a", dist.Normal(0, 1))
+
+    def observe(y):
+        numpyro.sample("y", dist.Normal(a, 1), obs=y)
+
+    cond(jnp.array(True), observe, observe, y)
+
+
+def hidden_markov(y):
+    scale = numpyro.sample("scale", dist.HalfNormal(1))
+
+    def step(c, y):
+        c = numpyro.sample("c", dist.Categorical(jnp.array([[0.9, 0.1], [0.2, 0.8]])[c]))
+        numpyro.sample("y", dist.Normal(jnp.array([-1.0, 1.0])[c], scale), obs=y)
+        return c, None
+
+    scan(step, 0, y)
+
+
+def test_inside_scan_and_cond():
+    # Oracle: densities of the entries that are there; and the forward recursion of a hidden Markov model by hand.
+    y = jnp.array([1.0, jnp.nan, 1.5, jnp.nan, 0.5])
+    there = ~np.isnan(y)
+    for model, name in ((local_level, "z"), (either_branch, "a")):
+        posterior = read_posterior(model, (y,), {}, missing="nan")
+        position = posterior.target(()).draw(jax.random.key(0))
+        value = np.broadcast_to(posterior.values((), position)[name], y.shape)
+        expected = st.norm(value[there], 1).logpdf(y[there]).sum()
+        np.testing.assert_allclose(posterior.target(()).log_likelihood(position), expected, rtol=1e-5)
+        imputed = posterior.impute(jax.random.key(1), (), position)["y"]
+        np.testing.assert_array_equal(imputed[there], y[there])
+        assert np.isfinite(imputed).all()
+    forward = np.array([1.0, 0.0])
+    for number in np.asarray(y):
+        forward = forward @ np.array([[0.9, 0.1], [0.2, 0.8]])
+        forward = forward if np.isnan(number) else forward * st.norm([-1, 1], 2).pdf(number)
+    posterior = read_posterior(hidden_markov, (y,), {}, missing="nan")
+    found = posterior.target(()).log_likelihood({"scale": jnp.log(2.0)})
+    np.testing.assert_allclose(found, np.log(forward.sum()), rtol=1e-5)
 
 
 def composition(x):

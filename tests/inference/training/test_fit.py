@@ -170,7 +170,8 @@ def with_mutable_state(x):
         ({"params": {"wait": 1.0}}, ValueError, r"`params` names \['wait'\], but the model's parameters are"),
         ({"plate": "rows"}, ValueError, r"the model's plates are \['data'\]"),
         ({"model": without_params}, ValueError, "no `numpyro.param` site"),
-        ({"model": with_mutable_state}, ValueError, r"mutable state in \['decoder\$state'\]"),
+        ({"model": with_mutable_state}, ValueError, r"changes the state 'decoder\$state' where it is evaluated"),
+        ({"training_kwargs": {"is_training": True}}, TypeError, "neither the model nor a guide has an argument"),
     ],
 )
 def test_refuses(arguments, error, message):

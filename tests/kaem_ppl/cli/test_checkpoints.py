@@ -106,7 +106,7 @@ def test_structures_of_other_packages_are_refused():
         with pytest.raises(ValueError, match="unknown structure"):
             rebuild(description, [1])
     with pytest.raises(TypeError, match=r"holds a builtins\.dict"):
-        describe({1: 2})
+        describe({1.5: 2})
 
 
 def test_a_read_only_run_is_refused_before_the_work(tmp_path, monkeypatch, capsys):

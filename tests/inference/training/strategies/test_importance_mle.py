@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from kaem_ppl.inference import ImportanceMLE
+from kaem_ppl.inference import ImportanceMLE, PathwiseImportanceMLE
 from kaem_ppl.inference.model.plate_model import read_plate_model
 
 
@@ -74,3 +74,10 @@ def test_resamples_only_below_the_threshold(linear_gaussian):
 def test_refuses(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         ImportanceMLE(**arguments)
+
+
+def test_advises_another_strategy_where_one_draw_carries_the_weight():
+    row = {"effective_sample_size": 1.06}
+    assert "1.06 of its 100 prior draws" in ImportanceMLE(100).advise(row)
+    assert "`LangevinMLE`" in PathwiseImportanceMLE(100).advise(row)
+    assert ImportanceMLE(100).advise({"effective_sample_size": 12.0}) is None

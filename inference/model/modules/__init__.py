@@ -1,0 +1,1 @@
+"""Modules with state: batch normalisation, dropout, and whatever else a `mutable` site keeps."""
