@@ -17,7 +17,8 @@ def prior(name="prior", **arguments):
     return kp.kan_prior(name, (4,), **settings | arguments)
 
 
-@pytest.mark.parametrize("num_components", [None, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_components", [None, 3])
 def test_each_datum_has_the_density_of_its_class(num_components):
     def model(labels):
         found = prior(context=labels, num_contexts=3, num_components=num_components)
