@@ -73,7 +73,8 @@ def solve_path(problem: Problem, smoothing: Array) -> Optimum:
 @jax.jit
 def solve_at(problem: Problem, coef: Array, smoothing: Array) -> Optimum:
     """The optimum at one penalty for each density, shape (Q,), to working precision, from a start (Q, F)."""
-    return _optimum(problem, coef, smoothing, 1e-22)
+    # The step that is found this short is still taken, and Newton steps square the error; below 1e-22 is rounding.
+    return _optimum(problem, coef, smoothing, 1e-16)
 
 
 def _optimum(problem: Problem, coef: Array, smoothing: Array, tolerance: float) -> Optimum:
@@ -153,20 +154,28 @@ def _value(problem: Problem, coef: Array, smoothing: Array) -> Array:
 
 
 def _roughness(problem: Problem, coef: Array, smoothing: Array) -> Array:
-    penalised = jnp.sum(coef * _times_penalty(problem, coef), axis=-1)
+    # By the squares of what is penalised: the quadratic form would lose what line searches look at to rounding.
+    penalised = jnp.sum(jnp.square(_curvature(problem, coef)), axis=-1)
     return 0.5 * (smoothing * penalised + RIDGE * jnp.sum(jnp.square(coef), axis=-1))
 
 
 def _times_penalty(problem: Problem, coef: Array) -> Array:
-    if len(problem.penalty) == 1:
-        return contract("qf,fg->qg", coef, problem.penalty[0])
-    return contract("qf,qfg->qg", coef, problem.penalty)
+    if len(problem.root) == 1:
+        return contract("qk,kf->qf", _curvature(problem, coef), problem.root[0])
+    return contract("qk,qkf->qf", _curvature(problem, coef), problem.root)
+
+
+def _curvature(problem: Problem, coef: Array) -> Array:
+    if len(problem.root) == 1:
+        return contract("qf,kf->qk", coef, problem.root[0])
+    return contract("qf,qkf->qk", coef, problem.root)
 
 
 def _expand(problem: Problem, coef: Array, smoothing: Array) -> _Expansion:
     values = _energy(problem, coef)
     peak = jnp.max(values, axis=-1, keepdims=True)
-    mass = jnp.exp(values - peak)
+    # Processors take many times as long over numbers that are nearly too small for floats: they count as 0.
+    mass = jnp.where(values - peak > -300, jnp.exp(values - peak), 0.0)
     total = jnp.sum(mass, axis=-1, keepdims=True)
     probability = mass / total
     log_total = (peak + jnp.log(total))[:, 0]

@@ -33,7 +33,7 @@ _ORDER = 2
 
 @partial(
     jax.tree_util.register_dataclass,
-    data_fields=["features", "log_mass", "target", "counts", "penalty", "products", "intervals"],
+    data_fields=["features", "log_mass", "target", "counts", "penalty", "root", "products", "intervals"],
     meta_fields=["pairs"],
 )
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Problem:
         target: sum of weights times features over exact observations, shape (Q, F).
         counts: sum of squared weights of the exact observations nearest to each node, shape (Q, M).
         penalty: P of the roughness c' P c, shape (L, F, F).
+        root: R with P = R' R, shape (L, K, F).
         products: of the pairs of features that overlap, shape (M, number of pairs); None where features are not shared.
         intervals: of observations that are not exact; None without any.
         pairs: indices of these features.
@@ -56,6 +57,7 @@ class Problem:
     target: Array
     counts: Array
     penalty: Array
+    root: Array
     products: Array | None
     intervals: Intervals | None
     pairs: tuple[tuple[int, ...], tuple[int, ...]]
@@ -82,13 +84,15 @@ def make_problem(observations: Observations, basis: Basis, reference: Distributi
     is_shared = rows == 1 or (alike and np.allclose(relative, relative[:1], rtol=0, atol=1e-9))
     number = 1 if is_shared else rows
     own_width = jnp.broadcast_to(width, batch).reshape(rows)
-    features, by_degree, penalty = _make_features(
+    features, by_degree, root = _make_features(
         basis, *(x[:number] for x in (frame.edges, frame.ends, frame.interval, frame.grid, own_width))
     )
 
     moments, counts = _moments(observations, edges, *np.split(np.asarray(frame.interval), 2, axis=1))
     flat = np.asarray(features[0])
-    overlap = np.triu(np.abs(flat).T @ np.abs(flat) > 1e-300)
+    # Not by what rounding leaves of functions that do not overlap: pairs are part of the program, the same for all data.
+    overlap = np.abs(flat).T @ np.abs(flat)
+    overlap = np.triu(overlap > 1e-12 * overlap.max())
     first, second = np.nonzero(overlap) if is_shared else (np.zeros(0, int), np.zeros(0, int))
     intervals = None
     if not np.all(observations.is_exact):
@@ -100,7 +104,8 @@ def make_problem(observations: Observations, basis: Basis, reference: Distributi
         frame.log_mass,
         jnp.asarray(moments @ np.asarray(by_degree[0]) if is_shared else np.einsum("qm,qmf->qf", moments, by_degree)),
         jnp.asarray(np.pad(counts, ((0, 0), (0, 2)))),
-        penalty,
+        contract("lkf,lkg->lfg", root, root),
+        root,
         jnp.asarray(flat[:, first] * flat[:, second]) if is_shared else None,
         intervals,
         (tuple(first.tolist()), tuple(second.tolist())),
@@ -156,7 +161,7 @@ def _nodes(edges: Array) -> tuple[Array, Array]:
 def _make_features(
     basis: Basis, edges: Array, ends: Array, interval: Array, grid: Array, width: Array
 ) -> tuple[Array, Array, Array]:
-    """Features at the nodes and both ends (L, M, F), their Legendre coefficients (L, 15 N, F), and the penalty."""
+    """Features at the nodes and both ends (L, M, F), their Legendre coefficients (L, 15 N, F), and the penalty's root."""
 
     def evaluate(points: Array) -> Array:
         return basis(points, grid[:, None], width[:, None])
@@ -167,8 +172,8 @@ def _make_features(
     by_degree = contract("jd,lpdf->lpjf", TO_LEGENDRE, by_panel).reshape(inner.shape)
     length = (ends[:, 1] - ends[:, 0])[:, None, None]
     weights = (half * np.tile(KRONROD, edges.shape[1] - 1))[..., None]
-    penalty = _penalty(basis, evaluate, nodes, weights, length)
-    return jnp.concatenate([inner, evaluate(interval)], axis=1), by_degree, penalty
+    root = _root_of_penalty(basis, evaluate, nodes, weights, length)
+    return jnp.concatenate([inner, evaluate(interval)], axis=1), by_degree, root
 
 
 def widths(basis: Basis, domain: Array) -> Array:
@@ -187,8 +192,10 @@ def by_rows(function: Callable[[Array], Any], points: Array, batch_shape: tuple[
     return jnp.broadcast_to(values, (points.shape[1], *batch_shape)).reshape(points.shape[1], -1).T
 
 
-def _penalty(basis: Basis, evaluate: Callable[[Array], Array], nodes: Array, weights: Array, length: Array) -> Array:
-    """P of c' P c, the variance of f's second derivative over the domain, z in units of the domain's length.
+def _root_of_penalty(
+    basis: Basis, evaluate: Callable[[Array], Array], nodes: Array, weights: Array, length: Array
+) -> Array:
+    """R with P = R' R of c' P c, the variance of f's second derivative over the domain, z in units of the domain's length.
 
     For B-splines that of the second differences of the coefficients (Eilers and Marx 1996), in the same units. Parabolas
     are free, so that a reference of the observations' own moments claims no knowledge of them.
@@ -196,14 +203,14 @@ def _penalty(basis: Basis, evaluate: Callable[[Array], Array], nodes: Array, wei
     if isinstance(basis, BSpline):
         curvature = np.diff(np.eye(basis.num_features), _ORDER, axis=0) * (basis.num_grid - 1.0) ** _ORDER
         curvature -= curvature.mean(axis=0)
-        return jnp.asarray(curvature.T @ curvature / (basis.num_grid - 1.0))[None]
+        return jnp.asarray(curvature / (basis.num_grid - 1.0) ** 0.5)[None]
     derivative = evaluate
     for _ in range(_ORDER):
         derivative = _differentiated(derivative)
     curvature = derivative(nodes) * length**_ORDER
     weights = weights / jnp.sum(weights, axis=1, keepdims=True)
     curvature = curvature - jnp.sum(weights * curvature, axis=1, keepdims=True)
-    return contract("lmf,lmg->lfg", curvature * weights, curvature)
+    return curvature * jnp.sqrt(weights)
 
 
 def _differentiated(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
