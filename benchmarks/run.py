@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 FOLDER = Path(__file__).parent
-QUICK = ("sampling", "training_step", "posterior_sampling", "evidence_cost", "prior", "quality")
+QUICK = ("sampling", "training_step", "posterior_sampling", "evidence_cost", "prior", "quality", "density")
 BENCHMARKS = (*QUICK, "prior_settings", "streaming")
 
 

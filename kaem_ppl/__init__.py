@@ -27,12 +27,22 @@ from .univariate import UnivariateKAN as UnivariateKAN
 
 if TYPE_CHECKING:
     from .cli.opening import open_run as open_run
+    from .density import FormulaBasis as FormulaBasis
+    from .density import KANCopula as KANCopula
+    from .density import prior_from as prior_from
+    from .density import symbolify as symbolify
 
 __version__ = version("kaem-ppl")
 
 
+# What opens a run builds its model and reads its data: it stands above all rooms. What is made of learnt densities searches
+# by SciPy's optimisers. They are imported when they are asked for.
+_ON_DEMAND = {"open_run": ".cli.opening"} | dict.fromkeys(
+    ("FormulaBasis", "KANCopula", "prior_from", "symbolify"), ".density"
+)
+
+
 def __getattr__(name: str) -> Any:
-    # What opens a run builds its model and reads its data: it stands above all rooms, and is imported when it is asked for.
-    if name == "open_run":
-        return import_module(".cli.opening", __name__).open_run
+    if name in _ON_DEMAND:
+        return getattr(import_module(_ON_DEMAND[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

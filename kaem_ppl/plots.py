@@ -1,4 +1,4 @@
-"""Figures: learnt priors over their references, and generated images beside real ones."""
+"""Figures: learnt priors over their references, fitted densities over samples, and generated images beside real ones."""
 
 import math
 
@@ -12,6 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpyro.distributions import Distribution
 
 from .distributions.base import TiltedDistribution
+from .distributions.fitting import TiltedFit
 
 _LEARNT = "#2a6f97"
 _REFERENCE = "#8a8a8a"
@@ -61,6 +62,57 @@ def plot_prior(prior: TiltedDistribution, *, num_columns: int = 4, max_panels: i
     figure.supxlabel("latent value z" + shown, fontsize=10)
     figure.supylabel("density", fontsize=10)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def plot_fit(fitted: TiltedFit, *, level: float = 0.95, num_columns: int = 4, max_panels: int = 16) -> Figure:
+    """Fitted densities with their confidence bands over histograms of the samples, one small panel each.
+
+    Args:
+        fitted: made by `KANTilted.fit`.
+        level: of the bands, in (0, 1).
+        num_columns: panels in a row.
+        max_panels: densities shown, the first ones where there are more.
+
+    Returns:
+        The figure; save it with `figure.savefig(path)`.
+    """
+    density, observations = fitted.density, fitted.observations
+    number = min(max_panels, math.prod(density.batch_shape))
+    low, high = observations.range
+    margin = 0.05 * (high - low)
+    # Points lead and the batch follows, as the densities broadcast.
+    z = np.linspace(low - margin, high + margin, 400)
+    points = z.reshape(-1, *density.batch_shape)
+    inside = np.asarray(density.support(points)).reshape(z.shape)
+    points = jnp.where(inside.reshape(points.shape), points, density.icdf(0.5))
+    curve = np.exp(np.asarray(density.log_prob(points)))
+    curve, below, above = (
+        np.where(inside, np.asarray(x).reshape(z.shape), np.nan) for x in (curve, *fitted.band(points, level))
+    )
+    num_columns = min(num_columns, number)
+    num_rows = -(-number // num_columns)
+    figure = Figure(figsize=(2.4 * num_columns + 0.8, 1.8 * num_rows + 0.9), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, squeeze=False)
+    for column, panel in enumerate(panels.flat):
+        if column >= number:
+            panel.set_visible(False)
+            continue
+        labels = ("samples", "fitted", f"{100 * level:g} % band") if column == 0 else (None, None, None)
+        panel.hist(
+            observations.finite[column], bins=40, weights=observations.weights[column], density=True, color="#d0d0d0",
+            label=labels[0],
+        )  # fmt: skip
+        panel.plot(z[:, column], curve[:, column], color=_LEARNT, linewidth=1.4, label=labels[1])
+        panel.fill_between(
+            z[:, column], below[:, column], above[:, column], color=_LEARNT, alpha=0.25, linewidth=0, label=labels[2]
+        )
+        panel.set_ylim(0, 1.3 * np.nanmax(curve[:, column]))
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("value z", fontsize=10)
+    figure.supylabel("density", fontsize=10)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
 
 

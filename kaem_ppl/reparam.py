@@ -18,7 +18,7 @@ class InverseTransformReparam(Reparam):
     The density of e under the prior is the standard normal one exactly, whatever the site's prior is. The site becomes
     deterministic, and the new latent site `{name}_base` has its batch and event shape. For any univariate continuous
     distribution with a density, alone or in `to_event` and `expand`; its own `icdf` is not needed. Both tails are
-    accurate relative to themselves.
+    accurate relative to themselves. A joint distribution that states its own map, as `KANCopula` does, is whitened too.
 
     Example:
         >>> import jax, numpyro, numpyro.distributions as dist, kaem_ppl as kp
@@ -39,8 +39,9 @@ class InverseTransformReparam(Reparam):
         if obs is not None:
             raise ValueError(f"Site {name!r} is observed: only a latent site can be reparameterised.")
         fn, expand_shape, event_dim = self._unwrap(fn)
-        fault = ref.fault_of(fn)
+        fault = None if hasattr(fn, "unwhiten") else ref.fault_of(fn)
         if fault:
             raise ValueError(f"Site {name!r} has the distribution {type(fn).__name__}, which {fault}.")
-        e = numpyro.sample(f"{name}_base", self._wrap(dist.Normal(0, 1), expand_shape, event_dim))
+        normal = dist.Normal(0, 1).expand(fn.event_shape).to_event(len(fn.event_shape))
+        e = numpyro.sample(f"{name}_base", self._wrap(normal, expand_shape, event_dim))
         return None, from_standard_normal(fn, cast(Array, e))

@@ -10,7 +10,7 @@ from numpyro.distributions import Distribution
 
 from . import reference as ref
 from .reference.composite import sign_of_all
-from .reference.log_masses import log_normal_mass
+from .reference.log_masses import log_normal_mass, normal_quantile
 from .reference.support import follows, is_transformed
 
 
@@ -20,7 +20,7 @@ def from_standard_normal(fn: Any, e: Array) -> Array:
     Each half is computed from the logarithm of its own tail's mass, which keeps its digits.
 
     Args:
-        fn: a distribution that `check_whitening` accepts.
+        fn: a distribution that `check_whitening` accepts; a joint one states its own map, by a method `unwhiten`.
         e: shape fn.batch_shape + fn.event_shape, or one that broadcasts with it.
 
     Returns:
@@ -29,6 +29,8 @@ def from_standard_normal(fn: Any, e: Array) -> Array:
     # `Any`, and no `isinstance` around parameters: NumPyro's annotations say less of them than what holds.
     if isinstance(fn, dist.Independent | dist.ExpandedDistribution):
         return from_standard_normal(fn.base_dist, e)
+    if hasattr(fn, "unwhiten"):
+        return fn.unwhiten(e)
     if follows(fn, dist.MultivariateNormal):
         return fn.loc + jnp.matmul(fn.scale_tril, e[..., None])[..., 0]
     if follows(fn, dist.Normal, "log_prob", "cdf", "icdf"):
@@ -41,6 +43,17 @@ def from_standard_normal(fn: Any, e: Array) -> Array:
     return ref.quantile(fn, log_normal_mass(e), log_normal_mass(-e))
 
 
+def to_standard_normal(fn: Distribution, z: Array) -> Array:
+    """The inverse, e = Phi^-1(F(z)) of points inside the support of a univariate distribution, shape of z.
+
+    From the logarithm of the smaller tail's mass, which keeps its digits.
+    """
+    below, above = ref.log_masses(fn, z)
+    is_left = below <= above
+    e = normal_quantile(jnp.where(is_left, below, above))
+    return jnp.where(is_left, e, -e)
+
+
 def check_whitening(name: str, fn: Distribution) -> None:
     """Refuse a site that no standard normal variable maps to.
 
@@ -49,7 +62,7 @@ def check_whitening(name: str, fn: Distribution) -> None:
     """
     while isinstance(fn, dist.Independent | dist.ExpandedDistribution):
         fn = fn.base_dist
-    if isinstance(fn, dist.MultivariateNormal):
+    if isinstance(fn, dist.MultivariateNormal) or hasattr(fn, "unwhiten"):
         return
     kind = type(fn).__name__
     advice = "Choose a sampler that moves in unconstrained space, such as `NUTS()` or `MALA()`."

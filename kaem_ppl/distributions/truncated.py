@@ -171,7 +171,7 @@ class TruncatedTilted(Distribution):
         inner = jnp.sum(half * kronrod * values, axis=(0, 1))
 
         depth = 32.0 if dtype == jnp.float64 else 16.0
-        fractions, weights = _decaying_nodes(depth, dtype)
+        fractions, weights = decaying_nodes(depth, dtype)
         fractions, weights = (x.reshape(-1, *((1,) * len(self.batch_shape))) for x in (fractions, weights))
         left, right = self.tails(inner_low)[0], self.tails(inner_high)[1]
         for tail, swap in ((left, False), (right, True)):
@@ -187,7 +187,7 @@ def _is_infinite(bound: ArrayLike) -> bool:
     return isinstance(bound, float) and math.isinf(bound)
 
 
-def _decaying_nodes(depth: float, dtype: Any) -> tuple[Array, Array]:
+def decaying_nodes(depth: float, dtype: Any) -> tuple[Array, Array]:
     """Nodes e^-s and weights of the integral over a mass from 0 to 1, by Kronrod panels in s from 0 to `depth`."""
     edges = depth * np.linspace(0, 1, 17) ** 2
     half = 0.5 * np.diff(edges)[:, None]

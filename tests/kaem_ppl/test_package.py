@@ -55,7 +55,20 @@ def test_every_docstring_example():
 
 @pytest.mark.parametrize(
     "name",
-    ["UnivariateKAN", "KANTilted", "KANTiltedMixture", "RBF", "BSpline", "Fourier", "Chebyshev", "RSWAF", "Morlet"],
+    [
+        *(
+            "UnivariateKAN",
+            "KANTilted",
+            "KANTiltedMixture",
+            "RBF",
+            "BSpline",
+            "Fourier",
+            "Chebyshev",
+            "RSWAF",
+            "Morlet",
+        ),
+        *("KANCopula", "prior_from", "symbolify", "FormulaBasis"),
+    ],
 )
 def test_public_names_are_documented(name):
     assert len(getattr(kaem_ppl, name).__doc__) > 60

@@ -1,0 +1,7 @@
+"""Learnt densities as objects: joint ones by a copula, priors from posterior draws, formulae."""
+
+from .copula import KANCopula as KANCopula
+from .posterior import JointPrior as JointPrior
+from .posterior import prior_from as prior_from
+from .symbolic import FormulaBasis as FormulaBasis
+from .symbolic import symbolify as symbolify

@@ -1,0 +1,183 @@
+"""Posterior draws turned into a prior: tilted marginals of every number in the sites named, and a Gaussian copula."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+from jax.typing import ArrayLike
+from numpyro.distributions import Distribution, biject_to, constraints
+
+from ..arguments import describe
+from ..basis import Basis, BSpline
+from ..distributions import KANTilted
+from ..reference.composite import sign_of
+from ..whitening import to_standard_normal
+from .copula import KANCopula
+
+_BASIS = BSpline(3, num_grid=60)
+
+
+class JointPrior(KANCopula):
+    """The joint density of the numbers in several sites; made by `prior_from`.
+
+    Sites come in the order in which they were named, the numbers of a site in row-major order (the last axis fastest).
+
+    Args:
+        marginals: as for `KANCopula`.
+        correlation: as for `KANCopula`.
+        sites: shape of each site, by name.
+        validate_args: as for `KANCopula`.
+    """
+
+    pytree_aux_fields = ("sites",)
+
+    def __init__(
+        self,
+        marginals: Distribution | Sequence[Distribution],
+        correlation: ArrayLike,
+        sites: Mapping[str, tuple[int, ...]],
+        *,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.sites = tuple((name, tuple(shape)) for name, shape in sites.items())
+        super().__init__(marginals, correlation, validate_args=validate_args)
+
+    def unpack(self, value: ArrayLike) -> dict[str, Array]:
+        """The sites' values, (...) + shape each, of the numbers (..., d)."""
+        value = jnp.asarray(value)
+        ends = np.cumsum([math.prod(shape) for _, shape in self.sites])[:-1].tolist()
+        parts = zip(self.sites, jnp.split(value, ends, axis=-1), strict=True)
+        return {name: part.reshape(*value.shape[:-1], *shape) for (name, shape), part in parts}
+
+    def pack(self, values: Mapping[str, ArrayLike]) -> Array:
+        """The numbers (..., d) of the sites' values, (...) + shape each."""
+        parts = []
+        for name, shape in self.sites:
+            x = jnp.asarray(values[name])
+            parts.append(x.reshape(*x.shape[: x.ndim - len(shape)], math.prod(shape)))
+        return jnp.concatenate(parts, axis=-1)
+
+
+def prior_from(
+    draws: Any,
+    names: Sequence[str] | None = None,
+    *,
+    supports: Mapping[str, constraints.Constraint] | None = None,
+    weights: ArrayLike | None = None,
+    basis: Basis = _BASIS,
+) -> JointPrior:
+    """The joint density of posterior draws, to be the prior of the next data.
+
+    Each number's marginal is fitted by `KANTilted.fit` in unconstrained coordinates (its logarithm, or logit), and their
+    dependence is that of the draws' normal scores. What is lost: the error of the fits, of the order of that of the
+    draws themselves, and any dependence that is not a Gaussian copula's.
+
+    Args:
+        draws: the result of `sample_posterior`, whose `samples` have two leading axes, of chains and draws; or a mapping
+            from names to arrays with one leading axis of draws, such as NumPyro's `mcmc.get_samples()`.
+        names: of the sites, all by default.
+        supports: of sites that are not all of the real line, such as {"tau": constraints.positive}; real otherwise.
+        weights: of the draws, of the shape of their leading axes; equal by default.
+        basis: of the energies.
+
+    Returns:
+        A distribution of event shape (d,) with `unpack`, which gives the sites their shapes back.
+
+    Raises:
+        TypeError: where `draws` or `names` is of the wrong kind.
+        ValueError: where a site is missing, or holds too few draws, draws off its support, or numbers that others
+            determine.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, kaem_ppl as kp
+        >>> keys = jax.random.split(jax.random.key(0))
+        >>> draws = {"mu": jax.random.normal(keys[0], (1000,)), "tau": jax.random.gamma(keys[1], 3.0, (1000,))}
+        >>> prior = kp.prior_from(draws, ["mu", "tau"], supports={"tau": dist.constraints.positive})
+        >>> def model():
+        ...     sites = prior.unpack(numpyro.sample("theta", prior))
+        ...     numpyro.sample("y", dist.Normal(sites["mu"], sites["tau"]), obs=0.3)
+        >>> prior.event_shape
+        (2,)
+    """
+    samples, lead = _samples_of(draws)
+    chosen = _names(names, samples)
+    supports = {} if supports is None else dict(supports)
+    unknown = sorted(set(supports) - set(chosen))
+    if unknown:
+        raise ValueError(f"`supports` names {unknown}, which `names` does not: {chosen}.")
+    columns, transforms, sites = [], [], {}
+    for name in chosen:
+        array = np.asarray(samples[name])
+        sites[name] = array.shape[lead:]
+        flat = array.reshape(math.prod(array.shape[:lead]), math.prod(sites[name]))
+        transform = _transform(name, supports.get(name, constraints.real), flat)
+        columns.append(np.asarray(transform._inverse(jnp.asarray(flat))))
+        if not np.all(np.isfinite(columns[-1])):
+            raise ValueError(f"`draws` holds values of {name!r} that are not finite or at an end of its support.")
+        transforms += [transform] * flat.shape[1]
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError(f"`draws` must hold equally many draws of each site, got {[len(c) for c in columns]}.")
+    numbers = np.concatenate(columns, axis=1)
+    shares = None if weights is None else np.asarray(weights).reshape(-1)
+    bank = KANTilted.fit(numbers, shares, basis=basis).density
+    scores = np.asarray(to_standard_normal(bank, jnp.asarray(numbers)), np.float64)
+    covariance = np.atleast_2d(np.cov(scores, rowvar=False, aweights=shares))
+    scale = np.sqrt(np.diag(covariance))
+    return JointPrior(_segments(bank, transforms), covariance / np.outer(scale, scale), sites)
+
+
+def _samples_of(draws: Any) -> tuple[Mapping[str, Any], int]:
+    """Arrays by name, and the number of their leading axes that count draws."""
+    if isinstance(draws, Mapping):
+        return draws, 1
+    samples = getattr(draws, "samples", None)
+    if not isinstance(samples, Mapping):
+        raise TypeError(
+            f"`draws` must be the result of `sample_posterior`, or a mapping from names to arrays, got {describe(draws)}."
+        )
+    return samples, 2
+
+
+def _names(names: Any, samples: Mapping[str, Any]) -> list[str]:
+    if names is None:
+        return list(samples)
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names) or not len(names):
+        raise TypeError(f'`names` must be a list of names of sites, such as ["mu", "tau"], got {describe(names)}.')
+    missing = [name for name in names if name not in samples]
+    if missing:
+        raise ValueError(f"`names` must be among the sites {list(samples)}, got {missing}.")
+    return list(names)
+
+
+def _transform(name: str, support: constraints.Constraint, values: np.ndarray) -> Any:
+    """The monotone map from the real line to a support."""
+    transform = biject_to(support)
+    if sign_of(transform) is None:
+        raise ValueError(
+            f"`supports` must be intervals of the real line, such as `constraints.positive`, got {support} for {name!r}."
+        )
+    if not np.all(support(values)):
+        raise ValueError(f"`draws` holds values of {name!r} outside of its support, {support}.")
+    return transform
+
+
+def _segments(bank: Any, transforms: list[Any]) -> list[Distribution]:
+    """The bank in pieces of neighbours on the same support."""
+    # `Any`, for the annotations of NumPyro's distributions lack what theirs have.
+    energy, normal = bank.energy, bank.reference
+    found, start = [], 0
+    for _, group in itertools.groupby(transforms, key=id):
+        piece = slice(start, start := start + len(list(group)))
+        names = ("coef", "base_weight", "spline_weight", "grid", "domain")
+        part = dataclasses.replace(energy, **{name: getattr(energy, name)[piece] for name in names})
+        tilted = KANTilted(part, dist.Normal(normal.loc[piece], normal.scale[piece]))
+        transform = transforms[start - 1]
+        is_real = isinstance(transform, dist.transforms.IdentityTransform)
+        found.append(tilted if is_real else dist.TransformedDistribution(tilted, transform))
+    return found
