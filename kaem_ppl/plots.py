@@ -1,6 +1,7 @@
 """Figures: learnt priors over their references, fitted densities over samples, and generated images beside real ones."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -145,6 +146,41 @@ def plot_images(generated: ArrayLike, real: ArrayLike, *, num_rows: int = 8, num
         panel.imshow(_tile(np.clip(shown, 0, 1), num_rows, num_columns), cmap="gray_r", vmin=0, vmax=1)
         panel.set_title(name, fontsize=11)
         panel.set_axis_off()
+    return figure
+
+
+def plot_image_rows(images: ArrayLike, labels: Sequence[str], axis_label: str) -> Figure:
+    """Rows of images, each with a label, such as paths through the latents of a model.
+
+    Args:
+        images: in [0, 1], shape (num_rows, num_columns, height, width) or (..., height, width, 3); values outside are
+            clipped.
+        labels: of the rows.
+        axis_label: what changes along a row.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: the images have another shape, or there are not as many labels as rows.
+    """
+    images = np.asarray(images)
+    if images.ndim not in (4, 5) or (images.ndim == 5 and images.shape[-1] != 3):
+        raise ValueError(
+            f"`images` has shape {images.shape}: expected (rows, columns, height, width), perhaps with a last axis of 3."
+        )
+    num_rows, num_columns, height = images.shape[:3]
+    if len(labels) != num_rows:
+        raise ValueError(f"`labels` has {len(labels)} entries for {num_rows} rows of images.")
+    figure = Figure(figsize=(0.75 * num_columns + 1.2, 0.75 * num_rows + 0.5), layout="constrained")
+    panel = figure.subplots()
+    tiled = _tile(np.clip(images, 0, 1).reshape(-1, *images.shape[2:]), num_rows, num_columns)
+    panel.imshow(tiled, cmap="gray_r", vmin=0, vmax=1)
+    panel.set_yticks(np.arange(num_rows) * (height + 1) + height / 2 - 0.5, labels, fontsize=8)
+    panel.set_xticks([])
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
+    panel.set_xlabel(axis_label, fontsize=9)
     return figure
 
 

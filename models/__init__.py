@@ -26,6 +26,7 @@ from .generators import (
     Standardized,
 )
 from .kaem import MixtureKAEM, ProductKAEM, SequenceKAEM
+from .latents import interpolate, latent_effects, traverse
 from .padded_categorical import PaddedCategorical
 
 __all__ = [
@@ -67,6 +68,8 @@ __all__ = [
     "fetch_dataset",
     "gaussian_fields",
     "grey_images",
+    "interpolate",
+    "latent_effects",
     "load_dataset",
     "load_digits",
     "resize_images",
@@ -76,4 +79,5 @@ __all__ = [
     "split_digits",
     "subset",
     "to_unit_interval",
+    "traverse",
 ]

@@ -40,7 +40,7 @@ class ParallelTempering(Sampler):
     `rejection_rate`, `communication_barrier` and `recommended_num_temperatures`.
 
     Attributes:
-        kernel: moves each replica; by default `HMC` whose trajectories are at most 32 steps, for exchanges cross what lies
+        kernel: moves each replica; by default `HMC` whose trajectories are at most 64 steps, for exchanges cross what lies
             between modes, and the covariance over modes would ask for far longer ones.
         ladder: where the replicas stand.
         reference: what stands at temperature 0; None for the prior. A `StudentProposal` fitted to draws of a first run is
@@ -55,7 +55,7 @@ class ParallelTempering(Sampler):
     has_chains: ClassVar[bool] = True
     keeps_state: ClassVar[bool] = True
     blind_to: ClassVar[str] = "a narrow mode that outweighs a wide one only as the temperature nears 1"
-    kernel: Kernel = HMC(max_integration_steps=32)  # noqa: RUF009 - a frozen value
+    kernel: Kernel = HMC(max_integration_steps=64)  # noqa: RUF009 - a frozen value
     ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
     reference: StudentProposal | None = None
 

@@ -197,6 +197,18 @@ def _unfinished(run: "SavedRun", options: argparse.Namespace) -> Iterator[Path]:
     discard_unfinished(folder)
 
 
+def _traverse(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
+    from .commands.latents import traverse
+
+    traverse(run, key, options.num_latents, options.num_points, folder)
+
+
+def _interpolate(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
+    from .commands.latents import interpolate
+
+    interpolate(run, key, options.num_pairs, options.num_points, options.num_steps, folder)
+
+
 def _plot(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
     from .commands.plot import plot
 
@@ -212,4 +224,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "diagnose": _on_run("compiling and drawing from posteriors", _diagnose),
     "evidence": _on_run("compiling and estimating the log-evidence", _evidence),
     "plot": _on_run("plotting", _plot),
+    "traverse": _on_run("compiling and moving latents", _traverse),
+    "interpolate": _on_run("compiling and drawing from posteriors", _interpolate),
 }

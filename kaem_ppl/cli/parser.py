@@ -100,6 +100,15 @@ def _make_parser() -> _Parser:
         command.add_argument("--num-samples", type=_positive, default=500, help="draws of each chain (%(default)s)")
         command.add_argument("--num-temperatures", type=_positive, help="of tempering (its default)")
     _add_for_run(commands, "plot", "plot the training history and the learnt prior")
+    traverse = _add_for_run(commands, "traverse", "move the latents that change the output most, one by one")
+    traverse.add_argument("--num-latents", type=_positive, default=8, help="latents shown (%(default)s)")
+    interpolate = _add_for_run(commands, "interpolate", "draw paths between held-out data, through their latents")
+    interpolate.add_argument("--num-pairs", type=_positive, default=6, help="pairs of held-out data (%(default)s)")
+    interpolate.add_argument(
+        "--num-steps", type=_positive, default=300, help="steps of MALA to a datum's latents (%(default)s)"
+    )
+    for command in (traverse, interpolate):
+        command.add_argument("--num-points", type=_at_least_two, default=9, help="images of a row (%(default)s)")
     return parser
 
 
@@ -153,8 +162,15 @@ def _positive(text: str) -> int:
     return value
 
 
+def _at_least_two(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"{text} is too small: expected at least 2")
+    return value
+
+
 def _seed(text: str) -> int:
     return check_seed("--seed", int(text))
 
 
-_positive.__name__ = _seed.__name__ = "whole number"
+_positive.__name__ = _at_least_two.__name__ = _seed.__name__ = "whole number"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -178,13 +179,14 @@ def generate(key: Array, model: Callable, params: Params, num_samples: int) -> A
     if isinstance(inner, LatentEBM):
         latents["z"] = sample_langevin_prior(prior_key, inner, params, num_draws=num_samples)
 
-    @jax.jit
-    def draw(key: Array, values: Params) -> Array:
-        with handlers.trace() as sites, handlers.substitute(data=values), handlers.seed(rng_seed=key):
-            model(size=num_samples)
-        return (sites["mean"] if "mean" in sites else sites["x"])["value"]
+    return jax.jit(partial(decode, model, size=num_samples))(model_key, {**params, **latents})
 
-    return draw(model_key, {**params, **latents})
+
+def decode(model: Callable, key: Array, values: Params, size: int) -> Array:
+    """The likelihood's means, or tokens where it has none, shape (size, ...), at values of parameters and latents."""
+    with handlers.trace() as sites, handlers.substitute(data=values), handlers.seed(rng_seed=key):
+        model(size=size)
+    return (sites["mean"] if "mean" in sites else sites["x"])["value"]
 
 
 def _contrastive(ebm: LatentEBM, posterior: LangevinMLE) -> ContrastiveMLE:

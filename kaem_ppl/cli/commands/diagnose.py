@@ -4,14 +4,16 @@ from pathlib import Path
 
 import jax
 
-from ...inference import MALA, NUTS, AdaptedLadder, Kernel, ParallelTempering, Sampler, sample_posterior
+from ...inference import HMC, MALA, NUTS, AdaptedLadder, Kernel, ParallelTempering, Sampler, sample_posterior
 from ...inference import diagnose as diagnose_draws
 from ...inference.diagnostics.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
 from ...progress import Progress
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
 
-SAMPLERS: dict[str, Sampler | Kernel] = {"mala": MALA(), "nuts": NUTS(), "tempering": ParallelTempering()}
+# Of thousands of latents at every temperature longer trajectories would take hours.
+TEMPERING = ParallelTempering(HMC(max_integration_steps=8))
+SAMPLERS: dict[str, Sampler | Kernel] = {"mala": MALA(), "nuts": NUTS(), "tempering": TEMPERING}
 
 
 def diagnose(

@@ -9,18 +9,17 @@ import numpy as np
 from ...inference import (
     AnnealedImportanceSampling,
     ImportanceSampling,
-    ParallelTempering,
     TemperedSMC,
     log_evidence,
 )
 from ...inference.evidence.plots import plot_estimates, plot_thermodynamic_curve
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
-from .diagnose import with_temperatures
+from .diagnose import TEMPERING, with_temperatures
 from .evaluate import check_evidence, table_of_data
 
 METHODS: dict[str, Any] = {
-    "tempering": ParallelTempering(),
+    "tempering": TEMPERING,
     "smc": TemperedSMC(),
     "ais": AnnealedImportanceSampling(),
     "importance": ImportanceSampling(),

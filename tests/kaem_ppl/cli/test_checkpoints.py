@@ -113,7 +113,7 @@ def test_a_read_only_run_is_refused_before_the_work(tmp_path, monkeypatch, capsy
     # The oracle is the operating system: root may write anywhere, so the folder is taken by a file.
     (tmp_path / "config.toml").write_text(resolve("DIGITS", "importance", None, {}).to_toml())
     (tmp_path / "results").write_text("")
-    for command in ("sample", "evaluate", "diagnose", "evidence", "plot"):
+    for command in ("sample", "evaluate", "diagnose", "evidence", "plot", "traverse", "interpolate"):
         assert main([command, str(tmp_path)]) == 2
         error = capsys.readouterr().err
         assert f"{tmp_path / 'results'} can't be written: " in error

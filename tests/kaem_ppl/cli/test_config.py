@@ -75,7 +75,20 @@ def test_what_differs():
 
 
 @pytest.mark.parametrize(
-    "command", ["", "train", "train-sequential", "data", "sample", "evaluate", "diagnose", "evidence", "plot"]
+    "command",
+    [
+        "",
+        "train",
+        "train-sequential",
+        "data",
+        "sample",
+        "evaluate",
+        "diagnose",
+        "evidence",
+        "plot",
+        "traverse",
+        "interpolate",
+    ],
 )
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -156,6 +156,17 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     run(f"evidence moved {SMALL_CHAINS}")
     run("plot moved")
     run("plot moved")
+    run("traverse moved --num-latents 2 --num-points 3 --out traversed")
+    images = np.load("traversed/traverse.npz")["images"]
+    assert images.shape == (2, 3, 8, 8)
+    assert (np.diff(images, axis=1) != 0).any((1, 2, 3)).all()
+    with open("traversed/effects.csv") as file:
+        effects = [float(row["effect"]) for row in csv.DictReader(file)]
+    assert effects == sorted(effects, reverse=True)
+    run("interpolate moved --num-pairs 2 --num-points 3 --num-steps 20 --out between")
+    assert np.load("between/interpolate.npz")["images"].shape == (2, 3, 8, 8)
+    assert main(["interpolate", "moved", "--num-pairs", "11"]) == 2
+    assert "DIGITS has 20 held-out data" in capsys.readouterr().err
     found = {path.name.rsplit("-", 2)[0]: names(path) for path in Path("moved/results").iterdir()}
     assert found["diagnose-tempering"] == {
         "diagnosis.txt", "draws.nc", "posterior.png", "swap_rates.png", "replica_trace.png"

@@ -1,0 +1,118 @@
+"""`kaem traverse` and `kaem interpolate`: what single latents change, and paths from datum to datum."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+from jax import Array
+
+from ...inference import MALA, sample_posterior
+from ...models import interpolate as interpolate_latents
+from ...models import latent_effects
+from ...models import traverse as traverse_latent
+from ...plots import plot_image_rows
+from ...progress import Progress
+from ..building.model import build_prior, decode
+from ..errors import CommandError
+from ..messages import print_result
+from ..storage.saved_run import SavedRun, first_held_out
+
+
+def traverse(run: SavedRun, key: jax.Array, num_latents: int, num_points: int, folder: Path) -> None:
+    """Write `traverse.png`, `traverse.npz` and `effects.csv`: latents in the order in which they change the output.
+
+    Of the product layout those move together that the generator adds up.
+
+    Args:
+        run: to look into.
+        key: PRNG key.
+        num_latents: rows of the figure.
+        num_points: columns, between the 1 % and the 99 % quantile of a latent.
+        folder: to write into.
+
+    Raises:
+        CommandError: the run has no images, or no prior of independent latents.
+    """
+    prior, generate = _prior(run), _generator(run)
+    draw_key, effect_key = jax.random.split(key)
+    # A generator of the product layout reads the sums over the last axis, to which a single latent adds little.
+    effects = np.asarray(latent_effects(effect_key, generate, prior, num_axes=1))
+    order = np.argsort(-effects, axis=None)
+    places = list(zip(*(x.tolist() for x in np.unravel_index(order, effects.shape)), strict=True))
+    z = prior.sample(draw_key)
+    rows = [generate(traverse_latent(prior, z, place, num_points)) for place in places[:num_latents]]
+    images = _images(run, np.stack([np.asarray(row) for row in rows]))
+    names = [f"z[{', '.join(map(str, place))}]" for place in places]
+    plot_image_rows(images, names[:num_latents], "quantile of the latents, 1 % to 99 %").savefig(
+        folder / "traverse.png", dpi=150
+    )
+    np.savez_compressed(folder / "traverse.npz", images=images, latents=np.array(places[:num_latents]))
+    lines = [f"{name.replace(', ', ' ')},{effects[place]:.6g}\n" for name, place in zip(names, places, strict=True)]
+    (folder / "effects.csv").write_text("latent,effect\n" + "".join(lines), encoding="utf-8")
+    print_result(f"{len(rows)} of {effects.size:,} shown; {names[0]} changes the output most, by {effects.max():.3g}")
+
+
+def interpolate(run: SavedRun, key: jax.Array, num_pairs: int, num_points: int, num_steps: int, folder: Path) -> None:
+    """Write `interpolate.png` and `interpolate.npz`: paths between posterior draws of held-out data, two by two.
+
+    Args:
+        run: to look into.
+        key: PRNG key.
+        num_pairs: rows of the figure.
+        num_points: columns, both ends among them.
+        num_steps: of `MALA` before a draw is taken.
+        folder: to write into.
+
+    Raises:
+        CommandError: there are fewer data; or the run has no images, or no prior of independent latents.
+    """
+    prior, generate = _prior(run), _generator(run)
+    draws = sample_posterior(
+        key, run.model, x=first_held_out(run, 2 * num_pairs), params=run.params, sampler=MALA(), plate="data",
+        num_chains=1, num_warmup=num_steps, num_samples=1,
+    )  # fmt: skip
+    Progress.innermost().begin("compiling and drawing paths")
+    z = draws.samples["z"][0, 0]
+    rows = [generate(interpolate_latents(prior, z[2 * i], z[2 * i + 1], num_points)) for i in range(num_pairs)]
+    images = _images(run, np.stack([np.asarray(row) for row in rows]))
+    names = [f"{2 * i} to {2 * i + 1}" for i in range(num_pairs)]
+    plot_image_rows(images, names, "from a held-out datum's posterior draw to the next one's").savefig(
+        folder / "interpolate.png", dpi=150
+    )
+    np.savez_compressed(folder / "interpolate.npz", images=images)
+    print_result(f"{num_pairs} paths of {num_points} images")
+
+
+def _prior(run: SavedRun) -> dist.Distribution:
+    if run.data.vocabulary is not None:
+        raise CommandError(f"{run.folder.path} generates texts: there are no images to look at.")
+    prior = build_prior(run.config, run.params)
+    if prior is not None:
+        return prior
+    if run.config.model.kind == "vae":
+        return dist.Normal(0.0, 1.0).expand((run.config.model.num_latents,))
+    raise CommandError(f"{run.folder.path} is a {run.config.model.kind}, whose latents depend on each other a priori.")
+
+
+def _generator(run: SavedRun) -> Callable[[Array], Array]:
+    """Means of the likelihood as a function of latents (n, ...)."""
+
+    @partial(jax.jit, static_argnums=1)
+    def generate(z: Array, size: int) -> Array:
+        return decode(run.model, jax.random.key(0), {**run.params, "z": z}, size)
+
+    return lambda z: generate(z, len(z))
+
+
+def _images(run: SavedRun, means: np.ndarray) -> np.ndarray:
+    """Means (R, N, ...) as images in [0, 1], (R, N, height, width) or (R, N, height, width, 3)."""
+    images = means.reshape(*means.shape[:2], *run.data.values.shape[1:])
+    images = images[..., 0] if images.shape[-1] == 1 else images
+    if not np.isfinite(images).all():
+        raise CommandError(f"The images are not finite: the parameters of {run.folder.path} are too large.", status=1)
+    low, high = float(images.min()), float(images.max())
+    # Fields have a unit, images lie in [0, 1] up to the ends of a linear output.
+    return images if low >= -0.5 and high <= 1.5 else (images - low) / (high - low)
