@@ -54,7 +54,7 @@ class MALA(Kernel):
 
     With C the covariance of the posterior and L its Cholesky factor, the proposal is z + eta C grad + sqrt(2 eta) L noise;
     solver and acceptance are BlackJAX's. Single steps come slowly from a far start, and C is learnt from draws that have
-    arrived: in four fifths of the warm-up `HMC` moves the chains and learns it, by trajectories of at most 8 steps, and in
+    arrived: in four fifths of the warm-up `HMC` moves the chains and learns it, by trajectories of at most 32 steps, and in
     the rest eta is adapted.
 
     Attributes:
@@ -84,7 +84,7 @@ class MALA(Kernel):
     @property
     def explorer(self) -> Kernel | None:  # type: ignore[override]
         """`HMC`, where there is something to learn."""
-        return HMC(max_integration_steps=8) if self.adapts else None
+        return HMC(max_integration_steps=32) if self.adapts else None
 
     def step(
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
