@@ -11,7 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kaem_ppl.arguments import as_array, as_count, as_key, check_callable, check_kind
-from kaem_ppl.reference import fault_of
+from kaem_ppl.reference import fault_of, support_bounds
 from kaem_ppl.whitening import from_standard_normal, to_standard_normal
 
 # Outputs that are evaluated together.
@@ -168,8 +168,10 @@ def _point(x: ArrayLike, name: str, prior: dist.Distribution) -> Array:
     point, size = as_array(x, name), len(prior.batch_shape)
     if point.shape[max(0, point.ndim - size) :] != prior.batch_shape:
         raise ValueError(f"`{name}` must end in the prior's shape {prior.batch_shape}, got {point.shape}.")
-    if not np.all(np.asarray(prior.support(point))):
-        raise ValueError(f"`{name}` has values outside the prior's support.")
+    low, high = support_bounds(prior)
+    # At an end of the support the normal coordinate would be infinite.
+    if not np.all((point > low) & (point < high)):
+        raise ValueError(f"`{name}` has values that do not lie inside the prior's support, between {low} and {high}.")
     return point
 
 
