@@ -152,7 +152,7 @@ def test_training_compiles_each_function_once(tmp_path):
     of_training = [f"jit({name})" for name in ("shuffle", "_run_steps", "_epoch_means", "_choose_rows", "_refit")]
     assert [compiled.count(name) for name in of_training] == [1] * len(of_training)
     np.testing.assert_array_equal(resumed.history["evaluation"], result.history["evaluation"][3:])
-    domains = [state.grids["prior$grid"]["domain"] for state in states[:6]]
+    domains = [state.buffers["prior$grid"]["domain"] for state in states[:6]]
     moved = [not np.array_equal(old, new) for old, new in itertools.pairwise(domains)]
     assert moved == [True, True, True, False, True]
     # The posterior of data around (1, -1) is where the grids go; the optimiser counts on.
