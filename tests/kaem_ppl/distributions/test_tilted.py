@@ -70,7 +70,11 @@ def _check_tails(d, basis, reference, precision, sizes=SIZES):
 
 @pytest.mark.parametrize(
     ("basis", "reference"),
-    [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.slow) for p in ONE_PER_BASIS[1:3])],
+    [
+        ONE_PER_BASIS[0],
+        pytest.param(*ONE_PER_BASIS[1], marks=pytest.mark.slow),
+        *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in ONE_PER_BASIS[2:]),
+    ],
 )
 def test_cdf_and_icdf(basis, reference):
     d = tilted(basis, reference, SIZES)
