@@ -222,7 +222,8 @@ def fit(
             if patience is not None and isinstance(current.best, BestEvaluation) and current.best.num_since >= patience:
                 break
     if rows and (advice := advise(strategy, rows[-1])) is not None:
-        warnings.warn(advice, stacklevel=2)
+        # Past `shows_progress`, to the line that called.
+        warnings.warn(advice, stacklevel=3)
     chosen = current.best if isinstance(current.best, BestEvaluation) else current
     everything = config.constrain(chosen.params, chosen.buffers)
     guide_params = {name: value for name, value in everything.items() if name not in model_sites}
