@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.12 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help train-vanilla train-importance train-langevin train-thermo train-variational train-sequential demo test test-slow test-all notebooks bench bench-quick lint format clean
+.PHONY: help train-vanilla train-importance train-langevin train-thermo train-variational train-sequential demo test test-slow test-all notebooks docs bench bench-quick lint format clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z -]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 20
@@ -46,6 +46,14 @@ notebooks: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 	$(RUN) tests/run_notebooks.py
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.installed-docs  ## build the site into docs/_build/html, without the network
+	$(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	$(RUN) docs/check_links.py docs/_build/html
+
 bench: $(VENV)/.installed  ## every benchmark, as ratios to rivals, into benchmarks/results
 	$(RUN) benchmarks/run.py
 
@@ -58,6 +66,7 @@ bench-quick: $(VENV)/.installed  ## the same with few and small settings
 lint: $(VENV)/.installed  ## check style, types, and which room imports which
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) docs/check_links.py
 	rm -rf build
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
 	cd build/installed && $(CURDIR)/$(VENV)/bin/lint-imports $(CURDIR)/pyproject.toml
@@ -68,5 +77,5 @@ format: $(VENV)/.installed  ## rewrite the code in the house style
 	$(RUN) -m ruff format .
 
 clean:  ## remove the environment, caches and runs
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache runs
+	rm -rf $(VENV) build dist docs/_build docs/notebooks *.egg-info .pytest_cache .ruff_cache runs
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

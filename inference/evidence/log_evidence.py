@@ -169,7 +169,8 @@ def log_evidence(
     plate too, the data are not independent: it is the one evidence of all of them, globals and locals integrated, by the
     method on the joint posterior, as without `plate`; unless `params` holds values of the globals.
 
-    Methods:
+    What each method measures:
+
     - `ParallelTempering`: steppingstone, the value, and thermodynamic integration from one run, with the curve.
     - `TemperedSMC`: the normalising constant of a particle system, unbiased before the logarithm.
     - `AnnealedImportanceSampling`: weights of independent particles, unbiased before the logarithm.
