@@ -15,7 +15,7 @@ from .kernels.kernel import Kernel
 from .kernels.langevin import MALA, ULA
 from .kernels.pcnl import PCNL
 from .sampling.blocks import Blocks
-from .sampling.chains import ChainsState
+from .sampling.chains_state import ChainsState
 from .sampling.draws import Draws
 from .sampling.importance.importance_sampling import ImportanceSampling
 from .sampling.importance.proposals import GuideProposal, Proposal, StudentProposal

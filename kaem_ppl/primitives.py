@@ -136,6 +136,13 @@ def kan_generator(
         RuntimeError: where nothing is substituted for the parameters and there is no `numpyro.handlers.seed`.
         TypeError: where an argument is of the wrong kind.
         ValueError: where an argument can't be used, or the substituted parameters have another structure or shape.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro, kaem_ppl as kp
+        >>> with numpyro.handlers.seed(rng_seed=0):
+        ...     decode = kp.kan_generator("decoder", (2, 5, 4))
+        >>> decode(jnp.zeros((10, 2))).shape
+        (10, 4)
     """
     _check_name(name)
     sizes = check_sizes(sizes)

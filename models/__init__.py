@@ -17,17 +17,16 @@ from .data.svhn import SVHN
 from .data.vocabulary import Vocabulary
 from .encoders import AmortizedGuide, ConvEncoder, Encoder, MLPEncoder
 from .generators import (
-    Bfloat16Generator,
     ConvGenerator,
     Generator,
     KANGenerator,
     MLPGenerator,
     SequenceGenerator,
-    Standardized,
 )
 from .kaem import MixtureKAEM, ProductKAEM, SequenceKAEM
 from .latents import interpolate, latent_effects, traverse
 from .padded_categorical import PaddedCategorical
+from .wrapped_generators import Bfloat16Generator, Standardized
 
 __all__ = [
     "CIFAR10",

@@ -37,6 +37,16 @@ class LatentEBM:
         energy: f, maps latents (..., Q) to (..., 1), for example `MLPGenerator((Q, 200, 200, 1))`.
         generator: maps latents (..., Q) to means.
         scale: standard deviation of the data around the generator's output.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from kaem_ppl.models import LatentEBM, MLPGenerator
+        >>> model = LatentEBM(2, MLPGenerator((2, 16, 1)), MLPGenerator((2, 16, 64)), 0.1)
+        >>> with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as sites:
+        ...     means = model(size=3)
+        >>> params = {"energy$params": sites["energy$params"]["value"]}
+        >>> model.log_prior(params, jnp.zeros((5, 2))).shape
+        (5,)
     """
 
     num_latents: int
@@ -100,6 +110,16 @@ def sample_langevin_prior(
 
     Returns:
         Last states, shape (num_draws, num_latents).
+
+    Example:
+        >>> import jax, numpyro
+        >>> from kaem_ppl.models import LatentEBM, MLPGenerator, sample_langevin_prior
+        >>> model = LatentEBM(2, MLPGenerator((2, 16, 1)), MLPGenerator((2, 16, 64)), 0.1)
+        >>> with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as sites:
+        ...     means = model(size=3)
+        >>> params = {"energy$params": sites["energy$params"]["value"]}
+        >>> sample_langevin_prior(jax.random.key(0), model, params, num_draws=7, num_steps=5).shape
+        (7, 2)
     """
     gradient = jax.grad(lambda z: model.log_prior(params, z).sum())
     start_key, steps_key = jax.random.split(key)
@@ -124,6 +144,14 @@ class GaussianModel:
         num_latents: Q.
         generator: maps latents (..., Q) to means.
         scale: standard deviation of the data around the generator's output.
+
+    Example:
+        >>> import jax
+        >>> from numpyro.infer import Predictive
+        >>> from kaem_ppl.models import GaussianModel, MLPGenerator
+        >>> model = GaussianModel(2, MLPGenerator((2, 16, 64)), 0.1)
+        >>> Predictive(model, num_samples=1)(jax.random.key(0), size=10)["x"].shape
+        (1, 10, 64)
     """
 
     num_latents: int

@@ -23,7 +23,16 @@ from .generators import MLPGenerator, register_layers
 
 
 class Encoder(Protocol):
-    """Settings of an encoder, which, called with a name, become a function from data to a Gaussian for each datum."""
+    """Settings of an encoder, which, called with a name, become a function from data to a Gaussian for each datum.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> def linear(name):  # any function of a name is an encoder
+        ...     weights = numpyro.param(f"{name}$weights", jnp.ones((64, 2)))
+        ...     return lambda x: (x @ weights, jnp.ones((len(x), 2)))
+        >>> linear("encoder")(jnp.zeros((10, 64)))[0].shape
+        (10, 2)
+    """
 
     def __call__(self, name: str) -> Callable[[Array], tuple[Array, Array]]:
         """Register `{name}$params`; return a function from data (num_data, ...) to loc and scale (num_data, Q)."""
@@ -37,6 +46,15 @@ class MLPEncoder:
     Attributes:
         sizes: numbers of inputs, of units in each hidden layer, and of latents.
         activation: elementwise function of the hidden layers.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from kaem_ppl.models import MLPEncoder
+        >>> with numpyro.handlers.seed(rng_seed=0):
+        ...     encode = MLPEncoder((64, 16, 2))("encoder")
+        >>> loc, scale = encode(jnp.zeros((10, 64)))
+        >>> loc.shape, scale.shape
+        ((10, 2), (10, 2))
     """
 
     sizes: tuple[int, ...]
@@ -72,6 +90,15 @@ class ConvEncoder:
 
     Raises:
         ValueError: a size is not positive.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from kaem_ppl.models import ConvEncoder
+        >>> with numpyro.handlers.seed(rng_seed=0):
+        ...     encode = ConvEncoder((8, 8, 1), 2, channels=(4, 4))("encoder")
+        >>> loc, scale = encode(jnp.zeros((10, 8, 8, 1)))
+        >>> loc.shape, scale.shape
+        ((10, 2), (10, 2))
     """
 
     shape: tuple[int, int, int]
@@ -121,6 +148,16 @@ class AmortizedGuide:
         encoder: from grey levels to loc and scale of Q numbers.
         shape: of a datum's latent, Q numbers in all.
         support: of each of them.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from numpyro.distributions import constraints
+        >>> from kaem_ppl.models import AmortizedGuide, MLPEncoder
+        >>> guide = AmortizedGuide(MLPEncoder((64, 16, 2)), (2, 1), constraints.interval(-3, 3))
+        >>> with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as sites:
+        ...     guide(jnp.zeros((10, 64)))
+        >>> sites["z"]["value"].shape
+        (10, 2, 1)
     """
 
     encoder: Encoder

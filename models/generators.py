@@ -10,21 +10,29 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 from jax import Array
-from numpyro.primitives import Messenger
 
 from kaem_ppl import RBF, kan_generator
-from kaem_ppl.arguments import check_callable, check_kind, set_counts, set_number
+from kaem_ppl.arguments import check_callable, check_kind, set_counts
 from kaem_ppl.basis import Basis
 from kaem_ppl.network import check_sizes
 from kaem_ppl.primitives import register_parameters
 from kaem_ppl.refitting import check_domain
 
-from .checks import check_generator, check_inputs, set_image_shape
+from .checks import check_inputs, set_image_shape
 from .convolutions import upsample
 
 
 class Generator(Protocol):
-    """Any function of a name that registers parameters and returns a network, such as one that calls `flax_module`."""
+    """Any function of a name that registers parameters and returns a network, such as one that calls `flax_module`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro
+        >>> def linear(name):  # any function of a name is a generator
+        ...     weights = numpyro.param(f"{name}$weights", jnp.ones((2, 64)))
+        ...     return lambda z: jax.nn.sigmoid(z @ weights)
+        >>> linear("decoder")(jnp.zeros((10, 2))).shape
+        (10, 64)
+    """
 
     def __call__(self, name: str) -> Callable[[Array], Array]:
         """Register parameters under the name and return a function from latents (..., in) to outputs."""
@@ -40,6 +48,14 @@ class KANGenerator:
         basis: the family of every function.
         domain: (a, b), where every function is learnt.
         output: elementwise function of the outputs.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from kaem_ppl.models import KANGenerator
+        >>> with numpyro.handlers.seed(rng_seed=0):
+        ...     decode = KANGenerator((2, 5, 4))("decoder")
+        >>> decode(jnp.zeros((10, 2))).shape
+        (10, 4)
     """
 
     sizes: tuple[int, ...]
@@ -65,6 +81,14 @@ class MLPGenerator:
         sizes: numbers of inputs, of units in each hidden layer, and of outputs.
         activation: elementwise function of the hidden layers.
         output: elementwise function of the outputs.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from kaem_ppl.models import MLPGenerator
+        >>> with numpyro.handlers.seed(rng_seed=0):
+        ...     decode = MLPGenerator((2, 16, 4))("decoder")
+        >>> decode(jnp.zeros((10, 2))).shape
+        (10, 4)
     """
 
     sizes: tuple[int, ...]
@@ -116,6 +140,14 @@ class ConvGenerator:
         channels: of the maps, for example (64, 32, 16) for 32 x 32 pixels, (256, 128, 64, 32) for 64 x 64.
         activation: elementwise function of the hidden maps.
         output: elementwise function of the image.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from kaem_ppl.models import ConvGenerator
+        >>> with numpyro.handlers.seed(rng_seed=0):
+        ...     decode = ConvGenerator(2, (8, 8, 1), channels=(4, 4))("decoder")
+        >>> decode(jnp.zeros((10, 2))).shape
+        (10, 8, 8, 1)
     """
 
     num_inputs: int
@@ -184,6 +216,14 @@ class SequenceGenerator:
 
     Sources: Vaswani et al. 2017, arXiv 1706.03762, eq. 1; normalisation before each part, Xiong et al. 2020,
     arXiv 2002.04745.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from kaem_ppl.models import SequenceGenerator
+        >>> with numpyro.handlers.seed(rng_seed=0):
+        ...     decode = SequenceGenerator(2, length=6, vocabulary_size=10, width=8, num_heads=2, num_layers=1)("decoder")
+        >>> decode(jnp.zeros((10, 2))).shape
+        (10, 6, 10)
     """
 
     num_inputs: int
@@ -240,69 +280,6 @@ class SequenceGenerator:
             return logits.reshape(*z.shape[:-1], self.length, self.vocabulary_size)
 
         return generate
-
-
-@dataclass(frozen=True)
-class Standardized:
-    """A generator whose inputs are standardised to mean 0 and standard deviation 1.
-
-    Attributes:
-        generator: takes the standardised inputs.
-        mean: of the inputs.
-        std: their standard deviation.
-    """
-
-    generator: Generator
-    mean: float
-    std: float
-
-    def __post_init__(self) -> None:
-        check_generator(self.generator)
-        set_number(self, "mean")
-        set_number(self, "std", above=0)
-
-    def __call__(self, name: str) -> Callable[[Array], Array]:
-        """Register the generator's parameters and return a function of inputs (..., in)."""
-        generate = self.generator(name)
-        return lambda x: generate((x - self.mean) / self.std)
-
-
-@dataclass(frozen=True)
-class Bfloat16Generator:
-    """Any generator, its arithmetic in bfloat16: eight bits of precision, half the memory, faster where hardware has it.
-
-    Parameters are registered, learnt and kept as the generator makes them, float32 as a rule, and rounded where it
-    computes. Outputs are cast back to the precision of the latents, so prior and likelihood are computed as before. The
-    functions of a Kolmogorov-Arnold network are evaluated on a float32 grid all the same: there the gain is small.
-
-    Attributes:
-        generator: registers its parameters by `numpyro.param`, as all here do and Flax's and Equinox's modules through
-            NumPyro.
-    """
-
-    generator: Generator
-
-    def __post_init__(self) -> None:
-        check_generator(self.generator)
-
-    def __call__(self, name: str) -> Callable[[Array], Array]:
-        """Register the generator's parameters and return a function of the latents (..., in)."""
-        with _RoundParameters():
-            generate = self.generator(name)
-        return lambda z: generate(z.astype(jnp.bfloat16)).astype(z.dtype)
-
-
-class _RoundParameters(Messenger):
-    """Casts parameters to bfloat16; outer handlers, a trace or a substitution, see them in their own precision."""
-
-    def postprocess_message(self, msg: dict[str, Any]) -> None:
-        if msg["type"] == "param":
-            msg["value"] = jax.tree.map(_round, msg["value"])
-
-
-def _round(leaf: Any) -> Array:
-    leaf = jnp.asarray(leaf)
-    return leaf.astype(jnp.bfloat16) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
 def _check_network(settings: Any) -> None:

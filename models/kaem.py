@@ -40,6 +40,16 @@ class ProductKAEM:
         reference: pi_0.
         scale: standard deviation of the data around the generator's output.
         adaptive_grid: whether training may refit the energies' grids, by `fit(..., grids=AdaptiveGrid())`.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist, kaem_ppl as kp
+        >>> from numpyro.infer import Predictive
+        >>> from kaem_ppl.models import MLPGenerator, ProductKAEM
+        >>> generator = MLPGenerator((4, 16, 64))
+        >>> model = ProductKAEM((4, 2), generator, kp.RBF(8), (-3.0, 3.0), dist.Normal(0, 1), 0.1)
+        >>> drawn = Predictive(model, num_samples=1)(jax.random.key(0), size=10)
+        >>> drawn["z"].shape, drawn["x"].shape  # four sums of two latents each
+        ((1, 10, 4, 2), (1, 10, 64))
     """
 
     shape: tuple[int, int]
@@ -79,6 +89,16 @@ class MixtureKAEM:
         reference: pi_0.
         scale: standard deviation of the data around the generator's output.
         adaptive_grid: whether training may refit the energies' grids, by `fit(..., grids=AdaptiveGrid())`.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist, kaem_ppl as kp
+        >>> from numpyro.infer import Predictive
+        >>> from kaem_ppl.models import MLPGenerator, MixtureKAEM
+        >>> generator = MLPGenerator((4, 16, 64))
+        >>> model = MixtureKAEM((4, 2), generator, kp.RBF(8), (-3.0, 3.0), dist.Normal(0, 1), 0.1)
+        >>> drawn = Predictive(model, num_samples=1)(jax.random.key(0), size=10)
+        >>> drawn["z"].shape, drawn["x"].shape  # four latents, mixtures of two components
+        ((1, 10, 4), (1, 10, 64))
     """
 
     shape: tuple[int, int]
@@ -122,6 +142,15 @@ class SequenceKAEM:
         reference: pi_0.
         padding: the token that pads.
         adaptive_grid: whether training may refit the energies' grids, by `fit(..., grids=AdaptiveGrid())`.
+
+    Example:
+        >>> import jax, numpyro.distributions as dist, kaem_ppl as kp
+        >>> from numpyro.infer import Predictive
+        >>> from kaem_ppl.models import SequenceGenerator, SequenceKAEM
+        >>> generator = SequenceGenerator(4, length=6, vocabulary_size=10, width=8, num_heads=2, num_layers=1)
+        >>> model = SequenceKAEM((4, 2), generator, kp.RBF(8), (-3.0, 3.0), dist.Normal(0, 1))
+        >>> Predictive(model, num_samples=1)(jax.random.key(0), size=5)["x"].shape  # five sequences of six tokens
+        (1, 5, 6)
     """
 
     shape: tuple[int, int]

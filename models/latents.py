@@ -73,6 +73,13 @@ def traverse(
 
     Raises:
         ValueError: an argument is out of range, or of another shape.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro.distributions as dist
+        >>> from kaem_ppl.models import traverse
+        >>> path = traverse(dist.Normal(0, 1).expand([3]), jnp.zeros(3), 1, num_points=5, mass=0.9)
+        >>> path.shape, [round(float(z), 2) for z in path[:, 1]]
+        ((5, 3), [-1.64, -0.6, 0.0, 0.6, 1.64])
     """
     prior, number = _univariate(prior), as_count(num_points, "num_points", 2)
     if not 0 < mass < 1:
@@ -116,6 +123,14 @@ def latent_effects(
 
     Raises:
         ValueError: an argument is out of range, or the prior of another kind.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist
+        >>> from kaem_ppl.models import latent_effects
+        >>> prior = dist.Normal(0, 1).expand([3])
+        >>> effects = latent_effects(jax.random.key(0), lambda z: z * jnp.array([3.0, 1.0, 0.0]), prior)
+        >>> [round(float(effect), 2) for effect in effects]
+        [4.44, 1.48, 0.0]
     """
     prior, number, key = _univariate(prior), as_count(num_draws, "num_draws", 1), as_key(key)
     check_callable(decode, "decode", "a function from latents to outputs")

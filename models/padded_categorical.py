@@ -26,6 +26,13 @@ class PaddedCategorical(dist.Distribution):
 
     Raises:
         ValueError: there are fewer than two tokens, or `padding` is not one of them.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from kaem_ppl.models import PaddedCategorical
+        >>> tokens = PaddedCategorical(jnp.zeros((3, 5)))  # three places, token 0 is padding
+        >>> tokens.log_prob(jnp.array([1, 2, 0]))
+        Array([-1.3862944, -1.3862944,  0.       ], dtype=float32)
     """
 
     arg_constraints = {"log_probs": constraints.real_vector}

@@ -52,6 +52,18 @@ class Calibration:
         num_simulations: M.
         sampler: what is judged.
         seconds: wall time, compilation included.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import ImportanceSampling, simulation_based_calibration
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> options = {"num_simulations": 40, "num_samples": 50, "progress_bar": False}
+        >>> options["sampler"] = ImportanceSampling(500)
+        >>> calibration = simulation_based_calibration(jax.random.key(0), model, 0.0, **options)  # 0.0: the shape counts
+        >>> calibration.ranks["z"].shape, calibration.smallest_p > 0.001
+        ((40,), True)
     """
 
     ranks: dict[str, np.ndarray]
@@ -141,6 +153,18 @@ def simulation_based_calibration(
         TypeError: `sampler` is not a sampler.
         ValueError: an argument or the model is not usable, as with a `numpyro.factor`, which can't be simulated; or the
             draws of most simulations are so dependent that fewer than ten are left.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import ImportanceSampling, simulation_based_calibration
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> options = {"num_simulations": 40, "num_samples": 50, "progress_bar": False}
+        >>> options["sampler"] = ImportanceSampling(500)
+        >>> calibration = simulation_based_calibration(jax.random.key(0), model, 0.0, **options)  # 0.0: the shape counts
+        >>> calibration.is_calibrated
+        True
     """
     key = as_key(key)
     check_kind(sampler, (Sampler, Kernel), "sampler", "a sampler such as `NUTS()` or `TemperedSMC()`")

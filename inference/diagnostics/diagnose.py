@@ -37,6 +37,17 @@ class Diagnosis:
             log-likelihood), `pareto_k`, `num_stages`, `move_correlation`, `log_evidence`, `variance_bias`.
         warnings: what crossed a limit, in words, and what to do about it.
         checks: by name of a check, whether it was passed.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import diagnose, ImportanceSampling, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=ImportanceSampling(), progress_bar=False)
+        >>> diagnosis = diagnose(draws)
+        >>> diagnosis.table.index.tolist(), float(diagnosis.table["r_hat"].iloc[0]) < 1.01, sorted(diagnosis.checks)[:2]
+        (['z'], True, ['Pareto k-hat', 'R-hat'])
     """
 
     table: "pandas.DataFrame"
@@ -83,6 +94,17 @@ def diagnose(draws: Draws) -> Diagnosis:
 
     Raises:
         TypeError: `draws` did not come from `sample_posterior`.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import diagnose, ImportanceSampling, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=ImportanceSampling(), progress_bar=False)
+        >>> diagnosis = diagnose(draws)
+        >>> diagnosis.warnings, all(diagnosis.checks.values())
+        ((), True)
     """
     import pandas
 

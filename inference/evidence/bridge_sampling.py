@@ -12,8 +12,9 @@ from numpyro.diagnostics import effective_sample_size
 
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior
-from ..sampling.draws import Draws, map_draws
+from ..sampling.draws import Draws
 from ..sampling.importance.normal_fit import NormalFit, fit_normal
+from ..sampling.map_draws import map_draws
 from ..sampling.same_posterior import check_same_posterior
 from .thermodynamic import std_error_of_mean
 
@@ -35,6 +36,19 @@ class BridgeSampling:
     and so a larger overlap with the normal (Warp-III of Meng and Schilling 2002), at twice the evaluations.
 
     As many draws of the prior are weighed too: where they find more evidence than the bridge, the chains have missed some.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import BridgeSampling, log_evidence, NUTS, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> draws = sample_posterior(
+        ...     jax.random.key(0), model, 2.0, sampler=NUTS(), num_samples=500, num_warmup=200, progress_bar=False
+        ... )
+        >>> evidence = log_evidence(jax.random.key(1), model, 2.0, draws=draws, method=BridgeSampling(), progress_bar=False)
+        >>> round(float(evidence.value), 1)  # exactly: -2.27
+        -2.3
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()

@@ -26,6 +26,23 @@ class EvidenceComparison:
             the best model with its `log_bayes_factor_std_error`, posterior `probability`, and `is_trustworthy`.
         log_bayes_factors: of the model of the row over that of the column, in nats.
         std_errors: of them.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import ImportanceSampling, compare_evidence, log_evidence
+        >>> def make(scale):
+        ...     def model(y):
+        ...         z = numpyro.sample("z", dist.Normal(0, scale))
+        ...         numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        ...     return model
+        >>> method = ImportanceSampling(10_000)
+        >>> evidences = {
+        ...     name: log_evidence(jax.random.key(0), make(scale), 2.0, method=method, progress_bar=False)
+        ...     for name, scale in (("narrow", 0.5), ("wide", 2.0))
+        ... }
+        >>> comparison = compare_evidence(evidences)
+        >>> round(float(comparison.log_bayes_factors.loc["wide", "narrow"]), 1)  # exactly: 0.51
+        0.5
     """
 
     table: "pandas.DataFrame"
@@ -51,6 +68,23 @@ def compare_evidence(
         TypeError: a value is not the result of `log_evidence`.
         ValueError: there are fewer than two models, their numbers of data differ, or the prior probabilities are not
             positive, do not sum to 1, or miss a model.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import ImportanceSampling, compare_evidence, log_evidence
+        >>> def make(scale):
+        ...     def model(y):
+        ...         z = numpyro.sample("z", dist.Normal(0, scale))
+        ...         numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        ...     return model
+        >>> method = ImportanceSampling(10_000)
+        >>> evidences = {
+        ...     name: log_evidence(jax.random.key(0), make(scale), 2.0, method=method, progress_bar=False)
+        ...     for name, scale in (("narrow", 0.5), ("wide", 2.0))
+        ... }
+        >>> comparison = compare_evidence(evidences)
+        >>> list(comparison.table.index)  # best first
+        ['wide', 'narrow']
     """
     import pandas
 

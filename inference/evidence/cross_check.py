@@ -43,6 +43,17 @@ class CrossCheck:
             `mean` by either method, and `z_score`, the difference in its standard errors; else None.
         agree: whether the evidences differ no more than by chance, at a level of 1e-4.
         means_agree: whether all posterior means do, at the same level over all elements; None without `means`.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import cross_check, ImportanceSampling, TemperedSMC
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> methods = TemperedSMC(500), ImportanceSampling(10_000)
+        >>> check = cross_check(jax.random.key(0), model, 2.0, methods=methods, progress_bar=False)
+        >>> abs(float(check.difference)) < 0.2
+        True
     """
 
     evidences: dict[str, LogEvidence]
@@ -122,6 +133,17 @@ def cross_check(
     Raises:
         TypeError: a method is not one.
         ValueError: there are not two, or an argument or the model is not usable; the message says which and what to do.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import cross_check, ImportanceSampling, TemperedSMC
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> methods = TemperedSMC(500), ImportanceSampling(10_000)
+        >>> check = cross_check(jax.random.key(0), model, 2.0, methods=methods, progress_bar=False)
+        >>> bool(check.agree), check.means_agree
+        (True, True)
     """
     key = as_key(key)
     check_kind(methods, (tuple, list), "methods", "two methods, such as `(TemperedSMC(), NestedSampling())`")

@@ -51,6 +51,17 @@ class LogEvidence:
         seconds: wall time, compilation included.
         checks: by name of a check of `value`, whether it was passed.
         std_error_of_sum: of the sum of `value` over the data by chance; None where it follows from `std_error`.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import ImportanceSampling, log_evidence
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> evidence = log_evidence(jax.random.key(0), model, 2.0, method=ImportanceSampling(10_000), progress_bar=False)
+        >>> value, std_error = evidence.total()
+        >>> round(value, 1), std_error < 0.1, bool(evidence.is_trustworthy)  # exactly: -2.27
+        (-2.3, True, True)
     """
 
     value: np.ndarray

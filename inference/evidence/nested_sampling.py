@@ -59,6 +59,17 @@ class NestedSampling(Sampler):
 
     Raises:
         ValueError: a setting is out of its range.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import log_evidence, NestedSampling
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> method = NestedSampling(100)
+        >>> evidence = log_evidence(jax.random.key(0), model, 2.0, method=method, progress_bar=False)
+        >>> abs(float(evidence.value) + 2.2655) < 4 * float(evidence.std_error)
+        True
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()

@@ -27,6 +27,16 @@ class Estimate(NamedTuple):
             below `std_error`, but adds up over data.
         common_error: what is not known of that, and of errors of discretisation; data have it in common, so it adds up
             over them too; shape (N,), or 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.inference import steppingstone
+        >>> t = np.linspace(0, 1, 9)  # z ~ N(0, 1), y = 2 ~ N(z, 1): each power posterior is normal
+        >>> z = 2 * t / (1 + t) + np.random.default_rng(0).normal(size=(4, 500, 1, 9)) / np.sqrt(1 + t)
+        >>> log_likelihood = -0.5 * (2 - z) ** 2 - 0.5 * np.log(2 * np.pi)
+        >>> estimate = steppingstone(log_likelihood, t[None])
+        >>> estimate.value.round(1), estimate.is_trustworthy  # exactly: -2.27
+        (array([-2.3]), array([ True]))
     """
 
     value: np.ndarray
@@ -45,6 +55,16 @@ class Curve(NamedTuple):
         std_error: of `mean`, autocorrelation accounted for, shape (N, R).
         lower: left Riemann sum, which lies below the integral because the curve increases; shape (N,).
         upper: right Riemann sum, which lies above it; shape (N,).
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.inference import thermodynamic_curve
+        >>> t = np.linspace(0, 1, 9)  # z ~ N(0, 1), y = 2 ~ N(z, 1): each power posterior is normal
+        >>> z = 2 * t / (1 + t) + np.random.default_rng(0).normal(size=(4, 500, 1, 9)) / np.sqrt(1 + t)
+        >>> log_likelihood = -0.5 * (2 - z) ** 2 - 0.5 * np.log(2 * np.pi)
+        >>> curve = thermodynamic_curve(log_likelihood, t[None])
+        >>> curve.mean.shape, bool((np.diff(curve.mean) > 0).all())  # one row for each datum, and it increases
+        ((1, 9), True)
     """
 
     temperatures: np.ndarray
@@ -62,6 +82,16 @@ def thermodynamic_curve(log_likelihood: np.ndarray, temperatures: np.ndarray) ->
     Args:
         log_likelihood: shape (C, S, N, R).
         temperatures: shape (N, R).
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.inference import thermodynamic_curve
+        >>> t = np.linspace(0, 1, 9)  # z ~ N(0, 1), y = 2 ~ N(z, 1): each power posterior is normal
+        >>> z = 2 * t / (1 + t) + np.random.default_rng(0).normal(size=(4, 500, 1, 9)) / np.sqrt(1 + t)
+        >>> log_likelihood = -0.5 * (2 - z) ** 2 - 0.5 * np.log(2 * np.pi)
+        >>> curve = thermodynamic_curve(log_likelihood, t[None])
+        >>> bool(curve.lower[0] < -2.2655 < curve.upper[0])
+        True
     """
     l, temperatures = _check_draws(log_likelihood, temperatures)
     with np.errstate(invalid="ignore"):
@@ -104,6 +134,16 @@ def thermodynamic_integration(log_likelihood: np.ndarray, temperatures: np.ndarr
     Args:
         log_likelihood: shape (C, S, N, R).
         temperatures: shape (N, R).
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.inference import thermodynamic_integration
+        >>> t = np.linspace(0, 1, 9)  # z ~ N(0, 1), y = 2 ~ N(z, 1): each power posterior is normal
+        >>> z = 2 * t / (1 + t) + np.random.default_rng(0).normal(size=(4, 500, 1, 9)) / np.sqrt(1 + t)
+        >>> log_likelihood = -0.5 * (2 - z) ** 2 - 0.5 * np.log(2 * np.pi)
+        >>> estimate = thermodynamic_integration(log_likelihood, t[None])
+        >>> abs(estimate.value[0] + 2.2655) < 3 * estimate.std_error[0]
+        np.True_
     """
     l, temperatures = _check_draws(log_likelihood, temperatures)
     h = np.diff(temperatures)
@@ -140,6 +180,16 @@ def steppingstone(log_likelihood: np.ndarray, temperatures: np.ndarray) -> Estim
     Args:
         log_likelihood: shape (C, S, N, R).
         temperatures: shape (N, R).
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.inference import steppingstone
+        >>> t = np.linspace(0, 1, 9)  # z ~ N(0, 1), y = 2 ~ N(z, 1): each power posterior is normal
+        >>> z = 2 * t / (1 + t) + np.random.default_rng(0).normal(size=(4, 500, 1, 9)) / np.sqrt(1 + t)
+        >>> log_likelihood = -0.5 * (2 - z) ** 2 - 0.5 * np.log(2 * np.pi)
+        >>> estimate = steppingstone(log_likelihood, t[None])
+        >>> abs(estimate.value[0] + 2.2655) < 3 * estimate.std_error[0]
+        np.True_
     """
     l, temperatures = _check_draws(log_likelihood, temperatures)
     value, shares, is_short, of_steps = _step(l[..., :-1], np.diff(temperatures))

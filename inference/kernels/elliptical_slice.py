@@ -20,6 +20,18 @@ class EllipticalSlice(Kernel):
     """Slice sampling along ellipses through the state and a prior draw (Murray, Adams and MacKay 2010).
 
     It moves in whitened space, where the prior is standard normal, and has nothing to tune and no gradient to take.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import EllipticalSlice, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> sampler = EllipticalSlice()
+        >>> options = {"num_samples": 500, "num_warmup": 200, "progress_bar": False}
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=sampler, **options)
+        >>> round(float(draws.samples["z"].mean()), 1)  # exactly: 1
+        1.0
     """
 
     coordinates: ClassVar[Coordinates] = Whitened()

@@ -37,6 +37,18 @@ class HMC(Kernel):
 
     Raises:
         ValueError: a setting is out of its range.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import HMC, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> sampler = HMC()
+        >>> options = {"num_samples": 500, "num_warmup": 200, "progress_bar": False}
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=sampler, **options)
+        >>> round(float(draws.samples["z"].mean()), 1)  # exactly: 1
+        1.0
     """
 
     adapts_metric: ClassVar[bool] = True
@@ -104,6 +116,18 @@ class NUTS(Kernel):
 
     Raises:
         ValueError: a setting is out of its range.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import NUTS, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> sampler = NUTS()
+        >>> options = {"num_samples": 500, "num_warmup": 200, "progress_bar": False}
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=sampler, **options)
+        >>> round(float(draws.samples["z"].mean()), 1)  # exactly: 1
+        1.0
     """
 
     adapts_metric: ClassVar[bool] = True

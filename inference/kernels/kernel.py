@@ -136,6 +136,11 @@ class Kernel(ABC):
         is_exact: whether it leaves the power posterior invariant without a bias.
         advice: what to try where chains disagree.
         blind_to: what its draws can't show, however many there are.
+
+    Example:
+        >>> from kaem_ppl.inference import MALA, ULA, Kernel
+        >>> isinstance(MALA(), Kernel), MALA().is_exact, ULA(0.1).is_exact
+        (True, True, False)
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()

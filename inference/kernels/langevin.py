@@ -30,6 +30,18 @@ class ULA(Kernel):
 
     Raises:
         ValueError: `step_size` is not positive.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import sample_posterior, ULA
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> sampler = ULA(step_size=0.05)
+        >>> options = {"num_samples": 500, "num_warmup": 200, "progress_bar": False}
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=sampler, **options)
+        >>> round(float(draws.samples["z"].mean()), 1)  # exactly: 1
+        1.0
     """
 
     is_exact: ClassVar[bool] = False
@@ -65,6 +77,18 @@ class MALA(Kernel):
 
     Raises:
         ValueError: `step_size` is not positive, or `target_acceptance` not between 0 and 1.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import MALA, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> sampler = MALA()
+        >>> options = {"num_samples": 500, "num_warmup": 200, "progress_bar": False}
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=sampler, **options)
+        >>> round(float(draws.samples["z"].mean()), 1)  # exactly: 1
+        1.0
     """
 
     adapts_metric: ClassVar[bool] = True

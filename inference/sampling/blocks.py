@@ -46,6 +46,21 @@ class Blocks(Sampler):
         ValueError: the two move in different coordinates.
 
     Source: ancillarity-sufficiency interweaving, Yu and Meng 2011, sec. 2.3.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import HMC, Blocks, sample_posterior
+        >>> def model(y):
+        ...     mean = numpyro.sample("mean", dist.Normal(0, 1))  # shared by all data
+        ...     with numpyro.plate("data", len(y)):
+        ...         z = numpyro.sample("z", dist.Normal(mean, 1))  # of each datum
+        ...         numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> blocks = Blocks(globals_=HMC(num_integration_steps=3), locals_=HMC(num_integration_steps=3))
+        >>> draws = sample_posterior(
+        ...     jax.random.key(0), model, jnp.ones(5), sampler=blocks, plate="data", num_samples=50, progress_bar=False
+        ... )
+        >>> draws.samples["mean"].shape, draws.samples["z"].shape
+        ((4, 50), (4, 50, 5))
     """
 
     has_chains: ClassVar[bool] = True

@@ -3,7 +3,7 @@
 import time
 import warnings
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from ..kernels.adaptation import DRAW, IDLE, warmup_schedule
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior
 from .batching import over_problems, shard_like
+from .chains_state import ChainsState
 from .run import Run
 from .sampler import SamplerOutput, problem_keys
 from .starts import find_starts, trace_start
@@ -27,30 +28,6 @@ from .transition import SingleKernel, Transition
 _LONGEST_CHUNK, _CHUNK_WITHOUT_WARMUP = 100, 50
 # A ladder is revised a few times in warm-up, whatever the length of a chunk.
 _NUM_REVISIONS = 10
-
-
-class ChainsState(NamedTuple):
-    """Where Markov chains stand between two steps: a tree of arrays and numbers, from which they go on bit for bit.
-
-    Attributes:
-        carry: what moves, and what it has learnt, arrays (C, N, ...).
-        key: key data of the random stream.
-        num_warmup: steps of warm-up in all.
-        num_warmed_up: steps of warm-up that are done.
-        num_steps: steps after warm-up.
-        num_replicas: of each chain.
-        chunk_length: steps of a compiled chunk.
-        seconds: time spent on drawing.
-    """
-
-    carry: Any
-    key: Any
-    num_warmup: Any
-    num_warmed_up: Any
-    num_steps: Any
-    num_replicas: Any
-    chunk_length: Any
-    seconds: Any
 
 
 def sample_chains(

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from kaem_ppl.arguments import as_count, as_key
 from kaem_ppl.printing import describe_arrays, to_html
@@ -17,8 +16,9 @@ from kaem_ppl.progress import Progress
 
 from ..kernels.kernel import Kernel
 from ..model.power_posterior import Position, PowerPosterior
-from . import batching
-from .chains import ChainsState, sample_chains
+from .chains import sample_chains
+from .chains_state import ChainsState
+from .map_draws import map_draws
 from .run import Run
 from .sampler import Sampler
 from .storage.checkpoint import reopen_checkpoint
@@ -52,6 +52,16 @@ class Draws:
         thinning: steps of a Markov chain from one draw to the next.
         folder: of the checkpoint in whose files the draws are, where they were spooled. `samples`, `sample_stats` and
             `positions` are then arrays that are read as they are indexed.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import ImportanceSampling, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=ImportanceSampling(100), progress_bar=False)
+        >>> draws.samples["z"].shape, draws.to_arviz().posterior["z"].dims
+        ((4, 1000), ('chain', 'draw'))
     """
 
     samples: dict[str, jax.Array]
@@ -328,25 +338,3 @@ def _prior(
     posterior: PowerPosterior, datum: tuple[jax.Array, ...], position: Position, key: jax.Array
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     return posterior.draw_prior(key, datum)
-
-
-@partial(jax.jit, static_argnums=0)
-def map_draws(
-    function: Callable[..., Any], posterior: PowerPosterior, positions: Position, keys: jax.Array | None = None
-) -> Any:
-    """Run the model over draws, positions (D, N, ...), in chunks; results (D, N, ...)."""
-    num_data = posterior.num_data
-
-    def one(draw: tuple[Position, jax.Array | None]) -> Any:
-        positions, keys = draw
-        if keys is not None:
-            keys = jax.vmap(partial(jax.random.fold_in, keys))(jnp.arange(num_data))
-        over_data = jax.vmap(
-            lambda datum, position, key: function(posterior, datum, position, *(() if key is None else (key,)))
-        )
-        return over_data(posterior.rows, positions, keys)
-
-    # A draw is evaluated as a particle is, and so predicted; what is computed of each is kept, whatever its size.
-    position = jax.tree.map(lambda x: x[0, 0], positions) or None
-    at_once = batching.MEMORY_BUDGET // (num_data * batching.evaluation_bytes(posterior, position)[0])
-    return lax.map(one, (positions, keys), batch_size=max(1, at_once))

@@ -10,7 +10,7 @@ from .stopping import Until
 from .storage.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from .chains import ChainsState
+    from .chains_state import ChainsState
 
 
 class Report(NamedTuple):
@@ -22,6 +22,20 @@ class Report(NamedTuple):
         total: how much it will be; None where that is not known.
         figures: what matters, by name, such as `acceptance` or `temperature`.
         state: of Markov chains, a copy from which `sample_posterior(..., state=)` goes on; else None.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import HMC, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> reports = []
+        >>> draws = sample_posterior(
+        ...     jax.random.key(0), model, 2.0, sampler=HMC(num_integration_steps=3), num_samples=20, num_warmup=20,
+        ...     callback=reports.append, progress_bar=False,
+        ... )
+        >>> reports[-1].activity, reports[-1].done == reports[-1].total
+        ('drawing', True)
     """
 
     activity: str

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..model.power_posterior import Position, PowerPosterior
-from .draws import Draws, map_draws
+from .draws import Draws
+from .map_draws import map_draws
 
 # Of log-densities recorded with draws and found again, relative to their size: single precision of long sums.
 _LARGEST_DIFFERENCE = 1e-2

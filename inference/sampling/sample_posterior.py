@@ -15,7 +15,7 @@ from ..model.hierarchy.posterior import HierarchicalPosterior, read_posterior
 from ..model.missing.masking import Missing
 from ..model.parameters import Params
 from .blocks import Blocks
-from .chains import ChainsState
+from .chains_state import ChainsState
 from .draws import Draws, draw
 from .run import Report, Run
 from .sampler import Sampler

@@ -44,6 +44,12 @@ class Sampler(ABC):
         has_chains: whether draws are those of Markov chains, which can go on from where they ended.
         keeps_state: whether it saves its state in the checkpoint of a run.
         blind_to: what its draws can't show, however many there are.
+
+    Example:
+        >>> from kaem_ppl.inference import ParallelTempering, Sampler
+        >>> sampler = ParallelTempering()
+        >>> isinstance(sampler, Sampler), sampler.is_exact
+        (True, True)
     """
 
     coordinates: ClassVar[Coordinates] = Unconstrained()

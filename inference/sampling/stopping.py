@@ -33,6 +33,19 @@ class Until:
 
     Raises:
         ValueError: a setting is out of its range.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import HMC, sample_posterior, Until
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> draws = sample_posterior(
+        ...     jax.random.key(0), model, 2.0, sampler=HMC(num_integration_steps=3), num_samples=50, stop=Until(ess=200),
+        ...     num_warmup=100, progress_bar=False,
+        ... )
+        >>> draws.samples["z"].size >= 200
+        True
     """
 
     r_hat: float = 1.01

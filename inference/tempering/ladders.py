@@ -18,6 +18,18 @@ class Ladder(ABC):
     Attributes:
         num_temperatures: R, at least two.
         adapts: whether the temperatures are only where a warm-up or training starts.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> from kaem_ppl.inference import Ladder
+        >>> @dataclass(frozen=True)
+        ... class Even(Ladder):
+        ...     num_temperatures: int
+        ...     @property
+        ...     def temperatures(self):
+        ...         return tuple(k / (self.num_temperatures - 1) for k in range(self.num_temperatures))
+        >>> Even(3).temperatures
+        (0.0, 0.5, 1.0)
     """
 
     adapts: ClassVar[bool] = False
@@ -48,6 +60,11 @@ class PowerLadder(Ladder):
 
     Raises:
         ValueError: there are fewer than two temperatures, or p is not positive.
+
+    Example:
+        >>> from kaem_ppl.inference import PowerLadder
+        >>> [round(float(t), 3) for t in PowerLadder(4).temperatures]
+        [0.0, 0.037, 0.296, 1.0]
     """
 
     num_temperatures: int = 16
@@ -82,6 +99,11 @@ class GeometricLadder(Ladder):
 
     Raises:
         ValueError: there are fewer than three temperatures, or the smallest does not lie between 0 and 1.
+
+    Example:
+        >>> from kaem_ppl.inference import GeometricLadder
+        >>> [round(float(t), 3) for t in GeometricLadder(4, smallest=0.01).temperatures]
+        [0.0, 0.01, 0.1, 1.0]
     """
 
     num_temperatures: int = 16
@@ -107,6 +129,11 @@ class GivenLadder(Ladder):
     Raises:
         TypeError: they are no sequence.
         ValueError: they are no numbers, or do not increase from 0 or more to 1 in at least two temperatures.
+
+    Example:
+        >>> from kaem_ppl.inference import GivenLadder
+        >>> [round(float(t), 3) for t in GivenLadder((0.0, 0.1, 1.0)).temperatures]
+        [0.0, 0.1, 1.0]
     """
 
     num_temperatures: int
@@ -142,6 +169,11 @@ class AdaptedLadder(Ladder):
 
     Raises:
         ValueError: there are fewer than two temperatures.
+
+    Example:
+        >>> from kaem_ppl.inference import AdaptedLadder
+        >>> [round(float(t), 3) for t in AdaptedLadder(4).temperatures]
+        [0.0, 0.037, 0.296, 1.0]
     """
 
     adapts: ClassVar[bool] = True

@@ -49,6 +49,18 @@ class ParallelTempering(Sampler):
 
     Raises:
         TypeError: `kernel` is not a kernel, `ladder` not a ladder, or `reference` not a `StudentProposal`.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import ParallelTempering, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> sampler = ParallelTempering()
+        >>> options = {"num_samples": 500, "num_warmup": 200, "progress_bar": False}
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=sampler, **options)
+        >>> round(float(draws.samples["z"].mean()), 1)  # exactly: 1
+        1.0
     """
 
     advice: ClassVar[str] = "give more temperatures."

@@ -34,6 +34,22 @@ class AdaptiveGrid:
         ValueError: an argument is out of range.
 
     Source: the extension of grids during training, Liu et al., arXiv 2404.19756, sec. 2.4.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, kaem_ppl as kp
+        >>> from kaem_ppl.inference import AdaptiveGrid, fit
+        >>> def model(x=None, size=None):
+        ...     prior = kp.kan_prior(
+        ...         "prior", (1,), basis=kp.RBF(8), domain=(-3, 3), reference=dist.Normal(0, 1), adaptive_grid=True
+        ...     )
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", prior.to_event(1))
+        ...         numpyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+        >>> x = 0.3 * jax.random.normal(jax.random.key(0), (100, 1))
+        >>> result = fit(jax.random.key(1), model, x, num_epochs=2, grids=AdaptiveGrid(), progress_bar=False)
+        >>> grid = result.params["prior$grid"]["grid"]
+        >>> bool(abs(grid).max() < 3)  # it moved to where the latents are
+        True
     """
 
     first: int = 1

@@ -14,6 +14,19 @@ class History(Mapping[str, np.ndarray]):
 
     `history["log_evidence"]` is a column and `dict(history)` all of them, in order: `epoch`, counted from 1, `loss`,
     and the strategy's metrics, each a mean over the epoch's steps.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> history = fit(jax.random.key(1), model, x, num_epochs=3, progress_bar=False).history
+        >>> history["epoch"].tolist(), "loss" in history
+        ([1, 2, 3], True)
     """
 
     columns: dict[str, np.ndarray]

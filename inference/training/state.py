@@ -21,6 +21,19 @@ class FitResult(NamedTuple):
         history: one row per epoch.
         guide_params: those of the strategy's guide; empty where it has none.
         state: the last training state, to resume from by `fit(..., state=...)`.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> result = fit(jax.random.key(1), model, x, num_epochs=3, progress_bar=False)
+        >>> list(result.params), len(result.history["loss"]), int(result.state.epoch)
+        (['loc'], 3, 3)
     """
 
     params: Params
@@ -76,6 +89,21 @@ class TrainingState(NamedTuple):
         last_good: unconstrained parameters and buffers at the last step whose loss was finite.
         is_finite: whether loss and parameters are finite, shape (). Once they are not, `params`, `step` and `totals` stay
             as they were at that step.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> first = fit(jax.random.key(1), model, x, num_epochs=3, progress_bar=False)
+        >>> second = fit(jax.random.key(1), model, x, num_epochs=5, state=first.state, progress_bar=False)
+        >>> whole = fit(jax.random.key(1), model, x, num_epochs=5, progress_bar=False)
+        >>> bool(second.params["loc"] == whole.params["loc"])
+        True
     """
 
     params: Params
@@ -102,6 +130,21 @@ class NonFiniteLossError(RuntimeError):
         params: constrained parameters at the last step whose loss was finite; the initial ones if there was none.
         broken_params: constrained parameters at which the loss is not finite, or which are not finite themselves.
         history: the epochs before the one that failed.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit, NonFiniteLossError
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> try:
+        ...     result = fit(jax.random.key(1), model, x, optimizer=optax.sgd(1e30), num_epochs=9, progress_bar=False)
+        ... except NonFiniteLossError as error:
+        ...     print(error.sites)
+        ('x',)
     """
 
     def __init__(

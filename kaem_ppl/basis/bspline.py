@@ -19,6 +19,12 @@ class BSpline(GridBasis):
         degree: polynomial degree of the pieces, at least 1; 3 gives cubic splines.
         num_grid: number of grid points.
         coef_scale: standard deviation of the initial coefficients.
+
+    Example:
+        >>> import jax, kaem_ppl as kp
+        >>> f = kp.UnivariateKAN.init(jax.random.key(0), (3,), basis=kp.BSpline(3, num_grid=20), domain=(-2, 2))
+        >>> f.coef.shape  # three functions, and the number of basis functions of each
+        (3, 22)
     """
 
     degree: int = 3

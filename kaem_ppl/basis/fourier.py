@@ -18,6 +18,12 @@ class Fourier(Basis):
         width: tau, the fundamental frequency in cycles per unit of z; half a cycle over the domain by default.
         trainable_width: whether tau is learnt.
         coef_scale: standard deviation of the initial coefficients.
+
+    Example:
+        >>> import jax, kaem_ppl as kp
+        >>> f = kp.UnivariateKAN.init(jax.random.key(0), (3,), basis=kp.Fourier(10), domain=(-2, 2))
+        >>> f.coef.shape  # three functions, and the number of basis functions of each
+        (3, 22)
     """
 
     num_frequencies: int = 20

@@ -17,6 +17,12 @@ class RBF(GridBasis):
         width: tau, in units of the grid spacing; 1 by default.
         trainable_width: whether tau is learnt.
         coef_scale: standard deviation of the initial coefficients.
+
+    Example:
+        >>> import jax, kaem_ppl as kp
+        >>> f = kp.UnivariateKAN.init(jax.random.key(0), (3,), basis=kp.RBF(20), domain=(-2, 2))
+        >>> f.coef.shape  # three functions, and the number of basis functions of each
+        (3, 20)
     """
 
     num_grid: int = 20

@@ -19,6 +19,12 @@ class RSWAF(GridBasis):
         width: tau, in units of z; the grid spacing by default.
         trainable_width: whether tau is learnt.
         coef_scale: standard deviation of the initial coefficients.
+
+    Example:
+        >>> import jax, kaem_ppl as kp
+        >>> f = kp.UnivariateKAN.init(jax.random.key(0), (3,), basis=kp.RSWAF(16), domain=(-2, 2))
+        >>> f.coef.shape  # three functions, and the number of basis functions of each
+        (3, 16)
     """
 
     num_grid: int = 20

@@ -81,6 +81,16 @@ def open_run(folder: str | PathLike, *, checkpoint: str = "last") -> OpenedRun:
     Example:
         `run = kp.open_run("runs/mnist-importance")`, and then
         `sample_posterior(key, run.model, x=run.data.values[:4], params=run.params, plate="data")`.
+
+    Example:
+        >>> import contextlib, io, tempfile, kaem_ppl as kp
+        >>> from kaem_ppl.cli import main
+        >>> flags = "--num-train 200 --num-epochs 1 --num-latents 4 --num-components 2"
+        >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        ...     status = main(["train", "importance", "--dataset", "DIGITS", "--run-dir", f"{folder}/run", *flags.split()])
+        ...     run = kp.open_run(f"{folder}/run")
+        >>> run.data.values.shape, len(run.history["loss"])
+        ((297, 8, 8, 1), 1)
     """
     path = Path(folder)
     if checkpoint not in ("last", "best"):

@@ -34,6 +34,13 @@ class KANTiltedMixture(TiltedDistribution):
     Raises:
         TypeError: as for `KANTilted`.
         ValueError: as for `KANTilted`, and where the logits do not have one finite entry per component.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, kaem_ppl as kp
+        >>> energy = kp.UnivariateKAN.init(jax.random.key(0), (8, 5), basis=kp.RBF(20), domain=(-3, 3))
+        >>> prior = kp.KANTiltedMixture(jnp.zeros(5), energy, dist.Normal(0, 1))  # of five components each
+        >>> prior.sample(jax.random.key(1), (100,)).shape
+        (100, 8)
     """
 
     arg_constraints = TiltedDistribution.arg_constraints | {"logits": constraints.real_vector}

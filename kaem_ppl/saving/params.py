@@ -47,6 +47,13 @@ def load_params(path: str | PathLike) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds something else.
+
+    Example:
+        >>> import jax.numpy as jnp, tempfile, kaem_ppl as kp
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     kp.save_params(f"{folder}/params.npz", {"decoder": {"weights": [jnp.ones(2), jnp.zeros(1)]}})
+        ...     kp.load_params(f"{folder}/params.npz")["decoder"]["weights"][1]
+        Array([0.], dtype=float32)
     """
     file = _with_suffix(path)
     if not file.is_file():

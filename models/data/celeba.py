@@ -38,6 +38,13 @@ class CelebA:
         ValueError: `size` is not positive.
 
     Source: Liu, Luo, Wang and Tang 2015, arXiv 1411.7766.
+
+    Example:
+        >>> from kaem_ppl.models import CelebA, load_dataset
+        >>> CelebA(size=32)
+        CelebA(size=32)
+        >>> load_dataset(CelebA(size=32)).values.shape  # doctest: +SKIP
+        (162770, 32, 32, 3)
     """
 
     size: int = 64

@@ -23,6 +23,13 @@ class CIFAR10:
     """50,000 images to train on and 10,000 to test on. Some of the five training files suffice.
 
     Source: Krizhevsky, Learning multiple layers of features from tiny images, 2009.
+
+    Example:
+        >>> from kaem_ppl.models import CIFAR10, load_dataset
+        >>> CIFAR10()
+        CIFAR10()
+        >>> load_dataset(CIFAR10()).values.shape  # doctest: +SKIP
+        (50000, 32, 32, 3)
     """
 
     folder = "cifar10"

@@ -18,6 +18,12 @@ class Dataset:
         labels: classes, integers of shape (num_data,); None where there are none.
         vocabulary: of texts, the meaning of their tokens; None for other data.
         unit: the physical value of 1 in `values`; other than 1 for fields only.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import Dataset
+        >>> Dataset(np.zeros((100, 64), np.float32), labels=np.zeros(100, int)).values.shape
+        (100, 64)
     """
 
     values: np.ndarray

@@ -18,7 +18,20 @@ from .svhn import SVHN
 
 
 class DatasetSource(Protocol):
-    """A data set before it is loaded: a frozen value, whose fields are the settings of its preprocessing."""
+    """A data set before it is loaded: a frozen value, whose fields are the settings of its preprocessing.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import Dataset, load_dataset
+        >>> class Noise:  # a data set of one's own, which downloads nothing
+        ...     folder, splits = "noise", ("train",)
+        ...     def downloads(self):
+        ...         return ()
+        ...     def load(self, root, split, progress_bar):
+        ...         return Dataset(np.random.default_rng(0).normal(size=(50, 3)))
+        >>> load_dataset(Noise()).values.shape
+        (50, 3)
+    """
 
     @property
     def folder(self) -> str:
@@ -114,6 +127,12 @@ def fetch_dataset(source: str | DatasetSource, *, progress_bar: bool = True) -> 
         ValueError: there is no such data set.
         ConnectionError: an address can't be reached.
         DataFileError: the download is not the official file. It is not kept.
+
+    Example:
+        >>> from kaem_ppl.models import fetch_dataset
+        >>> folder = fetch_dataset("DIGITS")  # comes with scikit-learn: there is nothing to download
+        >>> folder.name
+        'digits'
     """
     source = _find(source)
     folder = data_dir() / source.folder

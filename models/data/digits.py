@@ -20,6 +20,12 @@ class Digits(NamedTuple):
     Attributes:
         images: grey levels in [0, 1], float32, shape (num_images, 64), flattened 8x8 images.
         labels: the digits 0 to 9, shape (num_images,).
+
+    Example:
+        >>> from kaem_ppl.models import load_digits
+        >>> images, labels = load_digits()
+        >>> images.shape, labels[:5].tolist()
+        ((1797, 64), [0, 1, 2, 3, 4])
     """
 
     images: np.ndarray
@@ -33,6 +39,11 @@ def load_digits() -> Digits:
 
     Raises:
         ImportError: where scikit-learn is not installed; `pip install kaem-ppl[train]` brings it.
+
+    Example:
+        >>> from kaem_ppl.models import load_digits
+        >>> load_digits().images.shape
+        (1797, 64)
     """
     from sklearn import datasets
 
@@ -45,6 +56,12 @@ def split_digits(seed: int = 0) -> tuple[Digits, Digits]:
 
     Args:
         seed: of the shuffle.
+
+    Example:
+        >>> from kaem_ppl.models import split_digits
+        >>> train, held_out = split_digits()
+        >>> train.images.shape, held_out.images.shape
+        ((1500, 64), (297, 64))
     """
     images, labels = load_digits()
     order = np.random.default_rng(as_count(seed, "seed", 0)).permutation(len(images))
@@ -58,6 +75,11 @@ class DigitsImages:
 
     Raises:
         ImportError: where scikit-learn is not installed; `pip install kaem-ppl[train]` brings it.
+
+    Example:
+        >>> from kaem_ppl.models import DigitsImages, load_dataset
+        >>> load_dataset(DigitsImages()).values.shape
+        (1500, 8, 8, 1)
     """
 
     folder = "digits"

@@ -22,7 +22,22 @@ _CHECKSUMS = "downloaded.md5"
 
 
 class DataFileError(ValueError):
-    """A data file is truncated, damaged, empty, or of another format; the message names it."""
+    """A data file is truncated, damaged, empty, or of another format; the message names it.
+
+    Example:
+        >>> import os, pathlib, tempfile
+        >>> from unittest import mock
+        >>> from kaem_ppl.models import DataFileError, load_dataset
+        >>> with tempfile.TemporaryDirectory() as root, mock.patch.dict(os.environ, KAEM_DATA_DIR=root):
+        ...     folder = pathlib.Path(root, "cifar10")
+        ...     folder.mkdir()
+        ...     size = (folder / "test_batch.bin").write_bytes(b"cut off")
+        ...     try:
+        ...         load_dataset("CIFAR10", "test")
+        ...     except DataFileError as error:
+        ...         print("a whole number of records" in str(error))
+        True
+    """
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,16 @@ class Download:
 
 
 def data_dir() -> Path:
-    """The folder of all data sets: the environment variable `KAEM_DATA_DIR`, or the platform's cache folder."""
+    """The folder of all data sets: the environment variable `KAEM_DATA_DIR`, or the platform's cache folder.
+
+    Example:
+        >>> import os
+        >>> from unittest import mock
+        >>> from kaem_ppl.models import data_dir
+        >>> with mock.patch.dict(os.environ, KAEM_DATA_DIR="/data"):
+        ...     print(data_dir())
+        /data
+    """
     if folder := os.environ.get("KAEM_DATA_DIR"):
         return Path(folder).expanduser()
     import pooch

@@ -17,7 +17,14 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def to_unit_interval(images: ArrayLike) -> Array:
-    """Grey levels in [0, 1], float32, on the device: bytes divided by 255, floats as they are."""
+    """Grey levels in [0, 1], float32, on the device: bytes divided by 255, floats as they are.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import to_unit_interval
+        >>> to_unit_interval(np.array([0, 255], np.uint8))
+        Array([0., 1.], dtype=float32)
+    """
     images = jnp.asarray(images)
     return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images.astype(jnp.float32)
 
@@ -29,6 +36,15 @@ class ImageModel:
     Attributes:
         model: of grey levels in [0, 1].
         is_flat: whether it takes images as vectors of pixels.
+
+    Example:
+        >>> import jax, numpy as np
+        >>> from numpyro.infer import Predictive
+        >>> from kaem_ppl.models import GaussianModel, ImageModel, MLPGenerator
+        >>> model = ImageModel(GaussianModel(2, MLPGenerator((2, 16, 64)), 0.1), is_flat=True)
+        >>> images = np.zeros((5, 8, 8, 1), np.uint8)
+        >>> Predictive(model, num_samples=1)(jax.random.key(0), images)["x"].shape
+        (1, 5, 64)
     """
 
     model: Callable
@@ -54,6 +70,12 @@ def resize_images(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     Raises:
         ValueError: `images` has another number of axes, or a size is not positive.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import resize_images
+        >>> resize_images(np.zeros((5, 8, 8, 1), np.uint8), (4, 4)).shape
+        (5, 4, 4, 1)
     """
     _check_images(images)
     if len(size) != 2 or min(size) < 1:
@@ -88,6 +110,12 @@ def grey_images(images: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: `images` has another shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import grey_images
+        >>> grey_images(np.zeros((5, 8, 8, 3), np.uint8)).shape
+        (5, 8, 8, 1)
     """
     _check_images(images)
     if images.shape[3] == 1:

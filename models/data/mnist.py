@@ -28,6 +28,13 @@ class IDXImages:
 
     Sources: LeCun, Cortes and Burges, The MNIST database of handwritten digits, 1998; Xiao, Rasul and Vollgraf 2017,
     arXiv 1708.07747.
+
+    Example:
+        >>> from kaem_ppl.models import DATASETS, load_dataset
+        >>> DATASETS["MNIST"].folder
+        'mnist'
+        >>> load_dataset("MNIST").values.shape  # doctest: +SKIP
+        (60000, 28, 28, 1)
     """
 
     folder: str

@@ -25,6 +25,13 @@ class PennTreebank:
 
     Sources: Marcus, Santorini and Marcinkiewicz, Computational Linguistics 19, 1993; prepared as in Mikolov et al.,
     Recurrent neural network based language model, Interspeech 2010.
+
+    Example:
+        >>> from kaem_ppl.models import PennTreebank, load_dataset
+        >>> PennTreebank(length=50)
+        PennTreebank(length=50, vocabulary_size=500)
+        >>> load_dataset(PennTreebank(length=50)).values.shape  # doctest: +SKIP
+        (42068, 50)
     """
 
     length: int = 500

@@ -25,6 +25,13 @@ class SMSSpam:
         seed: of the split.
 
     Source: Almeida, Gomez Hidalgo and Yamakami, Contributions to the study of SMS spam filtering, DocEng 2011.
+
+    Example:
+        >>> from kaem_ppl.models import SMSSpam, load_dataset
+        >>> SMSSpam(length=50)
+        SMSSpam(length=50, vocabulary_size=500, seed=0)
+        >>> load_dataset(SMSSpam(length=50)).values.shape  # doctest: +SKIP
+        (4459, 50)
     """
 
     length: int = 500

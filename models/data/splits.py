@@ -20,6 +20,13 @@ def split_dataset(dataset: Dataset, sizes: Sequence[int], seed: int = 0) -> tupl
     Raises:
         TypeError: `dataset` is no `Dataset`.
         ValueError: a size is negative, or the parts need more data than there are.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import Dataset, split_dataset
+        >>> train, test = split_dataset(Dataset(np.arange(10.0)), (7, 3))
+        >>> train.values.shape, test.values.shape
+        ((7,), (3,))
     """
     check_kind(dataset, Dataset, "dataset", "a `Dataset`, as `load_dataset` returns")
     sizes = list(as_shape(sizes, "sizes"))
@@ -34,5 +41,11 @@ def subset(dataset: Dataset, num_data: int, seed: int = 0) -> Dataset:
 
     Raises:
         ValueError: there are fewer than that.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import Dataset, subset
+        >>> subset(Dataset(np.arange(10.0)), 4).values.shape
+        (4,)
     """
     return split_dataset(dataset, [as_count(num_data, "num_data", 0)], seed)[0]

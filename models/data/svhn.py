@@ -19,6 +19,13 @@ class SVHN:
     """73,257 digits to train on and 26,032 to test on, cropped.
 
     Source: Netzer et al., Reading digits in natural images with unsupervised feature learning, 2011.
+
+    Example:
+        >>> from kaem_ppl.models import SVHN, load_dataset
+        >>> SVHN()
+        SVHN()
+        >>> load_dataset(SVHN()).values.shape  # doctest: +SKIP
+        (73257, 32, 32, 3)
     """
 
     folder = "svhn"

@@ -27,6 +27,14 @@ class Vocabulary:
         merges: pairs of strings that became one, in the order in which they are merged.
 
     Source: Sennrich, Haddow and Birch 2016, arXiv 1508.07909, algorithm 1.
+
+    Example:
+        >>> from kaem_ppl.models import Vocabulary
+        >>> texts = ["the cat sat", "the cat ran", "the dog ran"]
+        >>> vocabulary = Vocabulary.learn(texts, 24)
+        >>> tokens = vocabulary.encode(texts, length=12)
+        >>> tokens.shape, vocabulary.decode(tokens)[0]
+        ((3, 12), 'the cat sat')
     """
 
     tokens: tuple[str, ...]

@@ -10,7 +10,7 @@ from numpyro import handlers
 
 import kaem_ppl as kp
 from kaem_ppl.models import ConvGenerator, KANGenerator, MLPGenerator, SequenceGenerator
-from kaem_ppl.models.generators import Bfloat16Generator
+from kaem_ppl.models.wrapped_generators import Bfloat16Generator
 
 
 def parameters(generator, name="g"):

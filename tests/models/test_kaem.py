@@ -13,7 +13,7 @@ from numpyro.infer.util import log_density
 import kaem_ppl as kp
 from kaem_ppl.inference import AdaptiveGrid, ImportanceMLE, fit
 from kaem_ppl.models import ConvGenerator, KANGenerator, MixtureKAEM, MLPGenerator, ProductKAEM, split_digits
-from kaem_ppl.models.generators import Bfloat16Generator
+from kaem_ppl.models.wrapped_generators import Bfloat16Generator
 
 PRIOR = {"basis": kp.RBF(6), "domain": (-3.0, 3.0), "reference": dist.Normal(0, 1)}
 GENERATOR = MLPGenerator((3, 5, 4), output=jax.nn.sigmoid)

@@ -57,6 +57,18 @@ class ImportanceSampling(Sampler):
     Raises:
         TypeError: `proposal` is not a proposal.
         ValueError: there are fewer than 20 particles, too few to fit a tail to.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist
+        >>> from kaem_ppl.inference import ImportanceSampling, sample_posterior
+        >>> def model(y):
+        ...     z = numpyro.sample("z", dist.Normal(0, 1))
+        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
+        >>> sampler = ImportanceSampling(10_000)
+        >>> options = {"num_samples": 500, "num_warmup": 200, "progress_bar": False}
+        >>> draws = sample_posterior(jax.random.key(0), model, 2.0, sampler=sampler, **options)
+        >>> round(float(draws.samples["z"].mean()), 1)  # exactly: 1
+        1.0
     """
 
     blind_to: ClassVar[str] = "modes that none of its draws of the proposal has met"

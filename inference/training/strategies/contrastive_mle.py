@@ -26,6 +26,20 @@ class ContrastiveMLE:
             `LatentEBM.log_prior`.
         sample_prior: function of a key, the parameters and the number of draws, to latents (num_draws, ...).
         posterior: draws from the posterior.
+
+    Example:
+        >>> from functools import partial
+        >>> import jax
+        >>> from kaem_ppl.inference import MALA, ContrastiveMLE, LangevinMLE, fit
+        >>> from kaem_ppl.models import LatentEBM, MLPGenerator, sample_langevin_prior
+        >>> model = LatentEBM(2, MLPGenerator((2, 8, 1)), MLPGenerator((2, 8, 3)), 0.5)
+        >>> def sample_prior(key, params, num_draws):
+        ...     return sample_langevin_prior(key, model, params, num_draws=num_draws, num_steps=3)
+        >>> strategy = ContrastiveMLE(model.log_prior, sample_prior, LangevinMLE(MALA(), num_steps=3))
+        >>> x = jax.random.normal(jax.random.key(0), (50, 3))
+        >>> result = fit(jax.random.key(1), model, x, strategy=strategy, num_epochs=2, progress_bar=False)
+        >>> sorted(result.params)
+        ['energy$params', 'generator$params']
     """
 
     log_prior: Callable[[Params, jax.Array], jax.Array]

@@ -44,6 +44,20 @@ class ImportanceMLE:
 
     Sources: Raj, arXiv 2506.14167; with the prior as proposal this is the generator's update of reweighted wake-sleep,
     Bornschein and Bengio, arXiv 1406.2751.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit, ImportanceMLE
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> options = {"optimizer": optax.adam(0.1), "num_epochs": 60, "progress_bar": False}
+        >>> result = fit(jax.random.key(1), model, x, strategy=ImportanceMLE(num_particles=200), **options)
+        >>> abs(float(result.params["loc"]) - float(x.mean())) < 0.2  # the maximum of the likelihood
+        True
     """
 
     num_particles: int = 1000
@@ -111,6 +125,20 @@ class PathwiseImportanceMLE:
 
     Sources: the bound of Burda et al., arXiv 1509.00519, eq. 8, with the prior as proposal; derivatives of draws by
     Figurnov et al., arXiv 1805.08498, eq. 5.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit, PathwiseImportanceMLE
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> options = {"optimizer": optax.adam(0.1), "num_epochs": 60, "progress_bar": False}
+        >>> result = fit(jax.random.key(1), model, x, strategy=PathwiseImportanceMLE(num_particles=200), **options)
+        >>> abs(float(result.params["loc"]) - float(x.mean())) < 0.2  # the maximum of the likelihood
+        True
     """
 
     num_particles: int = 1000

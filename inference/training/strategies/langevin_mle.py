@@ -39,6 +39,20 @@ class LangevinMLE:
         ValueError: `num_steps` is not positive, or `initial_step_size` is given to a kernel that does not adapt.
 
     Sources: short-run chains as Nijkamp et al., arXiv 1912.01909, and Pang et al., arXiv 2006.08205, alg. 1.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit, LangevinMLE, MALA
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> options = {"optimizer": optax.adam(0.1), "num_epochs": 60, "progress_bar": False}
+        >>> result = fit(jax.random.key(1), model, x, strategy=LangevinMLE(MALA(), num_steps=3), **options)
+        >>> abs(float(result.params["loc"]) - float(x.mean())) < 0.2  # the maximum of the likelihood
+        True
     """
 
     kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value

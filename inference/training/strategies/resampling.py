@@ -29,6 +29,13 @@ def systematic_resampling(key: jax.Array, weights: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: weights are negative, NaN, or do not sum to one.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from kaem_ppl.inference import systematic_resampling
+        >>> copies = systematic_resampling(jax.random.key(0), jnp.array([[0.5, 0.25, 0.25, 0.0]]))
+        >>> copies.tolist()
+        [[2.0, 1.0, 1.0, 0.0]]
     """
     weights, num_particles = _check(weights), weights.shape[-1]
     offset = jax.random.uniform(key, (*weights.shape[:-1], 1), weights.dtype)
@@ -49,6 +56,13 @@ def stratified_resampling(key: jax.Array, weights: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: weights are negative, NaN, or do not sum to one.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from kaem_ppl.inference import stratified_resampling
+        >>> copies = stratified_resampling(jax.random.key(0), jnp.array([[0.5, 0.25, 0.25, 0.0]]))
+        >>> copies.tolist()
+        [[2.0, 1.0, 1.0, 0.0]]
     """
     weights, num_particles = _check(weights), weights.shape[-1]
     return _stratified(key, num_particles * weights, num_particles)
@@ -67,6 +81,13 @@ def residual_resampling(key: jax.Array, weights: jax.Array) -> jax.Array:
 
     Raises:
         ValueError: weights are negative, NaN, or do not sum to one.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from kaem_ppl.inference import residual_resampling
+        >>> copies = residual_resampling(jax.random.key(0), jnp.array([[0.5, 0.25, 0.25, 0.0]]))
+        >>> copies.tolist()
+        [[2.0, 1.0, 1.0, 0.0]]
     """
     weights, num_particles = _check(weights), weights.shape[-1]
     expected = num_particles * weights

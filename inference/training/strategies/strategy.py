@@ -20,6 +20,12 @@ class Strategy(Protocol):
     A strategy that learns a second NumPyro program, such as an encoder, has it as the attribute `guide`: a function of the
     model's arguments, whose `numpyro.param` sites are then learnt too and are entries of `params`. One that can tell from
     its metrics that another would serve better has the method `advise`: from the last row of the history to a sentence.
+
+    Example:
+        >>> from kaem_ppl.inference import LangevinMLE
+        >>> strategy = LangevinMLE()
+        >>> [callable(getattr(strategy, method)) for method in ("init", "loss", "draw")]
+        [True, True, True]
     """
 
     def init(self, key: jax.Array, plate_model: TrainingModel, params: Params, data: Any) -> Any:

@@ -48,6 +48,21 @@ class CyclicPower:
         ValueError: an argument is out of range.
 
     Source: the annealing schedule of Raj, arXiv 2506.14167.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import CyclicPower, fit, MALA, ThermodynamicMLE
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> strategy = ThermodynamicMLE(MALA(), CyclicPower(3, period=5), num_steps=3)
+        >>> options = {"optimizer": optax.adam(0.1), "num_epochs": 60, "progress_bar": False}
+        >>> result = fit(jax.random.key(1), model, x, strategy=strategy, **options)
+        >>> abs(float(result.params["loc"]) - float(x.mean())) < 0.2  # the maximum of the likelihood
+        True
     """
 
     adapts: ClassVar[bool] = False
@@ -103,6 +118,21 @@ class ThermodynamicMLE:
     Raises:
         TypeError: `kernel` is not a Markov kernel, or `ladder` not a ladder.
         ValueError: another argument is out of range, or the ladder does not start at the prior.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit, MALA, PowerLadder, ThermodynamicMLE
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> strategy = ThermodynamicMLE(MALA(), PowerLadder(3), num_steps=3)
+        >>> options = {"optimizer": optax.adam(0.1), "num_epochs": 60, "progress_bar": False}
+        >>> result = fit(jax.random.key(1), model, x, strategy=strategy, **options)
+        >>> abs(float(result.params["loc"]) - float(x.mean())) < 0.2  # the maximum of the likelihood
+        True
     """
 
     kernel: Kernel = MALA()  # noqa: RUF009 - a frozen value

@@ -40,6 +40,24 @@ class VariationalMLE:
 
     Sources: Kingma and Welling, arXiv 1312.6114; Burda et al., arXiv 1509.00519, eq. 8; the weight of Sønderby et al.,
     arXiv 1602.02282.
+
+    Example:
+        >>> import jax, numpyro, numpyro.distributions as dist, optax
+        >>> from kaem_ppl.inference import fit, VariationalMLE
+        >>> def model(x=None, size=None):
+        ...     loc = numpyro.param("loc", 0.0)
+        ...     with numpyro.plate("data", size if x is None else len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(loc, 1))
+        ...         numpyro.sample("x", dist.Normal(z, 1), obs=x)
+        >>> x = 2 + jax.random.normal(jax.random.key(0), (100,))
+        >>> def guide(x):
+        ...     shift = numpyro.param("shift", 0.0)
+        ...     with numpyro.plate("data", len(x)):
+        ...         numpyro.sample("z", dist.Normal(0.5 * x + shift, 0.7))
+        >>> options = {"optimizer": optax.adam(0.1), "num_epochs": 100, "progress_bar": False}
+        >>> result = fit(jax.random.key(1), model, x, strategy=VariationalMLE(guide), **options)
+        >>> abs(float(result.params["loc"]) - float(x.mean())) < 0.2  # the maximum of the likelihood
+        True
     """
 
     guide: Callable
