@@ -32,6 +32,8 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+# Excerpts of pages that a search found are fetched, which browsers refuse to files on disk.
+html_show_search_summary = False
 # A reader on a train: nothing is fetched from elsewhere.
 html_theme_options = {"top_of_page_buttons": []}
 
@@ -98,6 +100,8 @@ for command in (
 
 # Sphinx reads pages below this folder only.
 shutil.copytree(HERE.parent / "notebooks", HERE / "notebooks", dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
+for notebook in (HERE / "notebooks").glob("*.ipynb"):
+    notebook.write_text(notebook.read_text().replace("](../docs/", "](../"))
 
 
 # Fields whose defaults are functions.

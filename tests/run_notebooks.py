@@ -38,7 +38,7 @@ def execute(path: Path) -> tuple[nbformat.NotebookNode, float]:
 def strip(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Leave what a reader sees: text, tables and small pictures, without times, counters and warnings."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    notebook.metadata = {"kernelspec": kernel, "language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type != "code":
