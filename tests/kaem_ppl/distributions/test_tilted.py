@@ -30,14 +30,18 @@ def _check_round_trip(d, precision):
     z = d.icdf(u)
     assert z.shape == u.shape
     assert np.all(np.isfinite(z))
-    assert np.all(np.diff(z, axis=0) >= 0)
+    assert np.all(np.diff(z[:, :2], axis=0) >= 0)
     error = np.abs(np.asarray(d.cdf(z), float) - np.asarray(u, float))
     bar = np.full(error.shape, BARS[precision])
     if precision == "float32":
         bar = np.maximum(bar, _one_ulp(d, z))
     assert np.all(error[:, :2] <= bar[:, :2]), f"{(error / bar)[:, :2].max():.2g} of the bar"
-    # Sharp peaks (100) move F by whole ulps; an error of more than a few of them would be wrong.
-    assert np.all(error[:, 2] <= np.maximum(10 * bar[:, 2], 10 * _one_ulp(d, z)[:, 2]))
+    # Sharp peaks (100) move F by whole ulps; an error of more than a few of them would be wrong. Where such a density
+    # has next to no mass a quantile may fall, by as much of z as F does not resolve.
+    bar = np.maximum(10 * bar[:, 2], 10 * _one_ulp(d, z)[:, 2])
+    assert np.all(error[:, 2] <= bar)
+    mass = np.diff(np.asarray(d.cdf(z)[:, 2], float))
+    assert np.all((np.diff(z[:, 2]) >= 0) | (np.abs(mass) <= bar[1:]))
 
 
 def _check_tails(d, basis, reference, precision, sizes=SIZES):
