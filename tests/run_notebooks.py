@@ -18,6 +18,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 FOLDER = Path(__file__).parent.parent / "notebooks"
@@ -117,11 +118,16 @@ def main() -> int:
     parser.add_argument("notebooks", nargs="*", type=Path, help="those to run (all)")
     options = parser.parse_args()
     notebooks = options.notebooks or sorted(FOLDER.glob("*.ipynb"))
-    problems = []
+    problems, failed = [], []
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         jobs = {path: pool.submit(execute, path.absolute()) for path in notebooks}
         for path, job in jobs.items():
-            fresh, seconds = job.result()
+            try:
+                fresh, seconds = job.result()
+            except CellExecutionError as error:
+                print(error)
+                failed.append(path.name)
+                continue
             found = differences(nbformat.read(path, as_version=4), fresh)
             problems += [f"{path.name}: {sentence}" for sentence in found]
             print(f"{path.name}: {sum(cell.cell_type == 'code' for cell in fresh.cells)} cells ran, {seconds:.0f} s")
@@ -131,7 +137,7 @@ def main() -> int:
     print("\n".join([*problems, f"{used.ru_utime + used.ru_stime:.0f} s of processor time"]))
     if problems and not options.write:
         print("Outputs are out of date: `python tests/run_notebooks.py --write` renews them; read them afterwards.")
-    return 1 if not notebooks or (problems and not options.write) else 0
+    return 1 if failed or not notebooks or (problems and not options.write) else 0
 
 
 if __name__ == "__main__":
