@@ -1,4 +1,4 @@
-"""What pages say is what the code does: every warning has its entry, and the README's code prints what stands below it."""
+"""What pages say is what the code does: every warning has its entry, and code of the README prints what stands below it."""
 
 import ast
 import contextlib
@@ -57,14 +57,15 @@ def test_every_warning_has_an_entry():
 
 
 @pytest.mark.slow
-def test_readme():
+@pytest.mark.parametrize(("page", "num_blocks"), [("README.md", 4), ("docs/how-to/your_data.md", 1)])
+def test_code_of_a_page(page, num_blocks):
     # A block of code, and where one follows the text that it prints.
     block = r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?"
-    blocks = re.findall(block, (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 4
-    namespace: dict = {"__name__": "readme"}
+    blocks = re.findall(block, (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == num_blocks
+    namespace: dict = {"__name__": "page"}
     for code, expected in blocks:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "README.md", "exec"), namespace)
+            exec(compile(code, page, "exec"), namespace)
         assert printed.getvalue() == expected
