@@ -54,8 +54,8 @@ docs: $(VENV)/.installed-docs  ## build the site into docs/_build/html, without 
 	$(RUN) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	$(RUN) docs/check_links.py docs/_build/html
 
-bench: $(VENV)/.installed  ## every benchmark, as ratios to rivals, into benchmarks/results
-	$(RUN) benchmarks/run.py
+bench: $(VENV)/.installed  ## every benchmark, as ratios to rivals, into benchmarks/results: make bench MINUTES=60
+	$(RUN) benchmarks/run.py --minutes $(or $(MINUTES),60) $(FLAGS)
 
 # Compilation is most of what few and small settings take.
 bench-quick: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)

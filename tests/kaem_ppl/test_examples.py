@@ -17,6 +17,7 @@ SLOW = {
     "kaem_ppl.cli.opening",
     "kaem_ppl.density.copula",
     "kaem_ppl.density.posterior",
+    "kaem_ppl.density.sums",
     "kaem_ppl.density.symbolic.symbolify",
     "kaem_ppl.distributions.mixture",
     "kaem_ppl.distributions.tilted",
