@@ -33,7 +33,6 @@ class SumDensity(Distribution):
     """
 
     arg_constraints = {"step": constraints.positive}
-    support = constraints.real
     pytree_data_fields = ("first", "step", "density", "exact_mean", "exact_variance")
 
     def __init__(
@@ -49,6 +48,11 @@ class SumDensity(Distribution):
         self.first, self.step, self.density = first, step, density
         self.exact_mean, self.exact_variance = mean, variance
         super().__init__(jnp.shape(first), (), validate_args=validate_args)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The real line, though the mass ends where the lattice does."""
+        return constraints.real
 
     @property
     def points(self) -> Array:
@@ -152,8 +156,8 @@ def density_of_sum(prior: Distribution, axis: int = -1, *, num_points: int = 409
     masses = _masses_on_lattice(prior, axis, low, step, high)
     # What wraps around is cut off: the lattice of the sum ends where those of the variables do together.
     length = next_fast_len(num_points + masses.shape[-1], real=True)
-    spectrum = rfft(masses, length, axis=-1).prod(axis=-2)
-    total = np.maximum(irfft(spectrum, length, axis=-1)[..., : num_points + masses.shape[-2]], 0)
+    spectrum = np.asarray(rfft(masses, length, axis=-1)).prod(axis=-2)
+    total = np.maximum(np.asarray(irfft(spectrum, length, axis=-1))[..., : num_points + masses.shape[-2]], 0)
     density = total / (total.sum(-1, keepdims=True) * step[..., None])
     arrays = (low.sum(-1), step, density, mean.sum(-1), variance.sum(-1))
     return SumDensity(*(jnp.asarray(x) for x in arrays))
