@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from numpyro.distributions import constraints
 from numpyro.primitives import Messenger
 
 from kaem_ppl.distributions.tabulated import TabulatedPrior, tabulate_prior
@@ -135,6 +136,11 @@ class PowerPosterior:
         """Values of the latent sites at a position, without the data plate's axis."""
         sites = self._place(datum, position)
         return {site.name: site.drop_plate_axis(sites[site.name]["value"]) for site in self.latents}
+
+    def supports(self, datum: tuple[jax.Array, ...], position: Position) -> dict[str, constraints.Constraint]:
+        """Supports of the latent sites at a position, on which their bounds may depend."""
+        sites = self._place(datum, position)
+        return {site.name: sites[site.name]["fn"].support for site in self.latents}
 
     def deterministic_values(
         self, datum: tuple[jax.Array, ...], position: Position, key: jax.Array | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.distributions import constraints
 
 from kaem_ppl.arguments import as_count, as_key
 from kaem_ppl.printing import describe_arrays, to_html
@@ -109,6 +110,12 @@ class Draws:
     def log_prior(self) -> dict[str, jax.Array]:
         """Log-prior by latent site: of each datum with a plate, (C, S, N), else over its batch, (C, S, ...)."""
         return self._run(_log_prior)
+
+    @cached_property
+    def supports(self) -> dict[str, constraints.Constraint]:
+        """Support of each latent site, at the first draw of the first datum, on which its bounds may depend."""
+        first = {name: jnp.asarray(x[0, 0, 0]) for name, x in self.positions.items()}
+        return self.posterior.supports(tuple(row[0] for row in self.posterior.rows), first)
 
     def predict(self, key: jax.Array) -> dict[str, jax.Array]:
         """Draw new observations for each posterior draw, arrays (C, S, [N], ...).

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -119,7 +120,7 @@ def prior_from(
         array = np.asarray(samples[name])
         sites[name] = array.shape[lead:]
         flat = array.reshape(math.prod(array.shape[:lead]), math.prod(sites[name]))
-        transform = _transform(name, supports.get(name, constraints.real), flat)
+        transform = _transform(name, _flatten(supports.get(name, constraints.real), sites[name]), flat)
         columns.append(np.asarray(transform._inverse(jnp.asarray(flat))))
         if not np.all(np.isfinite(columns[-1])):
             raise ValueError(f"`draws` holds values of {name!r} that are not finite or at an end of its support.")
@@ -162,6 +163,13 @@ def _names(names: Any, samples: Mapping[str, Any]) -> list[str]:
     if missing:
         raise ValueError(f"`names` must be among the sites {list(samples)}, got {missing}.")
     return list(names)
+
+
+def _flatten(support: constraints.Constraint, shape: tuple[int, ...]) -> constraints.Constraint:
+    """The support of the numbers of a site in a row."""
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return jax.tree.map(lambda bound: jnp.broadcast_to(bound, shape).reshape(-1) if jnp.ndim(bound) else bound, support)
 
 
 def _transform(name: str, support: constraints.Constraint, values: np.ndarray) -> Any:

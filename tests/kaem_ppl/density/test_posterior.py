@@ -12,6 +12,7 @@ from numpyro.distributions import constraints
 from scipy import stats
 
 import kaem_ppl as kp
+from kaem_ppl.inference import ImportanceSampling, sample_posterior
 
 RNG = np.random.default_rng(0)
 NUM_DRAWS = 20_000
@@ -114,6 +115,26 @@ def test_numbers_that_seem_positive_are_asked_for():
     tau = RNG.gamma(2.0, size=200)
     with pytest.warns(UserWarning, match=r"All draws of 'tau' are above 0.*supports=\{'tau': constraints.positive\}"):
         kp.prior_from({"tau": tau}, ["tau"])
+
+
+def test_draws_of_a_sampler_know_their_supports():
+    def model():
+        numpyro.sample("mu", dist.Normal(0, 1).expand([2]).to_event(1))
+        numpyro.sample("tau", dist.HalfNormal(1))
+        numpyro.sample("u", dist.Uniform(jnp.zeros((2, 2)), jnp.array([[1.0, 2.0], [3.0, 4.0]])).to_event(2))
+        numpyro.sample("y", dist.Normal(0, 1), obs=0.0)
+
+    draws = sample_posterior(
+        0, model, sampler=ImportanceSampling(400), num_chains=1, num_samples=200, progress_bar=False
+    )
+    prior = kp.prior_from(draws)
+    numbers = prior.pack({name: x[0] for name, x in draws.samples.items()})
+    assert np.all(prior.support(numbers))
+    assert not np.any(prior.support(-numbers))
+    assert np.all(prior.support(prior.sample(jax.random.key(1), (500,))))
+    assert dict(prior.sites) == {"mu": (2,), "tau": (), "u": (2, 2)}
+    outside = prior.pack({"mu": jnp.zeros(2), "tau": jnp.array(1.0), "u": jnp.array([[0.5, 0.5], [0.5, 4.5]])})
+    assert np.isneginf(prior.log_prob(outside))
 
 
 GOOD = {"x": RNG.normal(size=50), "y": RNG.normal(size=50)}
