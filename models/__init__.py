@@ -25,6 +25,11 @@ from .generators import (
     SequenceGenerator,
     Standardized,
 )
+from .image_distance.classifier import ImageClassifier, train_classifier
+from .image_distance.estimate import DistanceEstimate
+from .image_distance.frechet import extrapolated_frechet_distance, frechet_distance
+from .image_distance.kernel import kernel_distance
+from .image_distance.precision_recall import PrecisionRecall, precision_recall
 from .kaem import MixtureKAEM, ProductKAEM, SequenceKAEM
 from .latents import interpolate, latent_effects, traverse
 from .padded_categorical import PaddedCategorical
@@ -44,10 +49,12 @@ __all__ = [
     "DatasetSource",
     "Digits",
     "DigitsImages",
+    "DistanceEstimate",
     "Encoder",
     "GaussianModel",
     "Generator",
     "IDXImages",
+    "ImageClassifier",
     "ImageModel",
     "KANGenerator",
     "LatentEBM",
@@ -57,6 +64,7 @@ __all__ = [
     "MixtureKAEM",
     "PaddedCategorical",
     "PennTreebank",
+    "PrecisionRecall",
     "ProductKAEM",
     "SMSSpam",
     "SequenceGenerator",
@@ -65,13 +73,17 @@ __all__ = [
     "ThresholdPermeability",
     "Vocabulary",
     "data_dir",
+    "extrapolated_frechet_distance",
     "fetch_dataset",
+    "frechet_distance",
     "gaussian_fields",
     "grey_images",
     "interpolate",
+    "kernel_distance",
     "latent_effects",
     "load_dataset",
     "load_digits",
+    "precision_recall",
     "resize_images",
     "sample_langevin_prior",
     "solve_darcy",
@@ -79,5 +91,6 @@ __all__ = [
     "split_digits",
     "subset",
     "to_unit_interval",
+    "train_classifier",
     "traverse",
 ]

@@ -165,7 +165,7 @@ def _sample(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder
 def _evaluate(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
     from .commands.evaluate import evaluate
 
-    evaluate(run, key, options.num_data, options.num_draws, folder)
+    evaluate(run, key, options.num_data, options.num_draws, options.distance, folder)
 
 
 def _diagnose(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:

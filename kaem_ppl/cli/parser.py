@@ -90,6 +90,9 @@ def _make_parser() -> _Parser:
     evaluate = _add_for_run(commands, "evaluate", "estimate held-out log-likelihood by importance sampling")
     evaluate.add_argument("--num-data", type=_positive, help="first held-out data to evaluate (all)")
     evaluate.add_argument("--num-draws", type=_positive, default=10_000, help="draws from the prior (%(default)s)")
+    evaluate.add_argument(
+        "--distance", action="store_true", help="also measure how far samples are from held-out images with classes"
+    )
     diagnose = _add_for_run(commands, "diagnose", "draw from the posterior, and report convergence diagnostics")
     diagnose.add_argument("--sampler", choices=SAMPLERS, default="mala", help="posterior sampler (%(default)s)")
     evidence = _add_for_run(commands, "evidence", "estimate the log-evidence of held-out data")

@@ -33,19 +33,12 @@ def sample(run: SavedRun, key: jax.Array, num_samples: int, folder: Path) -> Non
     """
     event_shape, vocabulary = run.data.values.shape[1:], run.data.vocabulary
     _check_memory(num_samples, 4 * math.prod(event_shape))
-    drawn = _draw(run, key, num_samples, math.prod(event_shape) * (1 if vocabulary is None else len(vocabulary)))
     if vocabulary is not None:
-        texts = vocabulary.decode(drawn)
+        texts = vocabulary.decode(_draw(run, key, num_samples, math.prod(event_shape) * len(vocabulary)))
         (folder / "samples.txt").write_text("".join(f"{text!r}\n" for text in texts), encoding="utf-8")
         print_result(f"{num_samples} texts, such as {texts[0][:60]!r}")
         return
-    if not np.isfinite(drawn).all():
-        raise CommandError(
-            f"The samples are not finite: the parameters of {run.folder.path} are too large. Train again with a smaller "
-            "--learning-rate, or --clip-norm.",
-            status=1,
-        )
-    drawn = drawn.reshape(num_samples, *event_shape)
+    drawn = draw_images(run, key, num_samples)
     real = np.asarray(run.data.values[:num_samples])
     if is_field(run.config):
         drawn, real = (x[..., 0] * run.data.unit for x in (drawn, real))
@@ -59,6 +52,23 @@ def sample(run: SavedRun, key: jax.Array, num_samples: int, folder: Path) -> Non
         plot_images(generated, real).savefig(folder / "samples.png", dpi=150)
     np.savez_compressed(folder / "samples.npz", samples=drawn)
     print_result(f"{num_samples} samples")
+
+
+def draw_images(run: SavedRun, key: jax.Array, num_samples: int) -> np.ndarray:
+    """Means of the likelihood, shape (num_samples, height, width, channels), of a run of images or fields.
+
+    Raises:
+        CommandError: they are not finite.
+    """
+    event_shape = run.data.values.shape[1:]
+    drawn = _draw(run, key, num_samples, math.prod(event_shape))
+    if not np.isfinite(drawn).all():
+        raise CommandError(
+            f"The samples are not finite: the parameters of {run.folder.path} are too large. Train again with a smaller "
+            "--learning-rate, or --clip-norm.",
+            status=1,
+        )
+    return drawn.reshape(num_samples, *event_shape)
 
 
 def _draw(run: SavedRun, key: jax.Array, num_samples: int, num_outputs: int) -> np.ndarray:

@@ -146,6 +146,16 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     run("evaluate moved --num-draws 200 --out evaluation")
     with open("evaluation/evaluation.csv") as file:
         assert len(list(csv.DictReader(file))) == 20
+    # The classifier is trained once, and kept with the run.
+    run("evaluate moved --num-draws 200 --distance --out distances")
+    made = Path("moved/classifier.npz").stat().st_mtime_ns
+    run("evaluate moved --num-draws 200 --distance --out again")
+    assert Path("moved/classifier.npz").stat().st_mtime_ns == made
+    assert Path("again/distances.csv").read_text() == Path("distances/distances.csv").read_text()
+    assert names("again") == {"evaluation.csv", "distances.csv", "distances.txt", "classes.csv"}
+    with open("again/classes.csv") as file:
+        for row in csv.DictReader(file):
+            assert sum(float(x) for name, x in row.items() if name != "images") == pytest.approx(1, abs=1e-4)
     # Results stay: not even a second call at the same moment replaces them, and --out does so when it is told to.
     assert main(["evaluate", "moved", "--num-draws", "100", "--out", "evaluation"]) == 2
     assert "--out evaluation is not empty: give another folder, or --force" in capsys.readouterr().err
@@ -175,7 +185,8 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert found["plot"] == {"history.png", "prior.png"}
     assert found["sample"] == {"samples.npz", "samples.png"}
     assert len(list(Path("moved/results").glob("plot-*"))) == 2
-    assert names("moved") == {"config.toml", "versions.json", "history.csv", "checkpoints", "results", ".lock"}
+    files = {"config.toml", "versions.json", "history.csv", "checkpoints", "results", "classifier.npz", ".lock"}
+    assert names("moved") == files
 
     # And back to Python.
     opened = kp.open_run("moved")
@@ -295,6 +306,12 @@ def test_colours_texts_fields_and_baselines(workplace, capsys):
     run(f"train langevin --kind latent-ebm --num-steps 2 --dataset DIGITS --num-train 16 {TINY} --run-dir ebm")
     run("sample ebm --num-samples 3")
     capsys.readouterr()
+    run("evaluate ebm --distance")
+    printed = capsys.readouterr().out
+    assert "Frechet distance, extrapolated: " in printed
+    assert "held-out log-evidence: not defined. A latent-ebm's prior has an unknown normaliser" in printed
+    assert main(["evaluate", "fields", "--distance"]) == 2
+    assert "--distance needs images with classes, and DARCY_FLOW has none" in capsys.readouterr().err
     assert main(["evidence", "ebm"]) == 2
     assert "unknown normaliser" in capsys.readouterr().err
 
