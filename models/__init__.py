@@ -15,6 +15,8 @@ from .data.sms_spam import SMSSpam
 from .data.splits import split_dataset, subset
 from .data.svhn import SVHN
 from .data.vocabulary import Vocabulary
+from .denoisers import ConvDenoiser, Denoiser, MLPDenoiser
+from .diffusion import Diffusion, sample_diffusion
 from .encoders import AmortizedGuide, ConvEncoder, Encoder, MLPEncoder
 from .generators import (
     Bfloat16Generator,
@@ -41,12 +43,15 @@ __all__ = [
     "AmortizedGuide",
     "Bfloat16Generator",
     "CelebA",
+    "ConvDenoiser",
     "ConvEncoder",
     "ConvGenerator",
     "DarcyFlow",
     "DataFileError",
     "Dataset",
     "DatasetSource",
+    "Denoiser",
+    "Diffusion",
     "Digits",
     "DigitsImages",
     "DistanceEstimate",
@@ -59,6 +64,7 @@ __all__ = [
     "KANGenerator",
     "LatentEBM",
     "LogNormalPermeability",
+    "MLPDenoiser",
     "MLPEncoder",
     "MLPGenerator",
     "MixtureKAEM",
@@ -85,6 +91,7 @@ __all__ = [
     "load_digits",
     "precision_recall",
     "resize_images",
+    "sample_diffusion",
     "sample_langevin_prior",
     "solve_darcy",
     "split_dataset",

@@ -38,15 +38,18 @@ from ...inference import (
 from ...inference.model.parameters import Params, read_parameters
 from ...models import (
     AmortizedGuide,
+    ConvDenoiser,
     ConvEncoder,
     ConvGenerator,
     Dataset,
+    Diffusion,
     GaussianModel,
     Generator,
     ImageModel,
     KANGenerator,
     LatentEBM,
     MixtureKAEM,
+    MLPDenoiser,
     MLPEncoder,
     MLPGenerator,
     ProductKAEM,
@@ -85,6 +88,8 @@ def build_model(config: Config, dataset: Dataset) -> Callable:
         raise CommandError(f"generator is 'sequence', and {config.dataset} has no texts: expected kan, mlp or conv.")
     event_shape = dataset.values.shape[1:]
     output = None if is_field(config) else jax.nn.sigmoid
+    if settings.kind == "diffusion":
+        return ImageModel(_build_diffusion(config, event_shape), settings.generator != "conv")
     generator = _build_generator(settings, event_shape, output)
     return ImageModel(_build_model(settings, generator), settings.generator != "conv")
 
@@ -95,6 +100,9 @@ def build_strategy(config: Config, model: Callable, dataset: Dataset) -> Strateg
     match settings:
         case ImportanceSettings():
             return ImportanceMLE(settings.num_particles, settings.ess_threshold, _RESAMPLERS[settings.resampler])
+        case VariationalSettings() if config.model.kind == "diffusion":
+            # Its guide draws times and noise from their priors; the model takes flat images or not, the guide counts rows.
+            return VariationalMLE(model.model.guide, settings.num_draws)
         case VariationalSettings():
             return VariationalMLE(_build_guide(config, dataset), settings.num_draws)
         case ThermoSettings():
@@ -211,6 +219,22 @@ def _build_model(settings: ModelSettings, generator: Generator) -> Callable:
         build_reference(settings),
         settings.scale,
     )
+
+
+def _build_diffusion(config: Config, event_shape: tuple[int, ...]) -> Diffusion:
+    """Hidden layers as those of the generator; maps of images in the opposite order, from full size to the smallest."""
+    settings = config.model
+    # Fields have a unit of their own.
+    scale = {"loc": 0.0, "std": 1.0} if is_field(config) else {"loc": 0.5, "std": 0.5}
+    if settings.generator == "conv":
+        denoiser, shape = ConvDenoiser(_image_shape(event_shape), settings.hidden[::-1]), event_shape
+    elif settings.generator == "mlp":
+        denoiser, shape = MLPDenoiser((math.prod(event_shape), *settings.hidden, math.prod(event_shape))), None
+    else:
+        raise CommandError(
+            f"generator is {settings.generator!r}, and a diffusion has none of it: expected mlp or conv."
+        )
+    return Diffusion(denoiser, shape or (math.prod(event_shape),), num_steps=settings.num_denoising_steps, **scale)
 
 
 def _build_sequence_model(config: Config, dataset: Dataset) -> SequenceKAEM:

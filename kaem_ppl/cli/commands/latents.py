@@ -94,6 +94,8 @@ def _prior(run: SavedRun) -> dist.Distribution:
         return prior
     if run.config.model.kind == "vae":
         return dist.Normal(0.0, 1.0).expand((run.config.model.num_latents,))
+    if run.config.model.kind == "diffusion":
+        raise CommandError(f"{run.folder.path} is a diffusion, which has no latents to move.")
     raise CommandError(f"{run.folder.path} is a {run.config.model.kind}, whose latents depend on each other a priori.")
 
 

@@ -26,6 +26,7 @@ from ..storage.run_folder import RunFolder
 
 # Settings that may differ between two parts of a run: they do not change what an epoch does.
 _MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
+_OF_EVIDENCE = ("log_evidence", "log_likelihood", "kl_divergence")
 # Steps between two callbacks, which check the clock and signals: few enough for slow steps, and cheap for fast ones.
 _STEPS_BETWEEN_CALLBACKS = 10
 
@@ -184,7 +185,11 @@ class _Recorder:
     def __call__(self, state: TrainingState, row: dict[str, float] | None) -> None:
         """Called after each epoch with its row, and inside epochs without."""
         if row is not None:
-            self.rows.append({name: int(x) if name == "epoch" else float(x) for name, x in row.items()})
+            # Of a diffusion the bound is not one on the evidence of the data.
+            hidden = _OF_EVIDENCE if self._config.model.kind == "diffusion" else ()
+            self.rows.append(
+                {name: int(x) if name == "epoch" else float(x) for name, x in row.items() if name not in hidden}
+            )
         self._state = state
         self._signals.check()
         settings = self._config.training

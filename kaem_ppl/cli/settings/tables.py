@@ -40,7 +40,7 @@ class DataSettings:
 class ModelSettings:
     """Prior, generator and likelihood."""
 
-    kind: str = _setting("kaem", "KAEM, or a baseline", choices=("kaem", "vae", "latent-ebm"))
+    kind: str = _setting("kaem", "KAEM, or a baseline", choices=("kaem", "vae", "latent-ebm", "diffusion"))
     layout: str = _setting("product", "of a KAEM's latent", choices=("product", "mixture"))
     num_latents: int = _setting(81, "Q, inputs of the generator", least=1)
     num_components: int = _setting(40, "P, latents or mixture components of each input", least=1)
@@ -59,6 +59,7 @@ class ModelSettings:
     scale: float = _setting(0.2, "standard deviation of data around the generator's output", above=0)
     energy_hidden: tuple[int, ...] = _setting((200, 200), "hidden layers of a latent-ebm's energy", least=1)
     encoder_hidden: tuple[int, ...] = _setting((256, 256), "hidden layers of the encoder", least=1)
+    num_denoising_steps: int = _setting(50, "steps from noise to a sample of a diffusion", least=1)
 
 
 @dataclass(frozen=True)
@@ -131,5 +132,10 @@ STRATEGIES: dict[str, type] = {
 # The name that the reference implementation gives to training by importance sampling.
 MODE_ALIASES = {"vanilla": "importance"}
 # By kind of model, the modes that can train it.
-MODES_OF_KIND = {"kaem": tuple(STRATEGIES), "vae": ("variational",), "latent-ebm": ("langevin",)}
+MODES_OF_KIND = {
+    "kaem": tuple(STRATEGIES),
+    "vae": ("variational",),
+    "latent-ebm": ("langevin",),
+    "diffusion": ("variational",),
+}
 TABLES: dict[str, type] = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings, **STRATEGIES}

@@ -310,6 +310,23 @@ def test_colours_texts_fields_and_baselines(workplace, capsys):
     printed = capsys.readouterr().out
     assert "Frechet distance, extrapolated: " in printed
     assert "held-out log-evidence: not defined. A latent-ebm's prior has an unknown normaliser" in printed
+    run(f"train variational --kind diffusion --dataset DIGITS --num-train 16 {TINY} --run-dir noise")
+    assert list(rows("noise")[0]) == ["epoch", "loss"]
+    run("sample noise --num-samples 3 --out from-noise")
+    assert np.load("from-noise/samples.npz")["samples"].shape == (3, 8, 8, 1)
+    run(
+        f"train variational --kind diffusion --dataset CIFAR10 --hidden 4,4 --num-denoising-steps 3 {TINY} "
+        "--run-dir colours"
+    )
+    run("sample colours --num-samples 2")
+    capsys.readouterr()
+    for command, message in {
+        "evidence noise": "A diffusion has a bound on its evidence only",
+        "diagnose noise": "noise is a diffusion, which has no latents to draw given data",
+        "traverse noise": "noise is a diffusion, which has no latents to move",
+    }.items():
+        assert main(command.split()) == 2
+        assert message in capsys.readouterr().err
     assert main(["evaluate", "fields", "--distance"]) == 2
     assert "--distance needs images with classes, and DARCY_FLOW has none" in capsys.readouterr().err
     assert main(["evidence", "ebm"]) == 2
