@@ -215,6 +215,12 @@ def _plot(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: 
     plot(run, folder)
 
 
+def _report_run(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
+    from .commands.report import report
+
+    report(run, key, folder)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": _train,
     "train-sequential": _train_sequential,
@@ -224,6 +230,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "diagnose": _on_run("compiling and drawing from posteriors", _diagnose),
     "evidence": _on_run("compiling and estimating the log-evidence", _evidence),
     "plot": _on_run("plotting", _plot),
+    "report": _on_run("compiling and drawing samples", _report_run),
     "traverse": _on_run("compiling and moving latents", _traverse),
     "interpolate": _on_run("compiling and drawing from posteriors", _interpolate),
 }

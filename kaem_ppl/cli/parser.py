@@ -103,6 +103,7 @@ def _make_parser() -> _Parser:
         command.add_argument("--num-samples", type=_positive, default=500, help="draws of each chain (%(default)s)")
         command.add_argument("--num-temperatures", type=_positive, help="of tempering (its default)")
     _add_for_run(commands, "plot", "plot the training history and the learnt prior")
+    _add_for_run(commands, "report", "write one HTML page with figures, results so far and settings")
     traverse = _add_for_run(commands, "traverse", "move the latents that change the output most, one by one")
     traverse.add_argument("--num-latents", type=_positive, default=8, help="latents shown (%(default)s)")
     interpolate = _add_for_run(commands, "interpolate", "draw paths between held-out data, through their latents")

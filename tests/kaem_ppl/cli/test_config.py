@@ -86,6 +86,7 @@ def test_what_differs():
         "diagnose",
         "evidence",
         "plot",
+        "report",
         "traverse",
         "interpolate",
     ],

@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -175,6 +176,13 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert effects == sorted(effects, reverse=True)
     run("interpolate moved --num-pairs 2 --num-points 3 --num-steps 20 --out between")
     assert np.load("between/interpolate.npz")["images"].shape == (2, 3, 8, 8)
+    run("report moved --out report")
+    page = Path("report/report.html").read_text()
+    # Samples, history, prior, traversal, and the pictures of results that lie in the run's folder.
+    assert page.count("data:image/png;base64,") >= 7
+    assert "<title>DIGITS, kaem trained by importance</title>" in page
+    assert "kaem evaluate moved --distance" in page
+    assert "http" not in re.sub(r"base64,[^\"]+", "", page)
     assert main(["interpolate", "moved", "--num-pairs", "11"]) == 2
     assert "DIGITS has 20 held-out data" in capsys.readouterr().err
     found = {path.name.rsplit("-", 2)[0]: names(path) for path in Path("moved/results").iterdir()}
