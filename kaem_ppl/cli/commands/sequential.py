@@ -18,7 +18,7 @@ from ..stopping import PARENT_VARIABLE
 from ..storage.run_folder import RunFolder, run_folders
 
 # Settings that may differ from those of a run that is resumed.
-_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
+_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints", "sample_every")
 
 
 class Job(NamedTuple):

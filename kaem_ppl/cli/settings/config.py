@@ -128,7 +128,13 @@ def setting_of_others(flag: str, dataset: str) -> str:
         return "texts"
     if flag == "permeability" and not is_field:
         return "fields"
-    return "images" if (flag == "grey" and (is_text or is_field)) or (flag == "size" and is_text) else ""
+    return (
+        "images"
+        if (flag == "sample-every" and is_text)
+        or (flag == "grey" and (is_text or is_field))
+        or (flag == "size" and is_text)
+        else ""
+    )
 
 
 def read_config(file: Path) -> Config:

@@ -118,6 +118,9 @@ class TrainingSettings:
     schedule: str = _setting("constant", "of the learning rate", choices=("constant", "cosine"))
     clip_norm: float | None = _setting(None, "largest norm of a gradient; none does not clip", above=0)
     checkpoint_minutes: float = _setting(1.0, "from one checkpoint to the next, inside epochs too", least=0)
+    sample_every: int | None = _setting(
+        None, "epochs from one picture of samples to the next; none has no pictures", least=1
+    )
     keep_checkpoints: int = _setting(3, "checkpoints kept in addition to the best", least=1)
 
 

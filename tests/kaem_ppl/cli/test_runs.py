@@ -95,7 +95,11 @@ def test_power_of_one_sine_mode_stands_at_its_wave_number():
 @pytest.mark.slow
 def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     train = f"train vanilla --dataset DIGITS --num-train 32 --num-test 20 --hidden 8 --num-particles 20 {TINY}"
-    run(f"{train} --num-epochs 4 --run-dir whole")
+    # Pictures change nothing of the training.
+    run(f"{train} --num-epochs 4 --sample-every 2 --run-dir whole")
+    assert {path.name for path in Path("whole/pictures").iterdir()} == {
+        "epoch-000002.npz", "epoch-000002.png", "epoch-000004.npz", "epoch-000004.png", "training.gif"
+    }  # fmt: skip
     run(f"{train} --run-dir part")
     assert [row["epoch"] for row in rows("part")] == ["1", "2"]
     run("train --resume part --num-epochs 4")

@@ -25,6 +25,8 @@ WRONG = {
     "train vanilla --dataset DIGITS --kind diffusion": "mode is 'importance', but a diffusion is trained by variational",
     "train variational --dataset MNIST --kind diffusion --num-denoising-steps 0": "--num-denoising-steps is 0: expected at least 1",
     "train variational --dataset DIGITS --kind diffusion --generator kan": "generator is 'kan', and a diffusion has none of it",
+    "train vanilla --dataset DIGITS --sample-every 0": "--sample-every is 0: expected at least 1",
+    "train vanilla --dataset SMS_SPAM --sample-every 2": "--sample-every concerns images, and SMS_SPAM has none",
     "train vanilla --dataset DIGITS --seed x": "--seed is 'x': expected a whole number",
     "train vanilla --dataset DIGITS --config none.toml": "none.toml does not exist: expected a TOML file",
     "train vanilla --dataset DIGITS --num-basis 1": "--num-basis is 1 for RBF: expected at least 2 grid points",
