@@ -16,7 +16,8 @@ import jax
 import numpy as np
 
 from kaem_ppl.cli.building.data import load_data
-from kaem_ppl.cli.building.model import build_model, build_optimizer, build_strategy, generate
+from kaem_ppl.cli.building.draws import generate
+from kaem_ppl.cli.building.model import build_model, build_optimizer, build_strategy
 from kaem_ppl.cli.parser import given_flags, parse_arguments
 from kaem_ppl.cli.settings.config import resolve
 from kaem_ppl.inference import HMC, AnnealedImportanceSampling, PowerLadder, fit, log_evidence
@@ -27,17 +28,25 @@ from kaem_ppl.models import (
     train_classifier,
 )
 
-NUM_EVALUATED = 64
-METHOD = AnnealedImportanceSampling(4, HMC(num_integration_steps=5), PowerLadder(129))
+NUM_EVALUATED = 32
+METHOD = AnnealedImportanceSampling(4, HMC(num_integration_steps=5), PowerLadder(65))
 SMALL = "--layout product --num-latents 16 --num-components 1 --domain -4,4 --reference normal --generator mlp"
 MNIST = f"{SMALL} --hidden 400,400 --encoder-hidden 400,400 --num-epochs 30"
-CHAINS = "--kernel mala --persistent true --num-steps 20 --step-size 0.05"
+MALA = "--kernel mala --persistent true --num-steps 20 --step-size 0.05"
+HMC_4 = "--kernel hmc --persistent true --num-steps 4 --step-size 0.05"
+AVERAGE = "--average 0.998 --schedule cosine --learning-rate 2e-3"
+BETTER = f"--learn-scale one {AVERAGE}"
+CONV = f"{SMALL} --generator conv --hidden 64,32,16 --encoder-hidden 16,32,64"
 CASES = {
     "MNIST": {
         "paper": "importance",
         "VAE": f"variational --kind vae {MNIST}",
         "KAEM, variational": f"variational {MNIST}",
-        "KAEM, MALA": f"langevin {MNIST} {CHAINS}",
+        "KAEM, MALA": f"langevin {MNIST} {MALA}",
+        "VAE, better": f"variational --kind vae {MNIST} {BETTER}",
+        "KAEM, HMC, better": f"langevin {MNIST} {HMC_4} {BETTER} --num-epochs 15",
+        "KAEM, HMC, average": f"langevin {MNIST} {HMC_4} {AVERAGE} --num-epochs 15",
+        "KAEM, HMC, better, conv": f"langevin {CONV} {HMC_4} {BETTER} --num-epochs 10",
         "diffusion": "variational --kind diffusion --generator mlp --hidden 400,400 --num-epochs 60",
     },
 }
@@ -53,7 +62,8 @@ def measure(dataset, name, words, seed, data):
     result = fit(
         jax.random.key(seed), model, {"x": train.values}, strategy=build_strategy(config, model, train),
         optimizer=build_optimizer(config, len(train)), num_epochs=config.training.num_epochs,
-        batch_size=config.training.batch_size, progress_bar=False, callback=lambda *_: times.append(time.perf_counter()),
+        batch_size=config.training.batch_size, average=config.training.average, progress_bar=False,
+        callback=lambda *_: times.append(time.perf_counter()),
     )  # fmt: skip
     seconds = time.perf_counter() - started
     number = len(held_out)
@@ -63,9 +73,8 @@ def measure(dataset, name, words, seed, data):
     jax.block_until_ready(draw(jax.random.key(0)))
     per_sample = (time.perf_counter() - begun) / number
     real, drawn = (classifier.features(x) for x in (held_out.values, np.clip(images, 0, 1)))
-    frechet, kernel, near = (
-        f(drawn, real) for f in (extrapolated_frechet_distance, kernel_distance, lambda x, y: precision_recall(y, x))
-    )
+    frechet, kernel = extrapolated_frechet_distance(drawn, real), kernel_distance(drawn, real)
+    near = precision_recall(real, drawn)
     probabilities = classifier.probabilities(images)
     shares = np.bincount(probabilities.argmax(-1), minlength=classifier.num_classes) / number
     line = {
@@ -80,7 +89,7 @@ def measure(dataset, name, words, seed, data):
     if config.model.kind in ("kaem", "vae"):
         found = log_evidence(
             jax.random.key(1), model, x=held_out.values[:NUM_EVALUATED], params=result.params, method=METHOD,
-            plate="data", num_chains=2, progress_bar=False,
+            plate="data", num_chains=1, progress_bar=False,
         )  # fmt: skip
         total, error = found.total()
         line |= {"evidence": total / NUM_EVALUATED, "evidence_std_error": error / NUM_EVALUATED}

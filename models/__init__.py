@@ -34,6 +34,7 @@ from .image_distance.kernel import kernel_distance
 from .image_distance.precision_recall import PrecisionRecall, precision_recall
 from .kaem import MixtureKAEM, ProductKAEM, SequenceKAEM
 from .latents import interpolate, latent_effects, traverse
+from .noise import LearntScale
 from .padded_categorical import PaddedCategorical
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "ImageModel",
     "KANGenerator",
     "LatentEBM",
+    "LearntScale",
     "LogNormalPermeability",
     "MLPDenoiser",
     "MLPEncoder",

@@ -82,7 +82,7 @@ def _train(options: argparse.Namespace) -> None:
         folder.read_config()
         config = resolve(options.dataset, options.mode, options.resume / "config.toml", given, options.seed)
     else:
-        config = resolve(options.dataset, options.mode, options.config, given, options.seed)
+        config = resolve(options.dataset, options.mode, options.config, given, options.seed, options.preset)
         folder = None if options.run_dir is None else RunFolder(options.run_dir)
     if options.distributed:
         if options.resume is None and options.run_dir is None:

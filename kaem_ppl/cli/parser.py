@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from ..models import DATASETS
 from .errors import CommandError
-from .settings.config import flags
+from .settings.config import PRESET_NAMES, flags
 from .settings.parsing import check_seed
 from .settings.tables import MODE_ALIASES, STRATEGIES
 
@@ -140,6 +140,9 @@ def _add_train(commands: _Commands) -> None:
         "mode", nargs="?", metavar="MODE", help=f"training strategy: {', '.join(STRATEGIES)} ({aliases})"
     )
     command.add_argument("--dataset", metavar="NAME", help=", ".join(DATASETS))
+    command.add_argument(
+        "--preset", choices=PRESET_NAMES, default="best", help="settings to begin with: our best, or the papers' own"
+    )
     command.add_argument("--config", type=Path, metavar="FILE", help="settings that override the data set's preset")
     command.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (runs/DATASET-MODE)")
     command.add_argument("--resume", type=Path, metavar="RUN", help="continue this run")

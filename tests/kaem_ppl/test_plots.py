@@ -73,7 +73,9 @@ def test_snapshots_become_an_animation_on_one_scale(tmp_path):
     rng = np.random.default_rng(0)
     save_animation(tmp_path / "plain.gif", [Snapshot(n, rng.uniform(size=(5, 3, 4, 3)), None) for n in (1, 2, 3)])
     z = np.linspace(0, 1, 400)
-    first, second = (Curves(z + shift, np.full((400, 2), top), np.ones((400, 2))) for shift, top in ((0, 1), (1, 3)))
+    first, second = (
+        Curves(z + shift, np.full((400, 2), float(top)), np.ones((400, 2))) for shift, top in ((0, 1), (1, 3))
+    )
     second.learnt[0, 0] = np.inf
     snapshots = [Snapshot(number, rng.uniform(size=(4, 3, 4)), c) for number, c in enumerate((first, second), 1)]
     save_animation(tmp_path / "both.gif", snapshots)

@@ -17,7 +17,8 @@ from ...models import latent_effects
 from ...models import traverse as traverse_latent
 from ...plots import plot_image_rows
 from ...progress import Progress
-from ..building.model import build_prior, decode
+from ..building.draws import decode
+from ..building.model import build_prior
 from ..errors import CommandError
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out

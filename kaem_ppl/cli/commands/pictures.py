@@ -11,7 +11,8 @@ from ...inference import TrainingState
 from ...inference.model.parameters import Params
 from ...models import Dataset
 from ...plots import Curves, Snapshot, density_curves, plot_snapshot, save_animation
-from ..building.model import build_prior, generate, model_params
+from ..building.draws import generate, model_params
+from ..building.model import build_prior
 from ..messages import print_warning
 from ..settings.config import Config
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ...plots import plot_images
 from ..building.data import is_field
-from ..building.model import generate
+from ..building.draws import generate
 from ..errors import CommandError
 from ..messages import print_result
 from ..storage.saved_run import SavedRun

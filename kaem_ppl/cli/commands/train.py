@@ -149,6 +149,7 @@ def _fit(
             optimizer=job.optimizer,
             num_epochs=settings.num_epochs,
             batch_size=settings.batch_size,
+            average=settings.average,
             callback=recorder,
             callback_every=_STEPS_BETWEEN_CALLBACKS,
             state=None if checkpoint is None else checkpoint.state,

@@ -16,9 +16,10 @@ def _setting(
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
+    below: float | None = None,
 ) -> Any:
     """A field with its help text and its limits."""
-    limits = {"choices": choices, "least": least, "above": above, "most": most}
+    limits = {"choices": choices, "least": least, "above": above, "most": most, "below": below}
     return field(default=default, metadata={"help": text, **limits})
 
 
@@ -57,6 +58,9 @@ class ModelSettings:
     num_heads: int = _setting(8, "attention heads", least=1)
     num_layers: int = _setting(2, "attention blocks", least=1)
     scale: float = _setting(0.2, "standard deviation of data around the generator's output", above=0)
+    learn_scale: str = _setting(
+        "no", "whether the scale is learnt: one for all, or one for each channel", choices=("no", "one", "channels")
+    )  # fmt: skip
     energy_hidden: tuple[int, ...] = _setting((200, 200), "hidden layers of a latent-ebm's energy", least=1)
     encoder_hidden: tuple[int, ...] = _setting((256, 256), "hidden layers of the encoder", least=1)
     num_denoising_steps: int = _setting(50, "steps from noise to a sample of a diffusion", least=1)
@@ -77,8 +81,11 @@ class ImportanceSettings:
 class LangevinSettings:
     """Markov chains: `LangevinMLE`."""
 
-    kernel: str = _setting("ula", "unadjusted or Metropolis-adjusted Langevin", choices=("ula", "mala"))
-    step_size: float = _setting(0.01, "of ula; where the adaptation of mala starts", above=0)
+    kernel: str = _setting(
+        "ula", "unadjusted or Metropolis-adjusted Langevin, or Hamiltonian", choices=("ula", "mala", "hmc")
+    )
+    step_size: float = _setting(0.01, "of ula; where the adaptation of mala and hmc starts", above=0)
+    num_leapfrog_steps: int = _setting(5, "of a trajectory of hmc", least=1)
     num_steps: int = _setting(40, "Markov steps of each update of a datum", least=1)
     persistent: bool = _setting(False, "whether chains continue from update to update, or start from the prior")
 
@@ -115,7 +122,16 @@ class TrainingSettings:
     num_epochs: int = _setting(20, "passes through the data", least=1)
     batch_size: int = _setting(100, "data of each step", least=1)
     learning_rate: float = _setting(1e-3, "of Adam", above=0)
-    schedule: str = _setting("constant", "of the learning rate", choices=("constant", "cosine"))
+    schedule: str = _setting(
+        "constant", "of the learning rate, down to 0; or up in the first twentieth, then down",
+        choices=("constant", "linear", "cosine", "warmup-cosine"),
+    )  # fmt: skip
+    average: float | None = _setting(
+        None,
+        "decay of the moving average of parameters that is used after training; none uses the last",
+        least=0,
+        below=1,
+    )
     clip_norm: float | None = _setting(None, "largest norm of a gradient; none does not clip", above=0)
     checkpoint_minutes: float = _setting(1.0, "from one checkpoint to the next, inside epochs too", least=0)
     sample_every: int | None = _setting(
