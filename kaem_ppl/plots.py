@@ -155,7 +155,7 @@ def plot_fit(fitted: TiltedFit, *, level: float = 0.95, num_columns: int = 4, ma
 
 
 def plot_images(generated: ArrayLike, real: ArrayLike, *, num_rows: int = 8, num_columns: int = 8) -> Figure:
-    """A grid of generated images beside a grid of real ones.
+    """A grid of generated images beside a grid of real ones; fewer images than it has places make a smaller square.
 
     Args:
         generated: images in [0, 1], shape (num_images, height, width) or (num_images, height, width, 3); values outside
@@ -176,6 +176,10 @@ def plot_images(generated: ArrayLike, real: ArrayLike, *, num_rows: int = 8, num
             raise ValueError(
                 f"{name} has shape {images.shape}: expected (num_images, height, width), perhaps with a last axis of 3."
             )
+    number = min(num_rows * num_columns, max(len(images) for images in grids.values()))
+    if number < num_rows * num_columns:
+        num_columns = min(num_columns, max(3, math.ceil(math.sqrt(number))))
+        num_rows = min(num_rows, -(-number // num_columns))
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     figure = Figure(figsize=(0.9 * num_columns + 0.6, 0.45 * num_rows + 0.6), layout=layout)
     for panel, (name, images) in zip(figure.subplots(1, 2), grids.items(), strict=True):
@@ -296,13 +300,25 @@ def _highest(curves: Curves) -> float:
 
 
 def _range(prior: TiltedDistribution) -> tuple[float, float]:
-    """Ends of a range that holds nearly all mass of every density and of every reference."""
-    mass = 1e-3
+    """Ends of a range that holds nearly all mass of every density and of every reference.
+
+    Of a heavy tail less is shown: it would leave no room for the rest.
+    """
+    (low, high), (low_near, high_near) = (_range_of_mass(prior, mass) for mass in (1e-3, 2e-2))
+    is_heavy = high - low > 2 * (high_near - low_near)
+    if not is_heavy:
+        return low, high
+    # The side that is not heavy keeps its range.
+    width = high_near - low_near
+    return max(low, low_near - width / 2), min(high, high_near + width / 2)
+
+
+def _range_of_mass(prior: TiltedDistribution, mass: float) -> tuple[float, float]:
     low, high = (np.asarray(x) for x in _icdf(prior.reference, np.array([mass, 1 - mass])))
     # Left of the panel where the mass is passed, and right of it; beyond the panels a density is the reference's.
     edges, lower, upper = (np.asarray(x) for x in prior.table[:3])
     left, right = edges[..., :-1][lower[..., 1:] > mass], edges[..., 1:][upper[..., :-1] > mass]
-    return min(low.min(), left.min()), max(high.max(), right.max())
+    return float(min(low.min(), left.min())), float(max(high.max(), right.max()))
 
 
 @jax.jit

@@ -31,7 +31,7 @@ _RESULTS = {
         "replica_trace.png": "where replicas stand on the ladder",
     }),
     "evidence": ("Evidence of held-out data", {
-        "estimates.png": "estimators side by side; hollow where one does not trust itself",
+        "estimates.png": "estimators side by side; hollow where one fails its checks",
         "thermodynamic_curve.png": "mean log-likelihood against temperature",
     }),
     "interpolate": ("Paths between held-out data", {"interpolate.png": "each point follows the prior where its ends do"}),
