@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 FOLDER = Path(__file__).parent
 QUICK = ("sampling", "training_step", "posterior_sampling", "evidence_cost", "prior", "quality", "density")
-BENCHMARKS = (*QUICK, "prior_settings", "streaming")
+BENCHMARKS = (*QUICK, "posteriors", "prior_settings", "streaming")
 
 
 def run_all(names, quick, out):

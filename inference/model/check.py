@@ -142,7 +142,7 @@ def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array
     """The comparison, compiled ahead: it also runs where the caller is traced, which `jax.jit` would trace it into."""
     whole, one, value_axes = comparison
     row, shared, given_to_one, *_ = one.input_shapes()
-    has_plate = any(axis is not None for _, axis in value_axes)
+    has_plate = bool(row) or any(axis is not None for _, axis in value_axes)
 
     def compare(
         arrays: list[Any], rows: list[Any], shared: list[Any], given: dict[str, Any], key: jax.Array

@@ -31,7 +31,7 @@ from .modules.training_mode import TrainingMode, accepted_kwargs
 from .pairwise import pairwise_log_prob
 from .parameters import Params
 from .reader import read_rows_model
-from .sites import OutsidePlateError, apply_scale, plate_dims, scaled_log_prob, sum_to_plate
+from .sites import OutsidePlateError, apply_scale, check_has_latents, plate_dims, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity
 from .two_runs import Reading
 from .wrappers import unwrap, with_base
@@ -74,6 +74,11 @@ class PlateModel:
     draws_are_shared: bool
     discrete: DiscreteLatents | None
     training: TrainingMode | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether a datum has a latent, continuous or discrete."""
+        return bool(self.latent) or self.discrete is not None
 
     def score_prior_draws(
         self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None = None
@@ -287,6 +292,7 @@ def read_plate_model(
             reading = read_rows_model(key, held, data, plate, params, needs_all_params=True)
         except ValueError:
             raise error from None
+    check_has_latents(reading.sites)
     return PlateModel(**describe_plate_model(reading))
 
 

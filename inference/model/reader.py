@@ -10,7 +10,7 @@ from .arguments import Layout, argument_names, batch_arguments, flatten_argument
 from .check import find_whole_reads, point_key
 from .handlers import Trace, check_plate_size
 from .parameters import Parameters, Params, transforms_of
-from .sites import check_params, plate_size
+from .sites import check_has_latents, check_params, classify, plate_size
 from .traced import compiled
 from .two_runs import Reading, Runs, WholeModel
 
@@ -48,6 +48,7 @@ def read_model(
     leaves, structure = flatten_arguments(args, kwargs)
     runs = Runs(model, plate, params, point_key(0))
     whole = _read_whole(runs, leaves, structure)
+    check_has_latents(classify(whole.trace, plate))
     check_params(whole.trace, params)
     parameters = Parameters(params, transforms_of(whole.trace))
     if plate is None:

@@ -86,8 +86,7 @@ def classify(trace: Trace, plate: str | None) -> Sites:
     """Sort the sites of a trace by kind.
 
     Raises:
-        ValueError: a site stands outside the plate; nothing is latent, or nothing observed; the model
-            subsamples a plate.
+        ValueError: a site stands outside the plate; nothing is observed; the model subsamples a plate.
     """
     for name, site in trace.items():
         if site["type"] == "plate":
@@ -99,8 +98,6 @@ def classify(trace: Trace, plate: str | None) -> Sites:
     discrete = [site for site in hidden if is_discrete(site["fn"])]
     latents = [site for site in hidden if not is_discrete(site["fn"])]
     observed = [site for site in samples if not is_latent(site)]
-    if not hidden:
-        raise ValueError("`model` has no latent site, so there is nothing to sample: is every site observed?")
     if not observed:
         raise ValueError(
             "`model` has no observed site, so its posterior is its prior: give a site `obs=`, and pass the data to the "
@@ -117,6 +114,16 @@ def classify(trace: Trace, plate: str | None) -> Sites:
         # An array of scales belongs to batch axes that the pairwise product sums over.
         any(site["scale"] is not None and jnp.ndim(site["scale"]) > 0 for site in observed),
     )
+
+
+def check_has_latents(sites: Sites) -> None:
+    """Refuse a model with nothing to sample.
+
+    Raises:
+        ValueError: nothing is latent.
+    """
+    if not sites.all_latents:
+        raise ValueError("`model` has no latent site, so there is nothing to sample: is every site observed?")
 
 
 def plate_size(trace: Trace, plate: str) -> int:

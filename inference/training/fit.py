@@ -36,7 +36,7 @@ from .state import (
     key_for,
     update_best,
 )
-from .strategies.importance_mle import ImportanceMLE
+from .strategies.importance_mle import ImportanceMLE, exact_likelihood
 from .strategies.strategy import Strategy, advise, check_strategy, guide_of
 from .streaming import check_streamed, is_streamed, read_rows
 
@@ -74,6 +74,9 @@ def fit(
     Latents outside the plate, which all data share, are learnt with the parameters, by the mode of their posterior: the
     objective has their log-prior once for all data, in the sites' own space. `params` has them by the sites' names, and
     hands them to `sample_posterior` and `log_evidence`, with the same plate, as held values.
+
+    A model of the data alone, without latents in the plate, is trained by its exact log-likelihood, whatever the strategy;
+    the history has it as `log_evidence`. Its observed site may be a learnt density itself: `obs=x` of a `kan_prior`.
 
     Modules with state, as `flax_module(..., mutable=["batch_stats"])` and `nnx_module` register them, are in training mode
     in the passes that a step's gradient goes through, and in evaluation mode elsewhere: chains move by running means and
@@ -163,6 +166,8 @@ def fit(
     plate_model, parameters = read_for_training(
         parameter_key, model, guide_of(strategy), head, plate, params, training_kwargs
     )
+    if not plate_model.has_latents:
+        strategy = exact_likelihood(strategy)
     model_sites = set(plate_model.first_params)
     learnt = [name for name in parameters.transforms if not name.endswith(GRID_SUFFIX)]
     values = {name: parameters.values[name] for name in learnt}

@@ -139,7 +139,11 @@ class TiltedDistribution(Distribution):
         return self.tails(value)[0]
 
     def icdf(self, q: ArrayLike) -> Array:
-        """The point with probability q in [0, 1] below it, shape of q broadcast with `batch_shape`; NaN for any other q."""
+        """The point with probability q in [0, 1] below it, shape of q broadcast with `batch_shape`; NaN for any other q.
+
+        It grows with q, but for what `cdf` does not resolve (1e-6 in float32, where an energy changes by tens within one
+        panel): there the point of a larger q can lie lower.
+        """
         q = jnp.asarray(q, self.table.lower.dtype)
         return jnp.where((q >= 0) & (q <= 1), self.quantile(q, 1 - q), jnp.nan)
 

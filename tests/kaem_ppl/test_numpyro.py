@@ -181,6 +181,7 @@ def test_a_fixed_prior_is_integrated_once_under_jit():
     assert "while" in traced
 
 
+@pytest.mark.slow
 def test_both_precisions_in_one_process():
     # Law: the same numbers in float32, float64 and float32 again; the first and the last agree to the bit.
     first = np.asarray(_prior().log_normalizer)

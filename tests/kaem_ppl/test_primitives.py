@@ -60,7 +60,7 @@ def test_the_designs_model_learns_by_svi():
     assert {"prior$params", "decoder$params"} <= set(result.params)
 
 
-@pytest.mark.parametrize("num_components", [None, 3])
+@pytest.mark.parametrize("num_components", [pytest.param(None, marks=pytest.mark.slow), 3])
 def test_a_prior_starts_close_to_its_reference(num_components):
     with handlers.seed(rng_seed=0):
         prior = kp.kan_prior("prior", (50,), num_components=num_components, **SETTINGS)
@@ -91,6 +91,7 @@ def test_a_mixture_has_logits():
     np.testing.assert_allclose(prior.log_prob(z), expected.log_prob(z), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("basis", [kp.RBF(8, trainable_width=True), kp.Chebyshev(5, trainable_width=True)])
 def test_a_trainable_width_starts_at_its_value_and_keeps_its_constraint(basis):
     def model():
@@ -127,6 +128,7 @@ def test_a_fixed_prior_stays_known_inside_a_traced_model():
     assert not isinstance(normalizers[0], jax.core.Tracer)
 
 
+@pytest.mark.slow
 def test_a_reference_may_be_learnt_too():
     def model():
         loc = numpyro.param("loc", 0.5)

@@ -41,13 +41,18 @@ PRIORS = {
     "lognormal": lambda: dist.LogNormal(0.0, 0.5).expand((3,)).to_event(1),
     "uniform": lambda: dist.Uniform(-1.0, jnp.array([1.0, 2.0])).to_event(1),
 }
+# The fast tests take one learnt prior and one of NumPyro's.
+EACH = [
+    pytest.param(make, id=name, marks=() if name in ("bank", "lognormal") else pytest.mark.slow)
+    for name, make in PRIORS.items()
+]
 
 
 def whiten(model):
     return handlers.reparam(model, config={"z": kp.InverseTransformReparam()})
 
 
-@pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS)
+@pytest.mark.parametrize("make", EACH)
 def test_the_base_is_exactly_standard_normal_in_every_shape(make):
     def model(size):
         with numpyro.plate("data", size):
@@ -79,7 +84,7 @@ def test_draws_are_those_of_the_prior(name):
         assert stats.kstest(column, "uniform").pvalue > 1e-3
 
 
-@pytest.mark.parametrize("make", PRIORS.values(), ids=PRIORS)
+@pytest.mark.parametrize("make", EACH)
 def test_values_and_gradients_are_finite_far_out_in_float32(make):
     def values(e):
         with handlers.substitute(data={"z_base": e}), numpyro.plate("points", 5):

@@ -13,6 +13,8 @@ from . import oracle
 from .members import BASES, bank
 
 GRIDDED = ["RBF", "BSpline3", "BSpline1", "RSWAF", "Morlet"]
+# The fast tests take a smooth basis on a grid, and one without.
+EACH = [name if name in ("RBF", "Fourier") else pytest.param(name, marks=pytest.mark.slow) for name in BASES]
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -29,7 +31,7 @@ def test_values_follow_the_formula(name, precision):
     np.testing.assert_array_equal(functions(jnp.full(3, -7.0)), functions(jnp.full(3, -3.0)))
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name", EACH)
 @pytest.mark.parametrize("shared", [True, False])
 def test_three_ways_to_evaluate_agree(name, shared):
     # Oracle: `__call__`, one point for one function at a time.
@@ -87,7 +89,7 @@ def test_pytree_round_trip_and_transformations():
 
 
 @pytest.mark.parametrize("name", GRIDDED)
-@pytest.mark.parametrize("spread", ["normal", "narrow", "skewed"])
+@pytest.mark.parametrize("spread", ["normal", *(pytest.param(x, marks=pytest.mark.slow) for x in ("narrow", "skewed"))])
 def test_refit_keeps_a_smooth_function(name, spread):
     # Oracle: the function before, on the samples' range; bar 1e-3 of its range there (20-point grids). Keys 0 and 1.
     key = jax.random.key(1)
@@ -140,7 +142,7 @@ def test_refit_reproduces_a_cubic_exactly():
     np.testing.assert_allclose(refitted(points), cubic(points), rtol=0, atol=1e-5 * np.ptp(cubic(points)))
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("name", EACH)
 def test_refit_on_another_domain(name):
     # Oracle: the function before, over the data, on a domain that is wider; outside the old one it was constant.
     functions = BASES[name](jax.random.key(0), (2,))

@@ -35,7 +35,7 @@ def test_the_numbers_are_those_of_flax(ours, layer, size):
     np.testing.assert_allclose(over_both, jnp.arange(3.0)[:, None, None, None] * expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("ours", [downsample, upsample])
+@pytest.mark.parametrize("ours", [downsample, pytest.param(upsample, marks=pytest.mark.slow)])
 def test_derivatives_are_those_of_finite_differences(ours):
     # To second order, forwards and backwards, and of both arguments at once. No false alarm: nothing is random.
     with jax.enable_x64(True):

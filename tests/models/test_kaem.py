@@ -84,7 +84,7 @@ def one_by_one(params, z, layout):
     return total
 
 
-@pytest.mark.parametrize("layout", MODELS)
+@pytest.mark.parametrize("layout", [x if x == "product" else pytest.param(x, marks=pytest.mark.slow) for x in MODELS])
 def test_the_joint_density_is_the_one_written_out(layout):
     model = MODELS[layout]
     params = parameters(model)

@@ -18,6 +18,7 @@ def prior():
     return kp.KANTilted(energy, dist.Normal(0, 1))
 
 
+@pytest.mark.slow
 def test_every_point_between_draws_follows_the_prior(prior):
     # Kolmogorov-Smirnov against the prior's own CDF, 15 tests: a false alarm in 1.5e-3 of seeds. A straight line's midpoint
     # fails all of them.
@@ -37,6 +38,7 @@ def test_of_normal_priors_it_is_the_great_circle():
     np.testing.assert_allclose(path[1], (start + end) / np.sqrt(2), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_traversal_moves_one_latent_along_its_quantiles(prior):
     z = prior.sample(jax.random.key(2))
     path = traverse(prior, z, 1, 5, mass=0.8)

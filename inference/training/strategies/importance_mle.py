@@ -10,12 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.scipy.special import logsumexp
 
-from kaem_ppl.arguments import check_callable, set_counts, set_number
+from kaem_ppl.arguments import check_callable, describe, set_counts, set_number
 
 from ...model.parameters import Params
 from ...model.plate_model import PlateModel
 from ...model.training_model import TrainingModel
 from .resampling import residual_resampling
+from .strategy import Strategy, guide_of
 
 # Effective draws below which an estimate is that of a single draw.
 _FEW = 2.0
@@ -174,6 +175,20 @@ def _with_pathwise_draws(plate_model: PlateModel) -> "_PathwisePlateModel":
     return _PathwisePlateModel(
         **{field.name: getattr(plate_model, field.name) for field in dataclasses.fields(PlateModel)}
     )
+
+
+def exact_likelihood(strategy: Strategy) -> ImportanceMLE:
+    """What trains a model without latents in place of a strategy: one draw of nothing, so the weight of a datum is 1.
+
+    Raises:
+        ValueError: the strategy has a guide, which would have nothing to draw.
+    """
+    if guide_of(strategy) is not None:
+        raise ValueError(
+            f"`strategy` is {describe(strategy)}, but `model` has no latent site, so its guide would have nothing to draw: "
+            "leave `strategy` out, and the exact log-likelihood is maximised."
+        )
+    return ImportanceMLE(1, ess_threshold=0)
 
 
 def _advise(strategy: ImportanceMLE | PathwiseImportanceMLE, row: dict[str, Any]) -> str | None:

@@ -56,6 +56,7 @@ def test_a_conjugate_model_is_calibrated():
     assert found.plot(backend="none") is not None
 
 
+@pytest.mark.slow
 def test_discrete_latents_are_drawn_from_the_prior():
     # A datum far from most of the prior: were states drawn given it, simulated data would follow another law, and ranks of
     # the mean would crowd at one end. A false alarm in 1 % of seeds.

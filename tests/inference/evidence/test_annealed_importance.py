@@ -25,6 +25,7 @@ from kaem_ppl.inference import (
 from kaem_ppl.models import split_digits
 
 
+@pytest.mark.slow
 def test_bounds_of_simulated_data(linear_gaussian):
     # Oracle: the closed form at the simulated data. The bounds hold on average over runs: within 4 standard errors for
     # six data. With 20 temperatures the gap is small.

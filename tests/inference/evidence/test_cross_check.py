@@ -22,6 +22,7 @@ def model(x):
         numpyro.sample("x", dist.Normal(z, 1), obs=x)
 
 
+@pytest.mark.slow
 def test_two_methods_that_agree():
     # Oracle: the closed form. Agreement is refused at a level of 1e-4 for each of three comparisons.
     x = jnp.array([0.5, -1.0])

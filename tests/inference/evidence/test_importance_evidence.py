@@ -44,6 +44,7 @@ def test_closed_form(linear_gaussian, largest, monkeypatch):
     assert found.is_trustworthy.all()
 
 
+@pytest.mark.slow
 def test_std_errors_are_the_spread_of_repeated_estimates(posterior):
     # Oracle: 200 repetitions. Their standard deviation has a relative standard error of 1 / sqrt(400), 5 %; 25 % is five
     # of those: a false alarm in 4e-6 of seeds for six data and their sum, whose error counts that draws are shared.

@@ -43,10 +43,7 @@ def found(request):
 
 
 @pytest.fixture(
-    params=[
-        name if name in ("ParallelTempering", "ImportanceSampling") else pytest.param(name, marks=pytest.mark.slow)
-        for name in SMALL
-    ]
+    params=[name if name == "ImportanceSampling" else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
 )
 def result(request, linear_gaussian, found):
     one, name = linear_gaussian, request.param

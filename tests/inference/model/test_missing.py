@@ -91,6 +91,7 @@ def test_posterior_evidence_and_imputation_are_exact(model, noise):
     assert np.isfinite(draws.predict(jax.random.key(3))["x"]).all()
 
 
+@pytest.mark.slow
 def test_markov_chains_and_evidence_of_one_problem():
     # The joint evidence is the sum over data; derivatives that met a NaN would stop the chains at their start.
     exact, means, covariances, _ = closed_form(np.diag(np.diag(_NOISE)))
@@ -174,6 +175,7 @@ def hidden_markov(y):
     scan(step, 0, y)
 
 
+@pytest.mark.slow
 def test_inside_scan_and_cond():
     # Oracle: densities of the entries that are there; and the forward recursion of a hidden Markov model by hand.
     y = jnp.array([1.0, jnp.nan, 1.5, jnp.nan, 0.5])

@@ -64,21 +64,20 @@ def guide(x):
         numpyro.sample("z", dist.Normal(x @ weight, 1).to_event(1))
 
 
-def _slow(*values):
-    return (pytest.param(value, marks=pytest.mark.slow) for value in values)
-
-
 @pytest.fixture
 def model(monkeypatch):
     return CountedModel(monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [
         ImportanceMLE(10),
         LangevinMLE(num_steps=2),
-        *_slow(PathwiseImportanceMLE(10), ThermodynamicMLE(num_steps=2), VariationalMLE(guide)),
+        PathwiseImportanceMLE(10),
+        ThermodynamicMLE(num_steps=2),
+        VariationalMLE(guide),
     ],
     ids=lambda strategy: type(strategy).__name__,
 )
@@ -95,6 +94,7 @@ def params_of(model):
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plate", [None, "data"])
 def test_sample_posterior(model, plate):
     params = params_of(model)
@@ -105,7 +105,9 @@ def test_sample_posterior(model, plate):
 
 
 @pytest.mark.parametrize(
-    "method", [ImportanceSampling(100), *_slow(TemperedSMC(20))], ids=lambda method: type(method).__name__
+    "method",
+    [ImportanceSampling(100), pytest.param(TemperedSMC(20), marks=pytest.mark.slow)],
+    ids=lambda method: type(method).__name__,
 )
 def test_log_evidence(model, method):
     params = params_of(model)

@@ -138,6 +138,7 @@ def test_rows_of_a_plate_are_the_whole_model():
     assert posterior.latents[0].dims == ("inner",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coordinates", [Unconstrained(), Whitened()], ids=["unconstrained", "whitened"])
 def test_tilted_prior_is_tabulated_once(coordinates):
     # Oracle: the distribution that the model declares.

@@ -54,7 +54,16 @@ def numpyros(example, values):
     return exact, jacobian, size
 
 
-@pytest.mark.parametrize("name", READ)
+# Of models that ask the same of the reading the fast tests take one.
+LIKE_ANOTHER = (
+    *("eight schools, not centred", "baseball", "AR2", "Holt-Winters", "stochastic volatility", "UCB admissions"),
+    *("ordinal regression", "Gaussian process", "zero-inflated Poisson", "hierarchical series", "funnel", "VAR"),
+    *("Bayesian network", "mixture", "scan of supports", "scan under handlers", "cond in scan", "scale", "substitute"),
+    *("supports", "whitened", "KAEM"),
+)
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x in LIKE_ANOTHER)) for x in READ])
 def test_is_numpyros_log_density(name):
     example = READ[name]
     posterior = read(example)

@@ -47,7 +47,11 @@ def small_budget(monkeypatch):
     jax.clear_caches()
 
 
-@pytest.mark.parametrize(("model", "plate"), [(rows, "data"), (whole, None)], ids=["with a plate", "whole"])
+@pytest.mark.parametrize(
+    ("model", "plate"),
+    [(rows, "data"), pytest.param(whole, None, marks=pytest.mark.slow)],
+    ids=["with a plate", "whole"],
+)
 def test_importance_sampling_does_not_depend_on_the_pieces(model, plate, small_budget):
     def run():
         return sample_posterior(

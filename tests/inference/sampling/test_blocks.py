@@ -75,6 +75,7 @@ def draws():
     )
 
 
+@pytest.mark.slow
 def test_the_default_follows_the_joint_posterior(draws):
     assert isinstance(draws.sampler, Blocks)
     check_moments(draws.samples, groups_by_quadrature()[0])

@@ -135,9 +135,8 @@ def test_blocks_of_draws_are_one_array(tmp_path, monkeypatch):
     np.testing.assert_array_equal(spooled.samples["z"][1, 7:20:3, 2], draw().samples["z"][1, 7:20:3, 2])
 
 
-@pytest.mark.parametrize(
-    "number", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 3, 7])
 def test_populations_and_live_points_go_on(number, tmp_path, saves_always):
     def evidence(method, **settings):
         return log_evidence(
@@ -263,6 +262,7 @@ def test_a_full_disk_is_told_in_one_line_and_what_was_saved_is_kept(tmp_path, mo
     assert_same_draws(draw(checkpoint=folder), draw())
 
 
+@pytest.mark.slow
 def test_the_rule_that_stops():
     # Oracle: ArviZ's own numbers for the draws at which it stopped, and that it did not stop before.
     from arviz_stats.base.array import array_stats

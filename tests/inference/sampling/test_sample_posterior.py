@@ -38,18 +38,19 @@ def draw(x=X, model=model, sampler=MALA(), **settings):  # noqa: B008
     return sample_posterior(jax.random.key(0), model, x, sampler=sampler, progress_bar=False, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampler",
     [
         MALA(),
-        pytest.param(ULA(0.1), marks=pytest.mark.slow),
-        pytest.param(HMC(), marks=pytest.mark.slow),
-        pytest.param(NUTS(), marks=pytest.mark.slow),
-        pytest.param(EllipticalSlice(), marks=pytest.mark.slow),
-        pytest.param(PCNL(), marks=pytest.mark.slow),
-        pytest.param(ImportanceSampling(50), marks=pytest.mark.slow),
-        pytest.param(TemperedSMC(num_particles=20, kernel=MALA()), marks=pytest.mark.slow),
-        pytest.param(ParallelTempering(ladder=PowerLadder(3, 2.0)), marks=pytest.mark.slow),
+        ULA(0.1),
+        HMC(),
+        NUTS(),
+        EllipticalSlice(),
+        PCNL(),
+        ImportanceSampling(50),
+        TemperedSMC(num_particles=20, kernel=MALA()),
+        ParallelTempering(ladder=PowerLadder(3, 2.0)),
     ],
     ids=lambda sampler: type(sampler).__name__,
 )
@@ -89,6 +90,7 @@ def test_draws_do_not_depend_on_the_chunks():
     np.testing.assert_allclose(few.samples["z"], many.samples["z"][:, :7], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_first_draws_take_few_programs():
     # Oracle: JAX's own count of compilations. All replicas start in one program and move in another; the prior's table,
     # keys and results, and the comparison of the reading with NumPyro, take the others. Each operation outside `jax.jit`

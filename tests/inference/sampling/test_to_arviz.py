@@ -160,6 +160,7 @@ def test_names_that_do_not_fit_are_refused(draws, kwargs, name):
         draws.to_arviz(**kwargs)
 
 
+@pytest.mark.slow
 def test_sites_with_a_slash_and_without_elements(tmp_path):
     def model(y):
         with handlers.scope(prefix="outer"):

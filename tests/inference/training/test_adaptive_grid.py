@@ -48,7 +48,8 @@ def params_of(model, data):
     return params
 
 
-@pytest.mark.parametrize("num_components", [pytest.param(None, marks=pytest.mark.slow), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_components", [None, 3])
 def test_a_refit_follows_the_draws_and_keeps_the_density(num_components):
     # Oracle: the prior before the refit, where the draws are; and the draws' own range.
     model, data = make_model(num_components), jnp.zeros((3, 2))
@@ -80,6 +81,7 @@ def test_a_refit_follows_the_draws_and_keeps_the_density(num_components):
     assert jnp.abs(difference - difference.mean(0)).max() < 0.02
 
 
+@pytest.mark.slow
 def test_the_domain_stays_in_the_support():
     model, data = make_model(reference=dist.Uniform(-4, 4)), jnp.zeros((3, 2))
     params = params_of(model, data)
@@ -91,6 +93,7 @@ def test_the_domain_stays_in_the_support():
     assert (domain[:, 1] < 2.5).all()
 
 
+@pytest.mark.slow
 def test_a_moved_grid_has_an_exact_normalizer():
     # Oracle: the trapezoid rule on a fine grid. Domain and grid are traced, as in training.
     model, data = make_model(), jnp.zeros((3, 2))

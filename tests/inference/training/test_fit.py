@@ -1,6 +1,7 @@
 """Training as a whole: it reaches the maximum likelihood, keeps constraints, stops early, and refuses wrong arguments."""
 
 import csv
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from numpyro.contrib.module import flax_module
 from numpyro.distributions import constraints
 from numpyro.infer import Predictive
 
-from kaem_ppl.inference import AdaptiveGrid, ImportanceMLE, fit
+from kaem_ppl.inference import AdaptiveGrid, ImportanceMLE, LangevinMLE, VariationalMLE, fit
 
 from .small_models import QUICK, CountVisits, Pull, ppca, ppca_data
 
@@ -92,6 +93,35 @@ def test_params_keep_their_constraints_and_serve_predictive():
     assert set(result.params) == {"mixture", "noise", "decoder$params"}
     drawn = Predictive(model, params=result.params, num_samples=1)(jax.random.key(1), size=10)
     assert drawn["x"].shape == (1, 10, 4)
+
+
+@pytest.mark.parametrize("strategy", [ImportanceMLE(), LangevinMLE()], ids=["importance", "Langevin"])
+def test_a_model_without_latents_is_trained_by_its_likelihood(strategy):
+    # Oracle: the mean and the standard deviation of the data, their density there, and the mode of the shared latent,
+    # mean x variance of the prior / (that variance + variance of the data / n).
+    def model(x, has_shared=False):
+        loc = numpyro.sample("shift", dist.Normal(0, 0.1)) if has_shared else numpyro.param("loc", 0.5)
+        scale = numpyro.param("scale", 1.0, constraint=constraints.positive)
+        with numpyro.plate("data", len(x)):
+            numpyro.sample("x", dist.Normal(loc, scale), obs=x)
+
+    x = np.random.default_rng(0).normal(1.0, 2.0, 100).astype(np.float32)
+    found = []
+    for has_shared in (False, True):
+        result = fit(
+            jax.random.key(0), partial(model, has_shared=has_shared), x, strategy=strategy, num_epochs=300,
+            optimizer=optax.adam(optax.cosine_decay_schedule(0.1, 300)), progress_bar=False,
+        )  # fmt: skip
+        found.append(result.params)
+    plain, shared = found
+    np.testing.assert_allclose([plain["loc"], plain["scale"]], [x.mean(), x.std()], rtol=1e-4)
+    exact = dist.Normal(x.mean(), x.std()).log_prob(x).mean()
+    scale, shift = shared["scale"], shared["shift"]
+    np.testing.assert_allclose(shift, x.mean() * 0.01 / (0.01 + scale**2 / len(x)), rtol=1e-3)
+    np.testing.assert_allclose(scale**2, np.square(x - shift).mean(), rtol=1e-3)
+    assert dist.Normal(plain["loc"], plain["scale"]).log_prob(x).mean() <= exact + 1e-5
+    with pytest.raises(ValueError, match="guide would have nothing to draw"):
+        fit(jax.random.key(0), model, x, strategy=VariationalMLE(lambda x: None), num_epochs=1, progress_bar=False)
 
 
 def test_initial_params_are_where_training_starts():

@@ -91,13 +91,14 @@ def assert_close(found, expected, tolerance=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "strategy",
     [
         ImportanceMLE(3, ess_threshold=0),
         LangevinMLE(num_steps=1),
-        pytest.param(VariationalMLE(guide, num_draws=2), marks=pytest.mark.slow),
-        pytest.param(ThermodynamicMLE(num_steps=2, objective="thermodynamic"), marks=pytest.mark.slow),
+        VariationalMLE(guide, num_draws=2),
+        ThermodynamicMLE(num_steps=2, objective="thermodynamic"),
     ],
     ids=lambda strategy: type(strategy).__name__,
 )
@@ -115,6 +116,7 @@ def test_trains_as_a_loop_of_optax(strategy):
     assert_close(result.params["network$state"]["state"]["normalise"]["var"], network.normalise.var[...])
 
 
+@pytest.mark.slow
 def test_trains_as_svi():
     # Oracle: NumPyro's SVI with a guide without latents, in steps of the same size; its first run of the model updates
     # the running means once, so it gets them as they were.

@@ -65,6 +65,7 @@ def test_layouts_are_told_apart(convolve):
         assert is_slow(looped, *arrays) is (convolve is by_lax)
 
 
+@pytest.mark.slow
 def test_the_convolutions_of_models_are_fast_in_loops():
     generator, encoder = ConvGenerator(3, (6, 8, 2), (4, 2)), ConvEncoder((6, 8, 2), 3, (2, 4))
     model = MixtureKAEM((3, 2), generator, kp.RBF(5), (-2.0, 2.0), dist.Normal(0, 1), 0.3)
@@ -81,6 +82,7 @@ def test_the_convolutions_of_models_are_fast_in_loops():
     assert not is_slow(jax.grad(encode), initial(lambda: encoder("encoder")))
 
 
+@pytest.mark.slow
 def test_a_slow_convolution_is_not_scanned():
     settings = {"sampler": MALA(), "num_chains": 2, "num_samples": 12, "num_warmup": 20, "plate": "data"}
     draws = []

@@ -33,6 +33,7 @@ def test_of_normal_marginals_it_is_the_multivariate_normal():
     np.testing.assert_allclose(copula.log_prob(far), normal.log_prob(far), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_draws_have_the_marginals_and_the_dependence_that_were_asked_for(joint):
     x = np.asarray(joint.sample(jax.random.key(1), (4000,)))
     # Three tests at 1e-4 each; the correlation of normal scores within four standard errors.

@@ -56,7 +56,7 @@ def test_shapes_of_numpyro_and_ints(maker):
         d.sample(KEY, 2.5)
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 0)])
+@pytest.mark.parametrize("shape", [(0,), pytest.param((2, 0), marks=pytest.mark.slow)])
 @pytest.mark.parametrize("maker", MAKERS)
 def test_an_empty_batch(maker, shape):
     uses = {

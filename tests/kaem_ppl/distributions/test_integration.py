@@ -37,9 +37,8 @@ def _mixture(setting, size, batch_shape=(20, 10)):
     return kp.KANTiltedMixture(jnp.zeros(batch_shape), energy, kind(*args))
 
 
-@pytest.mark.parametrize(
-    "setting", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SETTINGS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", SETTINGS)
 def test_few_functions_need_more_than_the_shared_panels(setting):
     # Law: as drawn no panel is divided, in float32, and at thirty times that no function needs panels of its own.
     integrate = jax.jit(lambda bank: stages.fine_integrals(bank, stages.evaluate_seeds(bank)))
@@ -47,7 +46,7 @@ def test_few_functions_need_more_than_the_shared_panels(setting):
     assert not np.any(integrate(_mixture(setting, 30.0)._bank()).own)
 
 
-@pytest.mark.parametrize("size", [100.0, 1e4])
+@pytest.mark.parametrize("size", [100.0, pytest.param(1e4, marks=pytest.mark.slow)])
 def test_a_hard_function_changes_nothing_for_the_others(size):
     # Law: the normalisers of easy functions beside a hard one are those without it, and the hard one's are SciPy's.
     easy, hard = bank("RBF", (1.0, 2.0, 3.0)), bank("RBF", (size,))
@@ -74,6 +73,7 @@ def test_rows_some_at_a_time(monkeypatch):
         np.testing.assert_allclose(some, at_once, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_grid", [2, 3])
 @pytest.mark.parametrize("degree", [1, 3])
 def test_splines_of_few_points_on_a_wide_domain(num_grid, degree):
@@ -87,7 +87,7 @@ def test_splines_of_few_points_on_a_wide_domain(num_grid, degree):
     np.testing.assert_allclose(prior.cdf(z[:, None])[:, 0], exact.tails(z)[0], atol=2e-6)
 
 
-@pytest.mark.parametrize("basis", ["RBF", "Fourier"])
+@pytest.mark.parametrize("basis", ["RBF", pytest.param("Fourier", marks=pytest.mark.slow)])
 def test_inversion_under_every_transformation(basis):
     # Law: cdf(icdf(u)) is u to 1e-6, also where each point is a call of its own, whatever XLA's level of optimisation.
     prior = kp.KANTilted(bank(basis, (5.0,)), dist.Normal(0.0, 1.0))

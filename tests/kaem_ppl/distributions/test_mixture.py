@@ -23,7 +23,7 @@ def _weights():
     return np.exp(LOGITS) / np.exp(LOGITS).sum()
 
 
-@pytest.mark.parametrize("reference", ["Normal", "LogNormal"])
+@pytest.mark.parametrize("reference", ["Normal", pytest.param("LogNormal", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [(), pytest.param((5,), marks=pytest.mark.slow)])
 def test_log_prob_equals_numpyros_mixture(reference, shape):
     # Oracle: MixtureSameFamily over KANTilted, which knows nothing of the collapsed table. Bar 1e-5.
@@ -59,9 +59,8 @@ def test_reference_with_a_batch():
     )
 
 
-@pytest.mark.parametrize(
-    ("basis", "reference"), [("RBF", "Normal"), pytest.param("BSpline1", "LogNormal", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("basis", "reference"), [("RBF", "Normal"), ("BSpline1", "LogNormal")])
 def test_cdf_moments_and_normalizers(basis, reference, precision):
     # Oracle: quad of each component, weighed; bars of the CDF.
     if precision == "float64" and basis != "RBF":
@@ -99,6 +98,7 @@ def test_sharp_components(x64):
     np.testing.assert_allclose(d.cdf(d.icdf(u)), u, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_one_component_is_no_mixture():
     # Oracle: KANTilted of the same function.
     energy = BASES["RBF"](jax.random.key(0), (1,))

@@ -67,11 +67,12 @@ def _value_and_gradients(d, z, what):
     return jax.value_and_grad(objective, (0, 1))(d, z)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "basis",
     [
         "RBF",
-        pytest.param("BSpline3", marks=pytest.mark.slow),
+        "BSpline3",
         *(pytest.param(b, marks=pytest.mark.exhaustive) for b in BASES if b not in ("RBF", "BSpline3")),
     ],
 )

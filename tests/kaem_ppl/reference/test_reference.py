@@ -17,8 +17,8 @@ from .references import CLOSED, REFERENCES, Tilted
 
 MASSES = np.array([1e-16, 1e-12, 1e-8, 1e-5, 1e-3, 0.05, 0.2, 0.4, 0.49])
 # One of each way to find tails; the exhaustive tier runs over all.
-FAST = ["Normal", "Levy", "StudentT", "Shifted"]
-SLOW = ["Weibull", "Beta", "MixtureGeneral", "Composed", "Gamma", "AsymmetricLaplace"]
+FAST = ["Normal", "Levy", "Shifted"]
+SLOW = ["StudentT", "Weibull", "Beta", "MixtureGeneral", "Composed", "Gamma", "AsymmetricLaplace"]
 EACH = [
     pytest.param(name, marks=() if name in FAST else pytest.mark.slow if name in SLOW else pytest.mark.exhaustive)
     for name in REFERENCES
@@ -66,10 +66,9 @@ def test_quantiles_and_masses_of_both_tails(name, precision):
 
 
 def _each_moments():
-    """Names with both precisions; one closed form is fast."""
+    """Names with both precisions."""
     for name, dtype in itertools.product(REFERENCES, ("float32", "float64")):
-        mark = pytest.mark.slow if name in FAST + SLOW else pytest.mark.exhaustive
-        yield pytest.param(name, dtype, marks=() if (name, dtype) == ("Normal", "float32") else mark)
+        yield pytest.param(name, dtype, marks=pytest.mark.slow if name in FAST + SLOW else pytest.mark.exhaustive)
 
 
 @pytest.mark.parametrize(("name", "precision"), list(_each_moments()), indirect=["precision"])
@@ -105,9 +104,8 @@ def test_a_steep_energy_draws_finite_points():
         assert jnp.isfinite(kp.KANTilted(energy, make()).sample(jax.random.key(1), (100_000,))).all()
 
 
-@pytest.mark.parametrize(
-    "name", ["TruncatedNormal", *(pytest.param(x, marks=pytest.mark.slow) for x in ("Gamma", "StudentT", "Beta"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["TruncatedNormal", "Gamma", "StudentT", "Beta"])
 def test_derivatives_in_the_parameters(name, x64):
     # Oracle: central differences of the same functions, parameters traced and so the table as well.
     makers = {
@@ -127,6 +125,7 @@ def test_derivatives_in_the_parameters(name, x64):
         np.testing.assert_allclose(jax.jit(jax.grad(function))(a), numerical, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_batches_broadcast():
     fn = dist.Gamma(jnp.array([[0.5], [3.0]]), jnp.array([1.0, 2.0, 4.0])).expand((5, 2, 3))
     z = ref.lower_quantile(fn, jnp.full((7, 5, 2, 3), jnp.log(0.1)))

@@ -16,7 +16,7 @@ def plate_model_of(linear_gaussian):
 @pytest.mark.parametrize(
     "strategy",
     [
-        ImportanceMLE(5000, ess_threshold=0),
+        pytest.param(ImportanceMLE(5000, ess_threshold=0), marks=pytest.mark.slow),
         ImportanceMLE(5000, ess_threshold=1),
     ],
     ids=["weighted", "resampled"],

@@ -63,6 +63,7 @@ def formulae(wavy):
     return kp.symbolify(wavy, library=["polynomial", "abs", "sin"])
 
 
+@pytest.mark.slow
 def test_divergences_are_those_of_adaptive_quadrature(wavy, formulae):
     found = [*formulae.front, *kp.symbolify(wavy, library=["abs", "Laplace"]).front]
     found += kp.symbolify(wavy, library="Normal").front

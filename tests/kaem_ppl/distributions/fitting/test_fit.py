@@ -84,6 +84,7 @@ def bank():
     return samples.astype(np.float32), kp.KANTilted.fit(samples.astype(np.float32), basis=BASIS)
 
 
+@pytest.mark.slow
 def test_a_bank_reports_what_its_density_says(bank):
     samples, fitted = bank
     assert fitted.density.batch_shape == (3,)
