@@ -46,7 +46,10 @@ CASES = {
         "VAE, better": f"variational --kind vae {MNIST} {BETTER}",
         "KAEM, HMC, better": f"langevin {MNIST} {HMC_4} {BETTER} --num-epochs 15",
         "KAEM, HMC, average": f"langevin {MNIST} {HMC_4} {AVERAGE} --num-epochs 15",
-        "KAEM, HMC, better, conv": f"langevin {CONV} {HMC_4} {BETTER} --num-epochs 10",
+        "VAE, conv": f"variational --kind vae {CONV} {AVERAGE} --num-epochs 40",
+        "KAEM, MALA, conv": f"langevin {CONV} {MALA} {AVERAGE} --num-epochs 20",
+        "VAE, 8 latents": f"variational --kind vae {MNIST} {AVERAGE} --num-latents 8",
+        "KAEM, MALA, 8 latents": f"langevin {MNIST} {MALA} {AVERAGE} --num-latents 8 --num-epochs 20",
         "diffusion": "variational --kind diffusion --generator mlp --hidden 400,400 --num-epochs 60",
     },
 }
