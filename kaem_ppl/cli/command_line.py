@@ -117,6 +117,21 @@ def _train_sequential(options: argparse.Namespace) -> int:
         return 1 if train_sequential(options.jobs) else 0
 
 
+def _tune(options: argparse.Namespace) -> None:
+    signals = StopSignals()
+    with signals.handled(), Progress(f"reading {options.dataset}", is_shown=True, name="kaem"):
+        from .commands.tune import tune
+
+        try:
+            tune(
+                options.dataset, options.judge_by, options.trials, given_flags(options), options.seed, options.preset,
+                RunFolder(options.run_dir), signals,
+            )  # fmt: skip
+        except Stopped as stopped:
+            signals.acknowledge()
+            raise Stopped(stopped.signal, "Continue by the same command.") from None
+
+
 def _data(options: argparse.Namespace) -> None:
     is_terminal = sys.stderr.isatty()
     # On a terminal the download has a bar of its own.
@@ -224,6 +239,7 @@ def _report_run(run: "SavedRun", key: jax.Array, options: argparse.Namespace, fo
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": _train,
     "train-sequential": _train_sequential,
+    "tune": _tune,
     "data": _data,
     "sample": _on_run("compiling and drawing samples", _sample),
     "evaluate": _on_run("compiling and evaluating held-out data", _evaluate),

@@ -16,6 +16,7 @@ from .settings.tables import MODE_ALIASES, STRATEGIES
 # R-hat and effective sizes are not defined for fewer.
 FEWEST_SAMPLES = 4
 SAMPLERS, METHODS = ("mala", "nuts", "tempering"), ("tempering", "smc", "ais", "importance")
+OBJECTIVES = ("distance", "evidence")
 _DESCRIPTION = "Train Kolmogorov-Arnold Energy Models, and sample and evaluate them."
 _EXIT_STATUS = """exit status:
   0    done
@@ -81,6 +82,7 @@ def _make_parser() -> _Parser:
         title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_Parser
     )
     _add_train(commands)
+    _add_tune(commands)
     sequential = _add(commands, "train-sequential", "train one run after another; those that are complete are skipped")
     sequential.add_argument("jobs", type=Path, metavar="FILE", help="lines of DATASET MODE [FLAGS]; # starts a comment")
     data = _add(commands, "data", "download the files of a data set")
@@ -148,6 +150,21 @@ def _add_train(commands: _Commands) -> None:
     command.add_argument("--resume", type=Path, metavar="RUN", help="continue this run")
     command.add_argument("--seed", metavar="INT", help="random seed (0)")
     command.add_argument("--distributed", action="store_true", help="run as one of several processes")
+    _add_settings(command)
+
+
+def _add_tune(commands: _Commands) -> None:
+    command = _add(commands, "tune", "search for settings by Optuna; those given as flags are kept")
+    command.add_argument("--dataset", metavar="NAME", required=True, help=", ".join(DATASETS))
+    command.add_argument("--run-dir", type=Path, metavar="DIR", required=True, help="folder of the search, to go on in")
+    command.add_argument("--trials", type=_positive, default=20, help="trainings in all (%(default)s)")
+    command.add_argument("--judge-by", choices=OBJECTIVES, default="distance", help="what decides (%(default)s)")
+    command.add_argument("--preset", choices=PRESET_NAMES, default="best", help="settings that are not searched")
+    command.add_argument("--seed", metavar="INT", help="random seed (0)")
+    _add_settings(command)
+
+
+def _add_settings(command: _Parser) -> None:
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, places in flags().items():
         tables = " and ".join(table for table, _ in places)

@@ -81,6 +81,7 @@ def test_what_differs():
         "",
         "train",
         "train-sequential",
+        "tune",
         "data",
         "sample",
         "evaluate",
