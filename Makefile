@@ -46,8 +46,8 @@ notebooks: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 	$(RUN) tests/run_notebooks.py
 
-bench: $(VENV)/.installed  ## every benchmark, as ratios to rivals, into benchmarks/results
-	$(RUN) benchmarks/run.py
+bench: $(VENV)/.installed  ## every benchmark, as ratios to rivals, into benchmarks/results: make bench MINUTES=60
+	$(RUN) benchmarks/run.py --minutes $(or $(MINUTES),60) $(FLAGS)
 
 # Compilation is most of what few and small settings take.
 bench-quick: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)

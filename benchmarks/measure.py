@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 
 # A call shorter than this is repeated within one measurement, for the clock and the scheduler have their own grain.
 _SHORTEST_SECONDS = 0.02
+# Exit status of a benchmark that its share of time stopped.
+_CUT = 3
+# What a benchmark has measured, and when it has to stop (by `time.monotonic`).
+_MEASURED: list[dict] = []
+_DEADLINE = math.inf
+
+
+class OutOfTimeError(Exception):
+    """The benchmark's share of time is used up."""
 
 
 def interleave(rivals: dict[str, Callable[[], Any]], repetitions: int = 7) -> tuple[dict[str, np.ndarray], dict]:
@@ -69,6 +78,9 @@ def report(
         ratios: of the values to the rival's, repetition by repetition, where the values themselves are not relative.
         **more: other numbers that belong to it, such as `first_call_seconds`; a headline has its bar, `at_most` or
             `at_least`.
+
+    Raises:
+        OutOfTimeError: the benchmark's share of time is used up; the line is printed and kept.
     """
     values = np.atleast_1d(np.asarray(values, float))
     value, quartiles = _median_and_quartiles(values)
@@ -95,6 +107,9 @@ def report(
         | {"python": platform.python_version()},
     }
     print(json.dumps(line), flush=True)
+    _MEASURED.append(line)
+    if time.monotonic() > _DEADLINE:
+        raise OutOfTimeError
     return line
 
 
@@ -144,6 +159,8 @@ def write_lines(lines: Iterable[dict], path: Path | None) -> None:
 def main(measure: Callable[[bool], list[dict]], draw: Callable[[list[dict]], "Figure"]) -> None:
     """The command line of a benchmark: measure, print, and write `NAME.jsonl` and `NAME.png` where a folder is given.
 
+    With `--seconds` it stops after the first line that is later, and writes and draws what it has; exit status 3 says so.
+
     Args:
         measure: from whether to be quick to lines made by `report`.
         draw: from these lines to a figure.
@@ -154,8 +171,20 @@ def main(measure: Callable[[bool], list[dict]], draw: Callable[[list[dict]], "Fi
     )
     parser.add_argument("--quick", action="store_true", help="few settings and small ones")
     parser.add_argument("--out", type=Path, help="folder for the lines and the plot")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which it stops with what it has")
     options = parser.parse_args()
-    lines = measure(options.quick)
+    global _DEADLINE
+    _DEADLINE = time.monotonic() + options.seconds
+    try:
+        lines, is_cut = measure(options.quick), False
+    except OutOfTimeError:
+        lines, is_cut = _MEASURED, True
     if options.out is not None:
         write_lines(lines, options.out / f"{path.stem}.jsonl")
-        draw(lines).savefig(options.out / f"{path.stem}.png", dpi=150)
+        try:
+            draw(lines).savefig(options.out / f"{path.stem}.png", dpi=150)
+        except (IndexError, KeyError, ValueError, StopIteration):
+            # A plot may need the lines that there was no time for.
+            if not is_cut:
+                raise
+    sys.exit(_CUT if is_cut else 0)

@@ -1,9 +1,10 @@
-"""All benchmarks, each in a process of its own, and what they found as Markdown.
+"""All benchmarks, each in a process of its own, within a budget of time, and what they found as Markdown.
 
-Run as `python benchmarks/run.py [--quick] [--only NAME ...] [--out FOLDER]`. Leaves for each benchmark `NAME.jsonl`,
-one line for each measurement, and `NAME.png`, or, where it failed or was stopped, what it had measured in
-`NAME.partial.jsonl`; and `summary.md`, whose first table sets the headline ratios beside their bars, and beside what the
-last run in the same folder found.
+Run as `python benchmarks/run.py [--minutes M] [--resume] [--quick] [--only NAME ...] [--out FOLDER]`. Leaves for each
+benchmark `NAME.jsonl`, one line for each measurement, and `NAME.png`, or, where it failed or was killed, what it had
+measured in `NAME.partial.jsonl`; and `summary.md`, whose first table sets the headline ratios beside their bars, and beside
+what the last run in the same folder found. Each benchmark gets an equal share of the minutes that are left; one that
+needs longer stops there with what it has, and the summary says so. `--resume` leaves out what the last run finished.
 """
 
 import argparse
@@ -18,13 +19,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 FOLDER = Path(__file__).parent
+# Exit status of a benchmark that stopped after its share of time; see `measure.main`.
+CUT = 3
 QUICK = ("sampling", "training_step", "posterior_sampling", "evidence_cost", "prior", "quality", "density")
 BENCHMARKS = (*QUICK, "posteriors", "prior_settings", "streaming")
 
 
-def run_all(names, quick, out):
-    """Run them one after another; seconds of each, and which failed."""
-    seconds, failed = {}, []
+def run_all(names, quick, out, minutes):
+    """Run them one after another; seconds of each, which failed, and which their share of time stopped."""
+    seconds, failed, cut = {}, [], []
+    end = time.monotonic() + 60 * minutes
     with tempfile.TemporaryDirectory() as cache:
         # What all of them compile, small programs by the dozen, is compiled by the first.
         environment = os.environ | {
@@ -32,19 +36,25 @@ def run_all(names, quick, out):
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
         }
-        for name in (bar := tqdm(names, unit="benchmark")):
+        for number, name in enumerate(bar := tqdm(names, unit="benchmark")):
             bar.set_description(name)
-            command = [sys.executable, str(FOLDER / f"{name}.py"), "--out", str(out), *(["--quick"] if quick else [])]
+            share = max(1.0, end - time.monotonic()) / (len(names) - number)
+            command = [sys.executable, str(FOLDER / f"{name}.py"), "--out", str(out), "--seconds", f"{share:.0f}"]
+            command += ["--quick"] if quick else []
             started = time.perf_counter()
             partial = out / f"{name}.partial.jsonl"
             with partial.open("w") as lines:
                 done = subprocess.run(command, stdout=lines, env=environment, check=False)
             seconds[name] = time.perf_counter() - started
-            if done.returncode:
+            if done.returncode not in (0, CUT):
                 failed.append(name)
+                continue
+            partial.unlink()
+            if done.returncode == CUT:
+                cut.append(name)
             else:
-                partial.unlink()
-    return seconds, failed
+                (out / f"{name}.done").touch()
+    return seconds, failed, cut
 
 
 def read_lines(out):
@@ -57,10 +67,11 @@ def read_lines(out):
     }
 
 
-def summarise(found, before, seconds, failed, quick):
+def summarise(found, before, seconds, failed, cut, quick):
     """The summary, as Markdown."""
     parts = ["# Benchmarks", _origin(found, quick)]
     parts += [f"**{name} failed; its results are from an earlier run.**" for name in failed]
+    parts += [f"**{name} was stopped after its share of time; what it had measured is here.**" for name in cut]
     parts.append(_headlines(found, before))
     for name, lines in found.items():
         took = f" ({seconds[name]:.0f} s)" if name in seconds else ""
@@ -123,16 +134,22 @@ def main():
     """Run, then write the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few settings and small ones")
+    parser.add_argument("--minutes", type=float, default=60.0, help="for all of it; 60 unless given")
+    parser.add_argument("--resume", action="store_true", help="leave out what the last run in the folder finished")
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, metavar="NAME", help="those to run")
     parser.add_argument("--out", type=Path, default=FOLDER / "results")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     before = read_lines(options.out)
     names = options.only or (QUICK if options.quick else BENCHMARKS)
-    seconds, failed = run_all(names, options.quick, options.out)
+    for name in names:
+        if not options.resume:
+            (options.out / f"{name}.done").unlink(missing_ok=True)
+    names = [name for name in names if not (options.out / f"{name}.done").exists()]
+    seconds, failed, cut = run_all(names, options.quick, options.out, options.minutes)
     found = read_lines(options.out)
     if found:
-        summary = summarise(found, before, seconds, failed, options.quick)
+        summary = summarise(found, before, seconds, failed, cut, options.quick)
         (options.out / "summary.md").write_text(summary)
         print(summary.split("\n## ")[0], f"\nAll of it: {options.out / 'summary.md'}", sep="\n")
     sys.exit(bool(failed))

@@ -38,20 +38,18 @@ class Draws:
     Attributes:
         samples: values of the continuous latent sites, arrays (C, S, [N], ...); `infer_discrete` draws discrete ones.
         sample_stats: of each draw, arrays (C, S, [N], ...), by the names that ArviZ uses: `lp` (log-density in the
-            sampler's coordinates), `log_prior`, `log_likelihood`, `energy`, `acceptance_rate`, `step_size`, and the
-            sampler's own.
+            sampler's coordinates), `log_prior`, `log_likelihood`, `energy`, `acceptance_rate`, `step_size`, and its own.
         summary: of each chain as a whole, arrays (C, [N], ...), such as `step_size`, `temperatures`, `pareto_k` or
             `log_evidence`.
         dims: by name of a statistic or summary, names of its axes after those.
         sampler: what drew them.
-        seconds: wall time of drawing, warm-up left out. Compiling is part of it where there was no warm-up.
+        seconds: of drawing, warm-up left out; with those of compiling where there was no warm-up.
         posterior: what was drawn from.
         positions: the draws in the sampler's coordinates, (C, S, N, ...).
         key: the key the draws were made with.
         state: where Markov chains ended, for `sample_posterior(..., state=)`; None for other samplers.
         thinning: steps of a Markov chain from one draw to the next.
-        folder: of the checkpoint in whose files the draws are, where they were spooled. `samples`, `sample_stats` and
-            `positions` are then arrays that are read as they are indexed.
+        folder: of the checkpoint in whose files spooled draws are: arrays that are read as they are indexed.
     """
 
     samples: dict[str, jax.Array]

@@ -28,7 +28,7 @@ class KANCopula(Distribution):
     Args:
         marginals: univariate continuous distributions in the order of the variables, each of batch shape () or (k,),
             k variables of one kind; or a single one of batch shape (d,).
-        correlation: R, shape (d, d), of the normal scores.
+        correlation: R, shape (d, d), of the normal scores; None for independent variables.
         validate_args: whether to look at the numbers, as NumPyro does.
 
     Raises:
@@ -53,13 +53,14 @@ class KANCopula(Distribution):
     def __init__(
         self,
         marginals: Distribution | Sequence[Distribution],
-        correlation: ArrayLike,
+        correlation: ArrayLike | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         self.marginals = _check_marginals(marginals)
         self._lengths = tuple(m.batch_shape[0] if m.batch_shape else 1 for m in self.marginals)
         number = sum(self._lengths)
+        correlation = np.eye(number) if correlation is None else correlation
         self.correlation_cholesky = _cholesky(as_array(correlation, "correlation", float), number)
         super().__init__((), (number,), validate_args=validate_args)
 

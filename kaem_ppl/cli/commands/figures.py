@@ -31,6 +31,9 @@ def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figur
     for name, panel in zip(names, panels, strict=False):
         panel.plot(epochs, [row[name] for row in rows], color=MAIN, linewidth=1.4, marker="o" if len(rows) < 15 else "")
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(rows) == 1:
+            # Around a single point there is no whole number but its own.
+            panel.set_xlim(epochs[0] - 1, epochs[0] + 1)
         unit = _UNITS.get(name)
         panel.set_title(name.replace("_", " ") + (f" ({unit})" if unit else ""), fontsize=10)
         # Whole numbers at the ticks, without an offset to add to them.
