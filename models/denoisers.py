@@ -33,6 +33,9 @@ class Denoiser(Protocol):
 class MLPDenoiser:
     """A multilayer perceptron of vectors, which adds a linear map of the time's waves to every hidden layer.
 
+    Its inputs times a function of the time are added to its outputs: noise has as many dimensions as the data, and would
+    not pass through narrower layers.
+
     Attributes:
         sizes: numbers of inputs, of units in each hidden layer, and of outputs, which are as many as inputs.
         activation: elementwise function of the hidden layers.
@@ -48,7 +51,7 @@ class MLPDenoiser:
         check_callable(self.activation, "activation", "an elementwise function such as `jax.nn.gelu`")
 
     def __call__(self, name: str) -> Callable[[Array, Array], Array]:
-        """Register `{name}$params`, a dictionary of `layer_0`, ..., `time_0`, ..., and return the network."""
+        """Register `{name}$params`, a dictionary of `layer_0`, ..., `time_0`, ..., `skip`, and return the network."""
         from flax import nnx
 
         sizes = self.sizes
@@ -57,15 +60,15 @@ class MLPDenoiser:
             rngs = nnx.Rngs(key)
             layers = {f"layer_{i}": nnx.Linear(*pair, rngs=rngs) for i, pair in enumerate(itertools.pairwise(sizes))}
             times = {f"time_{i}": nnx.Linear(_NUM_WAVES, size, rngs=rngs) for i, size in enumerate(sizes[1:-1])}
-            return {**layers, **times}
+            return {**layers, **times, "skip": nnx.Linear(_NUM_WAVES, 1, rngs=rngs)}
 
         layers, last = register_layers(name, make), len(sizes) - 2
 
         def predict(x: Array, time: Array) -> Array:
-            waves = time_waves(time)
+            waves, inputs = time_waves(time), x
             for index in range(last):
                 x = self.activation(layers[f"layer_{index}"](x) + layers[f"time_{index}"](waves))
-            return layers[f"layer_{last}"](x)
+            return layers[f"layer_{last}"](x) + layers["skip"](waves) * inputs
 
         return predict
 
