@@ -1,9 +1,9 @@
 """What settings of `kaem train` make of a data set: held-out evidence, distances of images, and seconds.
 
 Each case is a mode and flags, as one writes them on the command line. Evidence is by annealed importance sampling, for
-models that have one and up to 500 latents; distances are of as many generated means as there are held-out images,
-in the features of a classifier that learnt the labels. Run as `python benchmarks/presets.py MNIST [--only NAME ...] [--seeds N ...] [--out
-FILE]`; appends JSON lines, and prints them. `presets.md` beside this file has what was found.
+models that have one and up to 500 latents; distances are of as many generated means as there are held-out images, in
+the features of a classifier that learnt the labels. Run as `python benchmarks/presets.py MNIST [--only NAME ...]
+[--seeds N ...] [--out FILE]`; appends JSON lines, and prints them. `presets.md` beside this file has what was found.
 """
 
 import argparse
