@@ -31,7 +31,7 @@ from kaem_ppl.models import (
 # Of thousands of latents the estimate takes longer than the training.
 NUM_EVALUATED, LARGEST_LATENT = 32, 500
 METHOD = AnnealedImportanceSampling(4, HMC(num_integration_steps=5), PowerLadder(65))
-SMALL = "--layout product --num-latents 16 --num-components 1 --domain -4,4 --reference normal --generator mlp"
+SMALL = "--preset paper --num-latents 16 --num-components 1 --domain -4,4 --reference normal --generator mlp"
 MNIST = f"{SMALL} --hidden 400,400 --encoder-hidden 400,400 --num-epochs 30"
 MALA = "--kernel mala --persistent true --num-steps 20 --step-size 0.05"
 HMC_4 = "--kernel hmc --persistent true --num-steps 4 --step-size 0.05"
@@ -49,9 +49,10 @@ CASES = {
         "KAEM, HMC, better": f"langevin {MNIST} {HMC_4} {BETTER} --num-epochs 15",
         "KAEM, HMC, average": f"langevin {MNIST} {HMC_4} {AVERAGE} --num-epochs 15",
         "VAE, conv": f"variational --kind vae {CONV} {AVERAGE} --num-epochs 40",
-        "VAE, 8 latents": f"variational --kind vae {MNIST} {AVERAGE} --num-latents 8",
-        "KAEM, MALA, 8 latents": f"langevin {MNIST} {MALA} {AVERAGE} --num-latents 8 --num-epochs 20",
-        "diffusion": "variational --kind diffusion --generator mlp --hidden 400,400 --num-epochs 60",
+        "VAE, better, 8 latents": f"variational --kind vae {MNIST} {BETTER} --num-latents 8",
+        "KAEM, variational, better, 8 latents": f"variational {MNIST} {BETTER} --num-latents 8",
+        "KAEM, MALA, better, 8 latents": f"langevin {MNIST} {MALA} {BETTER} --num-latents 8 --num-epochs 20",
+        "diffusion": "variational --preset paper --kind diffusion --generator mlp --hidden 400,400 --num-epochs 60",
     },
 }
 

@@ -48,7 +48,8 @@ class replace_priors(Messenger):  # noqa: N801 - a handler, and named as NumPyro
 
     def __enter__(self) -> "replace_priors":
         self._unused = set(self.priors)
-        return super().__enter__()
+        super().__enter__()
+        return self
 
     def __exit__(self, exc_type: Any, exc_value: Any, traceback: Any) -> None:
         """Leave the model, and refuse names that it does not have."""
