@@ -67,7 +67,7 @@ def test_every_docstring_example():
             "RSWAF",
             "Morlet",
         ),
-        *("KANCopula", "prior_from", "replace_priors", "symbolify", "FormulaBasis"),
+        *("KANCopula", "prior_from", "density_of_sum", "replace_priors", "symbolify", "FormulaBasis"),
     ],
 )
 def test_public_names_are_documented(name):
