@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -82,7 +83,8 @@ def prior_from(
         draws: the result of `sample_posterior`, whose `samples` have two leading axes, of chains and draws; or a mapping
             from names to arrays with one leading axis of draws, such as NumPyro's `mcmc.get_samples()`.
         names: of the sites, all by default.
-        supports: of sites that are not all of the real line, such as {"tau": constraints.positive}; real otherwise.
+        supports: of sites that are not all of the real line, such as {"tau": constraints.positive}. Where they are not
+            given, the result of `sample_posterior` knows those of its model; in a mapping they are real.
         weights: of the draws, of the shape of their leading axes; equal by default.
         basis: of the energies.
 
@@ -107,10 +109,11 @@ def prior_from(
     """
     samples, lead = _samples_of(draws)
     chosen = _names(names, samples)
-    supports = {} if supports is None else dict(supports)
-    unknown = sorted(set(supports) - set(chosen))
+    given = {} if supports is None else dict(supports)
+    unknown = sorted(set(given) - set(chosen))
     if unknown:
         raise ValueError(f"`supports` names {unknown}, which `names` does not: {chosen}.")
+    supports = dict(getattr(draws, "supports", {})) | given
     columns, transforms, sites = [], [], {}
     for name in chosen:
         array = np.asarray(samples[name])
@@ -121,6 +124,12 @@ def prior_from(
         if not np.all(np.isfinite(columns[-1])):
             raise ValueError(f"`draws` holds values of {name!r} that are not finite or at an end of its support.")
         transforms += [transform] * flat.shape[1]
+        if name not in supports and _is_near_zero(flat):
+            warnings.warn(
+                f"All draws of {name!r} are above 0, and some close to it, but `supports` says nothing of it, so its prior "
+                f"will have some mass below: if it can't be negative, say supports={{{name!r}: constraints.positive}}.",
+                stacklevel=2,
+            )
     if len({len(column) for column in columns}) > 1:
         raise ValueError(f"`draws` must hold equally many draws of each site, got {[len(c) for c in columns]}.")
     numbers = np.concatenate(columns, axis=1)
@@ -165,6 +174,12 @@ def _transform(name: str, support: constraints.Constraint, values: np.ndarray) -
     if not np.all(support(values)):
         raise ValueError(f"`draws` holds values of {name!r} outside of its support, {support}.")
     return transform
+
+
+def _is_near_zero(values: np.ndarray) -> bool:
+    """Whether a number is above 0 in all draws, though a normal density of its moments is below in one of a thousand."""
+    is_positive = np.all(values > 0, axis=0)
+    return bool(np.any(is_positive & (values.mean(0) < 3.1 * values.std(0))))
 
 
 def _segments(bank: Any, transforms: list[Any]) -> list[Distribution]:

@@ -1,12 +1,15 @@
 """A model with other priors at some of its latent sites, such as formulae for learnt ones or an earlier posterior."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
+import numpyro
+from jax import Array
 from numpyro.distributions import Distribution
 from numpyro.primitives import Messenger
 
 from ..arguments import check_callable, describe
+from .posterior import JointPrior
 
 
 class replace_priors(Messenger):  # noqa: N801 - a handler, and named as NumPyro's are
@@ -16,9 +19,12 @@ class replace_priors(Messenger):  # noqa: N801 - a handler, and named as NumPyro
     the plates that the site stands in, and axes of a batch that the model's own prior counts as part of the event are
     counted so. Works with every sampler, method and strategy of this package, and with NumPyro's.
 
+    A joint prior of several sites, as `prior_from` makes it of posterior draws, is one latent site `joint(mu,tau)`, and the
+    sites that it names become deterministic ones, its parts.
+
     Args:
         fn: NumPyro model.
-        priors: by the name of a latent site, a distribution of the site's event shape.
+        priors: by the name of a latent site, a distribution of the site's event shape; or what `prior_from` returns.
 
     Raises:
         TypeError: `fn` can't be called, or a prior is no distribution.
@@ -35,19 +41,24 @@ class replace_priors(Messenger):  # noqa: N801 - a handler, and named as NumPyro
         'StudentT'
     """
 
-    def __init__(self, fn: Callable[..., Any], priors: Mapping[str, Distribution]) -> None:
+    def __init__(self, fn: Callable[..., Any], priors: Mapping[str, Distribution] | JointPrior) -> None:
         check_callable(fn, "fn", "a NumPyro model")
-        if not isinstance(priors, Mapping) or not priors:
-            raise TypeError(f"`priors` must have a distribution for each site by its name, got {describe(priors)}.")
-        for name, prior in priors.items():
-            if not isinstance(prior, Distribution):
-                raise TypeError(f"`priors[{name!r}]` must be a NumPyro distribution, got {describe(prior)}.")
-        self.priors = dict(priors)
+        self.joint = priors if isinstance(priors, JointPrior) else None
+        self.priors: dict[str, Distribution] = {}
+        if self.joint is None:
+            if not isinstance(priors, Mapping) or not priors:
+                raise TypeError(f"`priors` must have a distribution for each site by its name, got {describe(priors)}.")
+            for name, prior in priors.items():
+                if not isinstance(prior, Distribution):
+                    raise TypeError(f"`priors[{name!r}]` must be a NumPyro distribution, got {describe(prior)}.")
+            self.priors = dict(priors)
+        self._names = set(self.priors) if self.joint is None else {name for name, _ in self.joint.sites}
         self._unused: set[str] = set()
+        self._parts: dict[str, Array] | None = None
         super().__init__(fn)
 
     def __enter__(self) -> "replace_priors":
-        self._unused = set(self.priors)
+        self._unused, self._parts = set(self._names), None
         super().__enter__()
         return self
 
@@ -59,11 +70,16 @@ class replace_priors(Messenger):  # noqa: N801 - a handler, and named as NumPyro
 
     def process_message(self, msg: dict[str, Any]) -> None:
         """Give a latent site its other prior; see NumPyro's `Messenger`."""
-        if msg["type"] != "sample" or msg["name"] not in self.priors:
+        if msg["type"] != "sample" or msg["name"] not in self._names:
             return
-        name, own, prior = msg["name"], msg["fn"], self.priors[msg["name"]]
+        name, own = msg["name"], msg["fn"]
         if msg["is_observed"]:
             raise ValueError(f"`priors` names {name!r}, which is observed: only latent sites have a prior.")
+        self._unused.discard(name)
+        if self.joint is not None:
+            self._take_part(msg, self.joint)
+            return
+        prior = self.priors[name]
         if 0 < own.event_dim - prior.event_dim <= len(prior.batch_shape):
             prior = prior.to_event(own.event_dim - prior.event_dim)
         if prior.event_shape != own.event_shape or not _broadcasts(prior.batch_shape, own.batch_shape):
@@ -72,7 +88,20 @@ class replace_priors(Messenger):  # noqa: N801 - a handler, and named as NumPyro
                 f"{own.batch_shape}, as the model's own, got {prior.event_shape} and {prior.batch_shape}."
             )
         msg["fn"] = prior.expand(own.batch_shape) if prior.batch_shape != own.batch_shape else prior
-        self._unused.discard(name)
+
+    def _take_part(self, msg: dict[str, Any], joint: JointPrior) -> None:
+        """Make a site the part of the joint draw that it names; the first of them draws it."""
+        name, shape = msg["name"], dict(joint.sites)[msg["name"]]
+        own = (*msg["fn"].batch_shape, *msg["fn"].event_shape)
+        if shape != own:
+            raise ValueError(f"`priors` has draws of shape {shape} for {name!r}, but the model's site has shape {own}.")
+        if self._parts is None:
+            drawn = numpyro.sample(f"joint({','.join(site for site, _ in joint.sites)})", joint)
+            self._parts = joint.unpack(cast(Array, drawn))
+        value = self._parts[name]
+        for key in set(msg) - {"type", "name", "value"}:
+            del msg[key]
+        msg["type"], msg["value"] = "deterministic", value
 
 
 def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:

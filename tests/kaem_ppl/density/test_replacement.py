@@ -11,7 +11,7 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 
 import kaem_ppl as kp
-from kaem_ppl.inference import ImportanceMLE, ImportanceSampling, fit, log_evidence
+from kaem_ppl.inference import ImportanceMLE, ImportanceSampling, fit, log_evidence, sample_posterior
 from kaem_ppl.models import split_digits
 
 
@@ -66,6 +66,28 @@ def test_axes_of_a_batch_become_those_of_the_event():
 def test_refuses(priors, error, message):
     with pytest.raises(error, match=message):
         handlers.seed(kp.replace_priors(model, priors), 0)(Y)
+
+
+def two_numbers(y):
+    mean = numpyro.sample("mean", dist.Normal(0, 2))
+    slope = numpyro.sample("slope", dist.Normal(0, 2).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(mean + slope.sum(), 1).expand(y.shape).to_event(1), obs=y)
+
+
+def test_a_joint_prior_of_draws():
+    # Oracle: the joint prior's density and the likelihood, written out.
+    draws = np.random.default_rng(0).multivariate_normal(np.zeros(3), np.eye(3) + 0.5, 2000)
+    joint = kp.prior_from({"mean": draws[:, 0], "slope": draws[:, 1:]}, ["mean", "slope"])
+    replaced = kp.replace_priors(two_numbers, joint)
+    value = jnp.array([0.1, -0.2, 0.3])
+    ours, trace = log_density(replaced, (Y,), {}, {"joint(mean,slope)": value})
+    likelihood = dist.Normal(value.sum(), 1).log_prob(Y).sum()
+    np.testing.assert_allclose(ours, joint.log_prob(value) + likelihood, rtol=1e-5)
+    np.testing.assert_allclose(trace["slope"]["value"], value[1:])
+    found = sample_posterior(0, replaced, Y, num_samples=200, num_warmup=200, num_chains=2, progress_bar=False)
+    assert found.deterministics["slope"].shape == (2, 200, 2)
+    with pytest.raises(ValueError, match=r"draws of shape \(\) for 'mean', but the model's site has shape \(2,\)"):
+        handlers.seed(kp.replace_priors(lambda y: numpyro.sample("mean", dist.Normal(0, 1).expand([2])), joint), 0)(Y)
 
 
 def digits_model(x):
