@@ -1,6 +1,7 @@
 """The density of a sum of independent variables, by the convolution of their masses on a lattice."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ class SumDensity(Distribution):
     """
 
     arg_constraints = {"step": constraints.positive}
-    support = constraints.real
+    support: Any = constraints.real
     pytree_data_fields = ("first", "step", "density", "exact_mean", "exact_variance")
 
     def __init__(
@@ -152,8 +153,8 @@ def density_of_sum(prior: Distribution, axis: int = -1, *, num_points: int = 409
     masses = _masses_on_lattice(prior, axis, low, step, high)
     # What wraps around is cut off: the lattice of the sum ends where those of the variables do together.
     length = next_fast_len(num_points + masses.shape[-1], real=True)
-    spectrum = rfft(masses, length, axis=-1).prod(axis=-2)
-    total = np.maximum(irfft(spectrum, length, axis=-1)[..., : num_points + masses.shape[-2]], 0)
+    spectrum = np.asarray(rfft(masses, length, axis=-1)).prod(axis=-2)
+    total = np.maximum(np.asarray(irfft(spectrum, length, axis=-1))[..., : num_points + masses.shape[-2]], 0)
     density = total / (total.sum(-1, keepdims=True) * step[..., None])
     arrays = (low.sum(-1), step, density, mean.sum(-1), variance.sum(-1))
     return SumDensity(*(jnp.asarray(x) for x in arrays))
