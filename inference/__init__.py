@@ -1,5 +1,6 @@
 """Posterior sampling, log-evidence and training for NumPyro models."""
 
+from .diagnostics.anomaly import anomaly_p_values
 from .diagnostics.calibration import Calibration, simulation_based_calibration
 from .diagnostics.diagnose import Diagnosis, diagnose
 from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
@@ -87,6 +88,7 @@ __all__ = [
     "TrainingState",
     "Until",
     "VariationalMLE",
+    "anomaly_p_values",
     "bound_log_evidence",
     "compare_evidence",
     "cross_check",

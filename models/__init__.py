@@ -15,6 +15,8 @@ from .data.sms_spam import SMSSpam
 from .data.splits import split_dataset, subset
 from .data.svhn import SVHN
 from .data.vocabulary import Vocabulary
+from .denoisers import ConvDenoiser, Denoiser, MLPDenoiser
+from .diffusion import Diffusion, sample_diffusion
 from .encoders import AmortizedGuide, ConvEncoder, Encoder, MLPEncoder
 from .generators import (
     ConvGenerator,
@@ -23,8 +25,14 @@ from .generators import (
     MLPGenerator,
     SequenceGenerator,
 )
+from .image_distance.classifier import ImageClassifier, train_classifier
+from .image_distance.estimate import DistanceEstimate
+from .image_distance.frechet import extrapolated_frechet_distance, frechet_distance
+from .image_distance.kernel import kernel_distance
+from .image_distance.precision_recall import PrecisionRecall, precision_recall
 from .kaem import MixtureKAEM, ProductKAEM, SequenceKAEM
 from .latents import interpolate, latent_effects, traverse
+from .noise import LearntScale
 from .padded_categorical import PaddedCategorical
 from .wrapped_generators import Bfloat16Generator, Standardized
 
@@ -35,27 +43,35 @@ __all__ = [
     "AmortizedGuide",
     "Bfloat16Generator",
     "CelebA",
+    "ConvDenoiser",
     "ConvEncoder",
     "ConvGenerator",
     "DarcyFlow",
     "DataFileError",
     "Dataset",
     "DatasetSource",
+    "Denoiser",
+    "Diffusion",
     "Digits",
     "DigitsImages",
+    "DistanceEstimate",
     "Encoder",
     "GaussianModel",
     "Generator",
     "IDXImages",
+    "ImageClassifier",
     "ImageModel",
     "KANGenerator",
     "LatentEBM",
+    "LearntScale",
     "LogNormalPermeability",
+    "MLPDenoiser",
     "MLPEncoder",
     "MLPGenerator",
     "MixtureKAEM",
     "PaddedCategorical",
     "PennTreebank",
+    "PrecisionRecall",
     "ProductKAEM",
     "SMSSpam",
     "SequenceGenerator",
@@ -64,19 +80,25 @@ __all__ = [
     "ThresholdPermeability",
     "Vocabulary",
     "data_dir",
+    "extrapolated_frechet_distance",
     "fetch_dataset",
+    "frechet_distance",
     "gaussian_fields",
     "grey_images",
     "interpolate",
+    "kernel_distance",
     "latent_effects",
     "load_dataset",
     "load_digits",
+    "precision_recall",
     "resize_images",
+    "sample_diffusion",
     "sample_langevin_prior",
     "solve_darcy",
     "split_dataset",
     "split_digits",
     "subset",
     "to_unit_interval",
+    "train_classifier",
     "traverse",
 ]

@@ -17,6 +17,7 @@ from kaem_ppl.arguments import set_counts
 from .checks import check_generator, check_scale
 from .generators import Generator
 from .kaem import observe_normal, plate_size
+from .noise import LearntScale
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class LatentEBM:
         num_latents: Q.
         energy: f, maps latents (..., Q) to (..., 1), for example `MLPGenerator((Q, 200, 200, 1))`.
         generator: maps latents (..., Q) to means.
-        scale: standard deviation of the data around the generator's output.
+        scale: standard deviation of the data around the generator's output; `LearntScale()` learns it.
 
     Example:
         >>> import jax.numpy as jnp, numpyro
@@ -52,7 +53,7 @@ class LatentEBM:
     num_latents: int
     energy: Generator
     generator: Generator
-    scale: float
+    scale: float | LearntScale
 
     def __post_init__(self) -> None:
         set_counts(self, num_latents=1)
@@ -143,7 +144,7 @@ class GaussianModel:
     Attributes:
         num_latents: Q.
         generator: maps latents (..., Q) to means.
-        scale: standard deviation of the data around the generator's output.
+        scale: standard deviation of the data around the generator's output; `LearntScale()` learns it.
 
     Example:
         >>> import jax
@@ -156,7 +157,7 @@ class GaussianModel:
 
     num_latents: int
     generator: Generator
-    scale: float
+    scale: float | LearntScale
 
     def __post_init__(self) -> None:
         set_counts(self, num_latents=1)

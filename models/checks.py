@@ -7,6 +7,8 @@ from jax import Array
 
 from kaem_ppl.arguments import as_number, as_shape, describe
 
+from .noise import LearntScale
+
 
 def check_generator(generator: Any, name: str = "generator") -> None:
     """Refuse what is not a function of a name, or is a class, which lacks its settings.
@@ -48,10 +50,10 @@ def set_image_shape(settings: Any) -> None:
 
 
 def check_scale(scale: Any) -> None:
-    """Refuse a standard deviation that is not positive; a traced one, or an array, is taken as it is.
+    """Refuse a standard deviation that is not positive; a traced one, an array, or a learnt one is taken as it is.
 
     Raises:
         ValueError: it is not.
     """
-    if not isinstance(scale, Array):
+    if not isinstance(scale, Array | LearntScale):
         as_number(scale, "scale", above=0)

@@ -20,6 +20,7 @@ from kaem_ppl.refitting import check_domain
 
 from .checks import check_generator, check_scale
 from .generators import Generator
+from .noise import LearntScale
 from .padded_categorical import PaddedCategorical
 
 
@@ -38,7 +39,7 @@ class ProductKAEM:
         basis: the family of the energies.
         domain: (a, b), where the energies are learnt.
         reference: pi_0.
-        scale: standard deviation of the data around the generator's output.
+        scale: standard deviation of the data around the generator's output; `LearntScale()` learns it.
         adaptive_grid: whether training may refit the energies' grids, by `fit(..., grids=AdaptiveGrid())`.
 
     Example:
@@ -57,7 +58,7 @@ class ProductKAEM:
     basis: Basis
     domain: tuple[float, float]
     reference: dist.Distribution
-    scale: float
+    scale: float | LearntScale
     adaptive_grid: bool = False
 
     def __post_init__(self) -> None:
@@ -87,7 +88,7 @@ class MixtureKAEM:
         basis: the family of the energies.
         domain: (a, b), where the energies are learnt.
         reference: pi_0.
-        scale: standard deviation of the data around the generator's output.
+        scale: standard deviation of the data around the generator's output; `LearntScale()` learns it.
         adaptive_grid: whether training may refit the energies' grids, by `fit(..., grids=AdaptiveGrid())`.
 
     Example:
@@ -106,7 +107,7 @@ class MixtureKAEM:
     basis: Basis
     domain: tuple[float, float]
     reference: dist.Distribution
-    scale: float
+    scale: float | LearntScale
     adaptive_grid: bool = False
 
     def __post_init__(self) -> None:
@@ -196,14 +197,15 @@ def _prior(
     return kan_prior("prior", shape, num_components=num_components, **settings)
 
 
-def observe_normal(mean: Array, scale: float, x: ArrayLike | None) -> Array:
+def observe_normal(mean: Array, scale: float | LearntScale, x: ArrayLike | None) -> Array:
     """The sites `mean` and `x` ~ Normal(mean, scale) of data along the present plate, everything else their event."""
     if x is not None and jnp.shape(x)[1:] != mean.shape[mean.ndim - jnp.ndim(x) + 1 :]:
         raise ValueError(
             f"`x` has shape {jnp.shape(x)}: expected data of shape {mean.shape[1:]} each, as the generator's outputs."
         )
     numpyro.deterministic("mean", mean)
-    return cast(Array, numpyro.sample("x", dist.Normal(mean, scale).to_event(mean.ndim - 1), obs=x))
+    spread = scale.register() if isinstance(scale, LearntScale) else scale
+    return cast(Array, numpyro.sample("x", dist.Normal(mean, spread).to_event(mean.ndim - 1), obs=x))
 
 
 def plate_size(x: ArrayLike | None, size: int | None) -> int:

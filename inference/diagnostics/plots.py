@@ -7,6 +7,8 @@ from ..sampling.draws import Draws
 
 _POSTERIOR = "#2a6f97"
 _PRIOR = "#8a8a8a"
+# Of a prior, over all data, for a curve without noise.
+_PRIOR_DRAWS = 20_000
 _REPLICAS = ("#2a6f97", "#c8553d", "#588157", "#7b5ea7", "#b08900", "#4a4a4a")
 
 
@@ -41,6 +43,10 @@ def plot_swap_rates(draws: Draws) -> Figure:
         panel.axvline(temperature, color=_PRIOR, linewidth=0.6, alpha=0.5, zorder=0)
     # Ladders crowd towards the prior; between 0 and the first step the axis is linear.
     panel.set_xscale("symlog", linthresh=max(temperatures.mean(0)[1], 1e-6))
+    # At most five labels, so that none covers another.
+    lowest = int(np.ceil(np.log10(max(temperatures.mean(0)[1], 1e-6))))
+    decades = np.arange(0, lowest - 1, -max(1, -(-(1 - lowest) // 4)))
+    panel.set_xticks([0, *10.0 ** decades[::-1]])
     panel.set_xlim(0, 1.05)
     panel.set_ylim(0, 1.02)
     panel.set_xlabel("temperature (exponent of the likelihood)")
@@ -95,7 +101,9 @@ def plot_replica_trace(
 
 
 def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels: int = 16) -> Figure:
-    """The draws of each latent, of all data together, over draws of its prior: does the aggregated posterior fill it?
+    """The draws of each latent, of all data together, over its prior: does the aggregated posterior fill it?
+
+    Data are stacked, each in its own colour where they are few, so that posteriors that differ are told apart.
 
     For a model that fits, data drawn from it have posteriors that add up to the prior. Where they leave a part of it
     empty, samples from the prior there look like nothing in the data.
@@ -111,14 +119,17 @@ def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels:
     Raises:
         ValueError: the prior can't be drawn from.
     """
-    prior = draws.draw_prior()[0]
+    num_data = 1 if draws.plate is None else next(iter(draws.samples.values())).shape[2]
+    prior = draws.draw_prior(max(draws.num_samples, -(-_PRIOR_DRAWS // num_data)))[0]
     num_axes = 2 if draws.plate is None else 3
     columns = []
     for site, posterior in draws.samples.items():
         shape = posterior.shape[num_axes:]
-        flat = (np.asarray(x).reshape(-1, int(np.prod(shape))) for x in (posterior, prior[site]))
+        size = int(np.prod(shape))
+        # By latent and datum.
+        by_datum = np.asarray(posterior).reshape(-1, num_data, size).transpose(2, 1, 0)
         names = [f"{site}[{', '.join(map(str, index))}]" if shape else site for index in np.ndindex(shape)]
-        columns += list(zip(names, *(x.T for x in flat), strict=True))
+        columns += list(zip(names, by_datum, np.asarray(prior[site]).reshape(-1, size).T, strict=True))
     num_in_all, columns = len(columns), columns[:max_panels]
 
     num_columns = min(num_columns, len(columns))
@@ -127,13 +138,18 @@ def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels:
     panels = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for panel, (name, posterior, prior_draws) in zip(panels, columns, strict=False):
         # A heavy tail would leave nothing but a spike.
-        low, high = np.quantile(np.concatenate([posterior, prior_draws]), [0.002, 0.998])
+        ends = np.array([np.quantile(x, [0.002, 0.998]) for x in (posterior, prior_draws)])
+        low, high = ends[:, 0].min(), ends[:, 1].max()
         bins = np.linspace(low, high, 41) if high > low else 10
         first = panel is panels[0]
-        panel.hist(prior_draws, bins, density=True, histtype="step", color=_PRIOR, label="prior" if first else None)
+        is_few = 1 < num_data <= len(_REPLICAS)
+        parts = list(posterior) if is_few else [posterior.ravel()]
+        labels = [f"posterior of datum {index}" for index in range(num_data)] if is_few else ["posterior, all data"]
         panel.hist(
-            posterior, bins, density=True, color=_POSTERIOR, alpha=0.45, label="posterior, all data" if first else None
-        )
+            parts, bins, density=True, stacked=True, color=list(_REPLICAS[: len(parts)]), alpha=0.5,
+            label=labels if first else None,
+        )  # fmt: skip
+        panel.hist(prior_draws, bins, density=True, histtype="step", color="black", label="prior" if first else None)
         panel.set_title(name, fontsize=9)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
@@ -142,7 +158,7 @@ def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels:
     shown = "" if len(columns) == num_in_all else f" (the first {len(columns)} of {num_in_all:,} latents)"
     figure.supxlabel("latent value" + shown, fontsize=10)
     figure.supylabel("density", fontsize=10)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure
 
 

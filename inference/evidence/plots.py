@@ -16,8 +16,9 @@ _GUIDE = "#8a8a8a"
 def plot_thermodynamic_curve(evidence: LogEvidence, *, datum: int = 0) -> Figure:
     """Mean log-likelihood against temperature; the area under the curve is the log-evidence.
 
-    The steps are the Riemann sums that bracket the area. Bars are two standard errors. The vertical axis starts where the
-    curve has left the steep part near the prior, and what lies below it is named.
+    The steps are the Riemann sums that bracket the area. Bars are two standard errors. The vertical axis shows the curve,
+    from where it has left the steep part near the prior; what lies below is named, and the area is filled where zero, to
+    which it reaches, is in the picture.
 
     Args:
         evidence: of `log_evidence` by `ParallelTempering`.
@@ -41,22 +42,27 @@ def plot_thermodynamic_curve(evidence: LogEvidence, *, datum: int = 0) -> Figure
     figure = Figure(figsize=(5.8, 3.6), layout="constrained")
     panel = figure.subplots()
     t, mean = curve.temperatures, curve.mean
-    # The area is that between the curve and zero.
-    panel.fill_between(
-        t, mean, 0, color=_ESTIMATE, alpha=0.15, linewidth=0, label=f"area {value:.2f} ± {std_error:.2f}"
-    )
-    panel.stairs(mean[:-1], t, baseline=None, color=_GUIDE, linewidth=0.9, label=f"lower sum {curve.lower:.2f}")
-    panel.stairs(
-        mean[1:], t, baseline=None, color=_GUIDE, linewidth=0.9, linestyle="--", label=f"upper sum {curve.upper:.2f}"
-    )
     panel.errorbar(t, mean, 2 * curve.std_error, color=_ESTIMATE, marker="o", markersize=3.5, linewidth=1.4)
     # Near the prior the curve may fall by thousands of nats on a sliver of the axis.
     shown = mean[t >= 0.02] if (t >= 0.02).sum() > 1 else mean
     span = max(np.ptp(shown), 1e-3)
-    low, high = shown.min() - 0.6 * span, max(0.0, mean.max() + 0.1 * span)
-    if mean.min() < low:
-        panel.set_title(f"at temperature 0: {mean[0]:.4g} nats", fontsize=9, loc="left")
-    panel.set_ylim(min(low, mean[-1] - span), high)
+    low, high = min(shown.min() - 0.5 * span, mean[-1] - span), mean.max() + 0.15 * span
+    if low - 1.5 * span < 0 < high + 1.5 * span:
+        low, high = min(low, 0.0), max(high, 0.0)
+    label = f"area {value:.2f} ± {std_error:.2f}"
+    if low <= 0 <= high:
+        panel.fill_between(t, mean, 0, color=_ESTIMATE, alpha=0.15, linewidth=0, label=label)
+        panel.axhline(0, color=_GUIDE, linewidth=0.6)
+    else:
+        panel.plot([], [], " ", label=f"{label}, down to 0" if low > 0 else f"{label}, up to 0")
+    panel.stairs(mean[:-1], t, baseline=None, color=_GUIDE, linewidth=0.9, label=f"lower sum {curve.lower:.2f}")
+    panel.stairs(
+        mean[1:], t, baseline=None, color=_GUIDE, linewidth=0.9, linestyle="--", label=f"upper sum {curve.upper:.2f}"
+    )
+    notes = [] if evidence.plate is None else [f"datum {datum} of {len(np.atleast_1d(evidence.value))}"]
+    notes += [f"{mean[0]:.4g} nats at temperature 0"] if mean.min() < low else []
+    panel.set_title("; ".join(notes), fontsize=9, loc="left")
+    panel.set_ylim(low, high)
     panel.set_xlim(0, 1)
     panel.set_xlabel("temperature (exponent of the likelihood)")
     panel.set_ylabel("mean log-likelihood (nats)")
@@ -101,7 +107,8 @@ def plot_bounds(bounds: LogEvidenceBounds) -> Figure:
 def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None = None) -> Figure:
     """Estimators side by side, each with bars of two standard errors; hollow where it does not trust itself.
 
-    With a plate the log-evidences of the data are added.
+    Those that trust themselves come first, and of these the most precise. With a plate the log-evidences of the data are
+    added.
 
     Args:
         evidences: by name; all estimates of each are shown.
@@ -122,7 +129,8 @@ def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None 
             trust = bool(np.all(found.is_trustworthy))
             rows.append((label, *evidence.total(estimator), trust))
 
-    figure = Figure(figsize=(6.4, 0.9 + 0.32 * len(rows)), layout="constrained")
+    rows.sort(key=lambda row: (not row[3], row[2]))
+    figure = Figure(figsize=(6.4, 1.2 + 0.32 * len(rows)), layout="constrained")
     panel = figure.subplots()
     for place, (_, value, std_error, trust) in enumerate(rows):
         panel.errorbar(
@@ -131,10 +139,17 @@ def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None 
         )  # fmt: skip
     if exact is not None:
         panel.axvline(exact, color=_OTHER, linewidth=1, label="exact")
-        figure.legend(loc="outside upper right", frameon=False, fontsize=8)
+    for is_trusted, label in ((True, "passes its checks"), (False, "fails a check")):
+        if any(row[3] == is_trusted for row in rows):
+            face = _ESTIMATE if is_trusted else "white"
+            panel.plot([], [], "o", color=_ESTIMATE, markersize=5, markerfacecolor=face, label=label)
+    panel.plot([], [], color=_ESTIMATE, linewidth=1.4, label="two standard errors")
+    figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     panel.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
-    panel.set_xlabel("log-evidence (nats)")
+    numbers = {len(np.atleast_1d(evidence.value)) for evidence in evidences.values() if evidence.plate is not None}
+    of_data = f" of {numbers.pop()} data together" if len(numbers) == 1 else ""
+    panel.set_xlabel(f"log-evidence{of_data} (nats)")
     panel.locator_params(axis="x", nbins=5)
     panel.spines[["top", "right"]].set_visible(False)
     return figure

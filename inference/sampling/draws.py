@@ -210,8 +210,8 @@ class Draws:
         """
         return self._run(_impute, self._keys(key))
 
-    def draw_prior(self) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-        """Draw latents from the prior and observations given them, (1, S, [N], ...), as many draws as a chain has.
+    def draw_prior(self, num_draws: int | None = None) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """Draw latents from the prior and observations given them, (1, num_draws, [N], ...), or as many as a chain has.
 
         Raises:
             ValueError: the prior can't be drawn from.
@@ -221,7 +221,7 @@ class Draws:
                 "The prior of `model` is flat, scaled or masked in part, so it can't be drawn from: give the model a "
                 "proper prior, or leave the prior out."
             )
-        keys = jax.random.split(jax.random.fold_in(self.key, 2), self.num_samples)
+        keys = jax.random.split(jax.random.fold_in(self.key, 2), num_draws or self.num_samples)
         results = map_draws(_prior, self.posterior, {}, keys)
         return jax.tree.map(lambda x: (x if self.plate is not None else x[:, 0])[None], results)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from kaem_ppl.arguments import as_count, as_key, check_callable, check_kind
+from kaem_ppl.arguments import as_count, as_key, as_number, check_callable, check_kind
 from kaem_ppl.primitives import GRID_SUFFIX
 from kaem_ppl.progress import shows_progress
 
@@ -20,6 +20,7 @@ from ..model.missing.masking import Missing, check_missing, incomplete_model
 from ..model.parameters import Params, as_params
 from ..model.training_model import read_for_training
 from .adaptive_grid import AdaptiveGrid, adaptive_priors
+from .averaging import average_params, learnt_params
 from .epochs import StaticConfig, finish_epoch, init_strategy_state, trace_step, train_epoch
 from .grid_refits import refit_grids
 from .history import History
@@ -62,6 +63,7 @@ def fit(
     progress_bar: bool = True,
     missing: Missing = None,
     training_kwargs: Mapping[str, Any] | None = None,
+    average: float | None = None,
 ) -> FitResult:
     """Learn the `numpyro.param` sites of a model from independent data along one plate.
 
@@ -115,6 +117,9 @@ def fit(
         training_kwargs: keyword arguments that the model, and a guide that takes them, get in training only, such as
             `{"is_training": True}` for batch normalisation and dropout of Flax Linen or Equinox. Their defaults are for
             evaluation. Modules of Flax NNX are switched without.
+        average: decay, in [0, 1), of an exponential moving average of the unconstrained parameters over steps, such as
+            0.999, which is evaluated and returned in place of the last ones; chains and guides of the strategy follow the
+            last ones. None has no average.
 
     Returns:
         The parameters, the history, and the state after the last step.
@@ -170,6 +175,8 @@ def fit(
     if not values:
         raise ValueError("`model` has no `numpyro.param` site, so there is no parameter to learn.")
     optimizer = combine_optimizers(optimizer, tuple(values))
+    if average is not None:
+        optimizer = average_params(optimizer, as_number(average, "average", least=0, below=1))
     if grids is not None and not adaptive_priors(plate_model, parameters.values, head):
         raise ValueError(
             "`grids` is given, but the model has no grid to refit: make its prior by `kan_prior(..., adaptive_grid=True)`."
@@ -217,10 +224,10 @@ def fit(
             if evaluate is not None:
                 row["evaluation"] = np.nan
                 if epoch % evaluate_every == 0:
-                    learnt = config.model_params(current.params, current.buffers)
+                    learnt = config.model_params(learnt_params(current), current.buffers)
                     row["evaluation"] = value = float(evaluate(key_for(current, "evaluation"), learnt))
                     if patience is not None:
-                        current = update_best(current, value)
+                        current = update_best(current, learnt_params(current), value)
             rows.append(row)
             if callback is not None:
                 callback(copy_for_donation(current), row)
@@ -229,10 +236,13 @@ def fit(
     if rows and (advice := advise(strategy, rows[-1])) is not None:
         # Past `shows_progress`, to the line that called.
         warnings.warn(advice, stacklevel=3)
-    chosen = current.best if isinstance(current.best, BestEvaluation) else current
-    everything = config.constrain(chosen.params, chosen.buffers)
+    if isinstance(current.best, BestEvaluation):
+        chosen, buffers = current.best.params, current.best.buffers
+    else:
+        chosen, buffers = learnt_params(current), current.buffers
+    everything = config.constrain(chosen, buffers)
     guide_params = {name: value for name, value in everything.items() if name not in model_sites}
-    return FitResult(config.model_params(chosen.params, chosen.buffers), _history(rows), guide_params, current)
+    return FitResult(config.model_params(chosen, buffers), _history(rows), guide_params, current)
 
 
 def _history(rows: list[dict[str, Any]]) -> History:

@@ -204,13 +204,13 @@ def key_for(state: TrainingState, purpose: str) -> jax.Array:
 
 
 @jax.jit
-def update_best(state: TrainingState, value: jax.Array | float) -> TrainingState:
-    """Compare an evaluation at the present parameters with the best one so far."""
+def update_best(state: TrainingState, params: Params, value: jax.Array | float) -> TrainingState:
+    """Compare an evaluation at these parameters, unconstrained, with the best one so far."""
     best = state.best
     assert isinstance(best, BestEvaluation)
     is_better = value > best.value
     value, num_since = jnp.where(is_better, value, best.value), jnp.where(is_better, 0, best.num_since + 1)
-    params, buffers = select(is_better, (state.params, state.buffers), (best.params, best.buffers))
+    params, buffers = select(is_better, (params, state.buffers), (best.params, best.buffers))
     return state._replace(best=BestEvaluation(value, num_since, params, buffers))
 
 

@@ -82,7 +82,7 @@ def _train(options: argparse.Namespace) -> None:
         folder.read_config()
         config = resolve(options.dataset, options.mode, options.resume / "config.toml", given, options.seed)
     else:
-        config = resolve(options.dataset, options.mode, options.config, given, options.seed)
+        config = resolve(options.dataset, options.mode, options.config, given, options.seed, options.preset)
         folder = None if options.run_dir is None else RunFolder(options.run_dir)
     if options.distributed:
         if options.resume is None and options.run_dir is None:
@@ -115,6 +115,21 @@ def _train_sequential(options: argparse.Namespace) -> int:
     signals = StopSignals()
     with signals.handled():
         return 1 if train_sequential(options.jobs) else 0
+
+
+def _tune(options: argparse.Namespace) -> None:
+    signals = StopSignals()
+    with signals.handled(), Progress(f"reading {options.dataset}", is_shown=True, name="kaem"):
+        from .commands.tune import tune
+
+        try:
+            tune(
+                options.dataset, options.judge_by, options.trials, given_flags(options), options.seed, options.preset,
+                RunFolder(options.run_dir), signals,
+            )  # fmt: skip
+        except Stopped as stopped:
+            signals.acknowledge()
+            raise Stopped(stopped.signal, "Continue by the same command.") from None
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -165,7 +180,7 @@ def _sample(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder
 def _evaluate(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
     from .commands.evaluate import evaluate
 
-    evaluate(run, key, options.num_data, options.num_draws, folder)
+    evaluate(run, key, options.num_data, options.num_draws, options.distance, folder)
 
 
 def _diagnose(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
@@ -215,15 +230,23 @@ def _plot(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: 
     plot(run, folder)
 
 
+def _report_run(run: "SavedRun", key: jax.Array, options: argparse.Namespace, folder: Path) -> None:
+    from .commands.report import report
+
+    report(run, key, folder)
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": _train,
     "train-sequential": _train_sequential,
+    "tune": _tune,
     "data": _data,
     "sample": _on_run("compiling and drawing samples", _sample),
     "evaluate": _on_run("compiling and evaluating held-out data", _evaluate),
     "diagnose": _on_run("compiling and drawing from posteriors", _diagnose),
     "evidence": _on_run("compiling and estimating the log-evidence", _evidence),
     "plot": _on_run("plotting", _plot),
+    "report": _on_run("compiling and drawing samples", _report_run),
     "traverse": _on_run("compiling and moving latents", _traverse),
     "interpolate": _on_run("compiling and drawing from posteriors", _interpolate),
 }

@@ -9,13 +9,14 @@ from typing import NoReturn
 
 from ..models import DATASETS
 from .errors import CommandError
-from .settings.config import flags
+from .settings.config import PRESET_NAMES, flags
 from .settings.parsing import check_seed
 from .settings.tables import MODE_ALIASES, STRATEGIES
 
 # R-hat and effective sizes are not defined for fewer.
 FEWEST_SAMPLES = 4
 SAMPLERS, METHODS = ("mala", "nuts", "tempering"), ("tempering", "smc", "ais", "importance")
+OBJECTIVES = ("distance", "evidence")
 _DESCRIPTION = "Train Kolmogorov-Arnold Energy Models, and sample and evaluate them."
 _EXIT_STATUS = """exit status:
   0    done
@@ -81,6 +82,7 @@ def _make_parser() -> _Parser:
         title="commands", metavar="COMMAND", dest="command", required=True, parser_class=_Parser
     )
     _add_train(commands)
+    _add_tune(commands)
     sequential = _add(commands, "train-sequential", "train one run after another; those that are complete are skipped")
     sequential.add_argument("jobs", type=Path, metavar="FILE", help="lines of DATASET MODE [FLAGS]; # starts a comment")
     data = _add(commands, "data", "download the files of a data set")
@@ -90,6 +92,9 @@ def _make_parser() -> _Parser:
     evaluate = _add_for_run(commands, "evaluate", "estimate held-out log-likelihood by importance sampling")
     evaluate.add_argument("--num-data", type=_positive, help="first held-out data to evaluate (all)")
     evaluate.add_argument("--num-draws", type=_positive, default=10_000, help="draws from the prior (%(default)s)")
+    evaluate.add_argument(
+        "--distance", action="store_true", help="also measure how far samples are from held-out images with classes"
+    )
     diagnose = _add_for_run(commands, "diagnose", "draw from the posterior, and report convergence diagnostics")
     diagnose.add_argument("--sampler", choices=SAMPLERS, default="mala", help="posterior sampler (%(default)s)")
     evidence = _add_for_run(commands, "evidence", "estimate the log-evidence of held-out data")
@@ -100,6 +105,7 @@ def _make_parser() -> _Parser:
         command.add_argument("--num-samples", type=_positive, default=500, help="draws of each chain (%(default)s)")
         command.add_argument("--num-temperatures", type=_positive, help="of tempering (its default)")
     _add_for_run(commands, "plot", "plot the training history and the learnt prior")
+    _add_for_run(commands, "report", "write one HTML page with figures, results so far and settings")
     traverse = _add_for_run(commands, "traverse", "move the latents that change the output most, one by one")
     traverse.add_argument("--num-latents", type=_positive, default=8, help="latents shown (%(default)s)")
     interpolate = _add_for_run(commands, "interpolate", "draw paths between held-out data, through their latents")
@@ -136,11 +142,29 @@ def _add_train(commands: _Commands) -> None:
         "mode", nargs="?", metavar="MODE", help=f"training strategy: {', '.join(STRATEGIES)} ({aliases})"
     )
     command.add_argument("--dataset", metavar="NAME", help=", ".join(DATASETS))
+    command.add_argument(
+        "--preset", choices=PRESET_NAMES, default="best", help="settings to begin with: our best, or the papers' own"
+    )
     command.add_argument("--config", type=Path, metavar="FILE", help="settings that override the data set's preset")
     command.add_argument("--run-dir", type=Path, metavar="DIR", help="folder of the run (runs/DATASET-MODE)")
     command.add_argument("--resume", type=Path, metavar="RUN", help="continue this run")
     command.add_argument("--seed", metavar="INT", help="random seed (0)")
     command.add_argument("--distributed", action="store_true", help="run as one of several processes")
+    _add_settings(command)
+
+
+def _add_tune(commands: _Commands) -> None:
+    command = _add(commands, "tune", "search for settings by Optuna; those given as flags are kept")
+    command.add_argument("--dataset", metavar="NAME", required=True, help=", ".join(DATASETS))
+    command.add_argument("--run-dir", type=Path, metavar="DIR", required=True, help="folder of the search, to go on in")
+    command.add_argument("--trials", type=_positive, default=20, help="trainings in all (%(default)s)")
+    command.add_argument("--judge-by", choices=OBJECTIVES, default="distance", help="what decides (%(default)s)")
+    command.add_argument("--preset", choices=PRESET_NAMES, default="best", help="settings that are not searched")
+    command.add_argument("--seed", metavar="INT", help="random seed (0)")
+    _add_settings(command)
+
+
+def _add_settings(command: _Parser) -> None:
     groups: dict[str, argparse._ArgumentGroup] = {}
     for name, places in flags().items():
         tables = " and ".join(table for table, _ in places)

@@ -1,6 +1,7 @@
 """The density of a sum of independent variables, by the convolution of their masses on a lattice."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ class SumDensity(Distribution):
     """
 
     arg_constraints = {"step": constraints.positive}
+    support: Any = constraints.real
     pytree_data_fields = ("first", "step", "density", "exact_mean", "exact_variance")
 
     def __init__(

@@ -9,7 +9,9 @@ import pytest
 import kaem_ppl as kp
 
 pytest.importorskip("matplotlib")
-from kaem_ppl.plots import plot_images, plot_prior
+from PIL import Image
+
+from kaem_ppl.plots import Curves, Snapshot, plot_images, plot_prior, plot_snapshot, save_animation
 
 
 def energy(shape):
@@ -64,3 +66,26 @@ def test_generated_images_stand_beside_real_ones(colours, tmp_path):
 def test_flat_images_are_refused():
     with pytest.raises(ValueError, match=r"generated has shape \(10, 64\)"):
         plot_images(np.zeros((10, 64)), np.zeros((10, 8, 8)))
+
+
+def test_snapshots_become_an_animation_on_one_scale(tmp_path):
+    # Colours and no densities, then grey levels with densities of which one is infinite at its end.
+    rng = np.random.default_rng(0)
+    save_animation(tmp_path / "plain.gif", [Snapshot(n, rng.uniform(size=(5, 3, 4, 3)), None) for n in (1, 2, 3)])
+    z = np.linspace(0, 1, 400)
+    first, second = (
+        Curves(z + shift, np.full((400, 2), float(top)), np.ones((400, 2))) for shift, top in ((0, 1), (1, 3))
+    )
+    second.learnt[0, 0] = np.inf
+    snapshots = [Snapshot(number, rng.uniform(size=(4, 3, 4)), c) for number, c in enumerate((first, second), 1)]
+    save_animation(tmp_path / "both.gif", snapshots)
+    for name, number in (("plain", 3), ("both", 2)):
+        with Image.open(tmp_path / f"{name}.gif") as animation:
+            assert animation.n_frames == number
+    figure = plot_snapshot(snapshots[0], (0, 2), 3.0)
+    densities = [panel for panel in figure.axes if panel.lines]
+    assert len(densities) == 2
+    assert densities[0].get_xlim() == (0, 2)
+    assert densities[0].get_ylim() == pytest.approx((0, 3.15))
+    with pytest.raises(ValueError, match="`snapshots` is empty"):
+        save_animation(tmp_path / "none.gif", [])

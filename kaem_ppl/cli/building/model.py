@@ -1,12 +1,10 @@
-"""Build the model, strategy and optimiser of a run from its settings, and draw from the model."""
+"""Build the model, strategy and optimiser of a run from its settings."""
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 import numpyro.distributions as dist
 import optax
 from jax import Array
@@ -17,6 +15,7 @@ import kaem_ppl
 from ...basis import Basis
 from ...distributions.base import TiltedDistribution
 from ...inference import (
+    HMC,
     MALA,
     ULA,
     AdaptedLadder,
@@ -29,24 +28,27 @@ from ...inference import (
     PowerLadder,
     Strategy,
     ThermodynamicMLE,
-    TrainingState,
     VariationalMLE,
     residual_resampling,
     stratified_resampling,
     systematic_resampling,
 )
-from ...inference.model.parameters import Params, read_parameters
+from ...inference.model.parameters import Params
 from ...models import (
     AmortizedGuide,
+    ConvDenoiser,
     ConvEncoder,
     ConvGenerator,
     Dataset,
+    Diffusion,
     GaussianModel,
     Generator,
     ImageModel,
     KANGenerator,
     LatentEBM,
+    LearntScale,
     MixtureKAEM,
+    MLPDenoiser,
     MLPEncoder,
     MLPGenerator,
     ProductKAEM,
@@ -85,8 +87,12 @@ def build_model(config: Config, dataset: Dataset) -> Callable:
         raise CommandError(f"generator is 'sequence', and {config.dataset} has no texts: expected kan, mlp or conv.")
     event_shape = dataset.values.shape[1:]
     output = None if is_field(config) else jax.nn.sigmoid
+    if settings.kind == "diffusion":
+        return ImageModel(_build_diffusion(config, event_shape), settings.generator != "conv")
     generator = _build_generator(settings, event_shape, output)
-    return ImageModel(_build_model(settings, generator), settings.generator != "conv")
+    return ImageModel(
+        _build_model(settings, generator, _build_scale(settings, event_shape)), settings.generator != "conv"
+    )
 
 
 def build_strategy(config: Config, model: Callable, dataset: Dataset) -> Strategy:
@@ -95,6 +101,9 @@ def build_strategy(config: Config, model: Callable, dataset: Dataset) -> Strateg
     match settings:
         case ImportanceSettings():
             return ImportanceMLE(settings.num_particles, settings.ess_threshold, _RESAMPLERS[settings.resampler])
+        case VariationalSettings() if config.model.kind == "diffusion":
+            # Its guide draws times and noise from their priors; the model takes flat images or not, the guide counts rows.
+            return VariationalMLE(model.model.guide, settings.num_draws)
         case VariationalSettings():
             return VariationalMLE(_build_guide(config, dataset), settings.num_draws)
         case ThermoSettings():
@@ -110,8 +119,11 @@ def build_strategy(config: Config, model: Callable, dataset: Dataset) -> Strateg
 
 def _build_kernel(settings: LangevinSettings) -> tuple[Kernel, float | None]:
     """The kernel, and where the adaptation of its step size starts."""
-    if settings.kernel == "ula":
-        return ULA(settings.step_size), None
+    match settings.kernel:
+        case "ula":
+            return ULA(settings.step_size), None
+        case "hmc":
+            return HMC(num_integration_steps=settings.num_leapfrog_steps), settings.step_size
     return MALA(), settings.step_size
 
 
@@ -129,9 +141,14 @@ def _build_ladder(settings: ThermoSettings) -> Ladder | CyclicPower:
 def build_optimizer(config: Config, num_data: int) -> optax.GradientTransformation:
     """Adam, with the learning-rate schedule and gradient clipping of the settings."""
     settings = config.training
-    rate = settings.learning_rate
-    if settings.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(rate, settings.num_epochs * -(-num_data // settings.batch_size))
+    rate, num_steps = settings.learning_rate, settings.num_epochs * -(-num_data // settings.batch_size)
+    match settings.schedule:
+        case "linear":
+            rate = optax.linear_schedule(rate, 0.0, num_steps)
+        case "cosine":
+            rate = optax.cosine_decay_schedule(rate, num_steps)
+        case "warmup-cosine":
+            rate = optax.warmup_cosine_decay_schedule(0.0, rate, max(1, num_steps // 20), num_steps)
     adam = optax.adam(rate)
     return adam if settings.clip_norm is None else optax.chain(optax.clip_by_global_norm(settings.clip_norm), adam)
 
@@ -153,42 +170,6 @@ def build_prior(config: Config, params: Params) -> TiltedDistribution | None:
         )
 
 
-def model_params(model: Callable, dataset: Dataset, state: TrainingState) -> Params:
-    """Constrained parameters of a model from a state of its training; a guide's are left out."""
-    parameters = read_parameters(jax.random.key(0), model, {"x": jnp.asarray(dataset.values[:1])})
-    learnt = {name: value for name, value in state.params.items() if name in parameters.values}
-    buffers = {name: value for name, value in state.buffers.items() if name in parameters.values}
-    return {**parameters.constrain(jax.tree.map(jnp.asarray, learnt)), **buffers}
-
-
-def generate(key: Array, model: Callable, params: Params, num_samples: int) -> Array:
-    """Draw data from a model: the likelihood's means, or tokens where it has none.
-
-    Args:
-        key: PRNG key.
-        model: of `build_model`.
-        params: constrained parameters.
-        num_samples: how many.
-
-    Returns:
-        Shape (num_samples, ...), as the model has them.
-    """
-    prior_key, model_key = jax.random.split(key)
-    latents: dict[str, Array] = {}
-    inner = getattr(model, "model", model)
-    if isinstance(inner, LatentEBM):
-        latents["z"] = sample_langevin_prior(prior_key, inner, params, num_draws=num_samples)
-
-    return jax.jit(partial(decode, model, size=num_samples))(model_key, {**params, **latents})
-
-
-def decode(model: Callable, key: Array, values: Params, size: int) -> Array:
-    """The likelihood's means, or tokens where it has none, shape (size, ...), at values of parameters and latents."""
-    with handlers.trace() as sites, handlers.substitute(data=values), handlers.seed(rng_seed=key):
-        model(size=size)
-    return (sites["mean"] if "mean" in sites else sites["x"])["value"]
-
-
 def _contrastive(ebm: LatentEBM, posterior: LangevinMLE) -> ContrastiveMLE:
     def sample_prior(key: Array, params: Params, num_draws: int) -> Array:
         return sample_langevin_prior(key, ebm, params, num_draws=num_draws)
@@ -196,21 +177,47 @@ def _contrastive(ebm: LatentEBM, posterior: LangevinMLE) -> ContrastiveMLE:
     return ContrastiveMLE(ebm.log_prior, sample_prior, posterior)
 
 
-def _build_model(settings: ModelSettings, generator: Generator) -> Callable:
+def _build_scale(settings: ModelSettings, event_shape: tuple[int, ...]) -> float | LearntScale:
+    """The noise scale. Of grey images, and of flat ones, there is one channel."""
+    if settings.learn_scale == "no":
+        return settings.scale
+    shape = event_shape[-1:] if settings.learn_scale == "channels" and event_shape[-1] > 1 else ()
+    if shape and settings.generator != "conv":
+        raise CommandError("--learn-scale channels needs --generator conv: others have one channel of all colours.")
+    return LearntScale(settings.scale, shape)
+
+
+def _build_model(settings: ModelSettings, generator: Generator, scale: float | LearntScale) -> Callable:
     """A KAEM or a baseline."""
     if settings.kind == "vae":
-        return GaussianModel(settings.num_latents, generator, settings.scale)
+        return GaussianModel(settings.num_latents, generator, scale)
     if settings.kind == "latent-ebm":
         energy = MLPGenerator((settings.num_latents, *settings.energy_hidden, 1))
-        return LatentEBM(settings.num_latents, energy, generator, settings.scale)
+        return LatentEBM(settings.num_latents, energy, generator, scale)
     return (ProductKAEM if settings.layout == "product" else MixtureKAEM)(
         (settings.num_latents, settings.num_components),
         generator,
         build_basis(settings),
         _domain(settings),
         build_reference(settings),
-        settings.scale,
+        scale,
     )
+
+
+def _build_diffusion(config: Config, event_shape: tuple[int, ...]) -> Diffusion:
+    """Hidden layers as those of the generator; maps of images in the opposite order, from full size to the smallest."""
+    settings = config.model
+    # Fields have a unit of their own.
+    scale = {"loc": 0.0, "std": 1.0} if is_field(config) else {"loc": 0.5, "std": 0.5}
+    if settings.generator == "conv":
+        denoiser, shape = ConvDenoiser(_image_shape(event_shape), settings.hidden[::-1]), event_shape
+    elif settings.generator == "mlp":
+        denoiser, shape = MLPDenoiser((math.prod(event_shape), *settings.hidden, math.prod(event_shape))), None
+    else:
+        raise CommandError(
+            f"generator is {settings.generator!r}, and a diffusion has none of it: expected mlp or conv."
+        )
+    return Diffusion(denoiser, shape or (math.prod(event_shape),), num_steps=settings.num_denoising_steps, **scale)
 
 
 def _build_sequence_model(config: Config, dataset: Dataset) -> SequenceKAEM:

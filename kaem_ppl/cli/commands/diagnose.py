@@ -8,6 +8,7 @@ from ...inference import HMC, MALA, NUTS, AdaptedLadder, Kernel, ParallelTemperi
 from ...inference import diagnose as diagnose_draws
 from ...inference.diagnostics.plots import plot_posterior_over_prior, plot_replica_trace, plot_swap_rates
 from ...progress import Progress
+from ..errors import CommandError
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
 
@@ -41,8 +42,10 @@ def diagnose(
         unfinished: where the chains keep their state until then.
 
     Raises:
-        CommandError: there are fewer data.
+        CommandError: there are fewer data, or the model has no latents.
     """
+    if run.config.model.kind == "diffusion":
+        raise CommandError(f"{run.folder.path} is a diffusion, which has no latents to draw given data.")
     chosen = with_temperatures(SAMPLERS[sampler], num_temperatures)
     draws = sample_posterior(
         key, run.model, x=first_held_out(run, num_data), params=run.params, sampler=chosen, plate="data",

@@ -1,4 +1,4 @@
-"""`kaem evaluate`: the held-out log-likelihood by importance sampling from the prior."""
+"""`kaem evaluate`: the held-out log-likelihood by importance sampling from the prior, and distances of images."""
 
 import csv
 import io
@@ -9,27 +9,41 @@ import jax
 import numpy as np
 
 from ...inference import ImportanceSampling, log_evidence
+from ...progress import Progress
 from ..errors import CommandError
 from ..messages import print_result, print_warning
 from ..storage.saved_run import SavedRun, first_held_out
+from .distance import evaluate_distance
 
 # An effective sample size below this makes the estimate too low on average.
 _FEW_DRAWS = 10
+# Kinds of models without evidence, each with the reason.
+_WITHOUT_EVIDENCE = {
+    "latent-ebm": "A latent-ebm's prior has an unknown normaliser, so it has no evidence.",
+    "diffusion": "A diffusion has a bound on its evidence only, in nats of another likelihood, so it has no evidence.",
+}
 
 
-def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int, folder: Path) -> None:
-    """Write `evaluation.csv`, one line for each datum.
+def evaluate(run: SavedRun, key: jax.Array, num_data: int | None, num_draws: int, distance: bool, folder: Path) -> None:
+    """Write `evaluation.csv`, one line for each datum, and what `evaluate_distance` writes where it is wanted.
 
     Args:
         run: to evaluate.
         key: PRNG key.
         num_data: number of held-out data, the first ones; None takes all.
         num_draws: of the prior.
+        distance: whether to measure distances of images too; a model without evidence then has these alone.
         folder: to write into.
 
     Raises:
         CommandError: the model's evidence is not defined, there are fewer data, or an estimate can't be made.
     """
+    if distance:
+        evaluate_distance(run, jax.random.fold_in(key, 1), folder)
+        if run.config.model.kind in _WITHOUT_EVIDENCE:
+            print_result(f"held-out log-evidence: not defined. {_WITHOUT_EVIDENCE[run.config.model.kind]}")
+            return
+        Progress.innermost().begin("compiling and evaluating held-out data")
     check_evidence(run)
     x = first_held_out(run, len(run.data) if num_data is None else num_data)
     try:
@@ -70,10 +84,11 @@ def table_of_data(columns: dict[str, np.ndarray]) -> str:
 
 
 def check_evidence(run: SavedRun) -> None:
-    """Raise for a model whose prior has an unknown normaliser.
+    """Raise for a model without evidence.
 
     Raises:
         CommandError: it has.
     """
-    if run.config.model.kind == "latent-ebm":
-        raise CommandError("A latent-ebm's prior has an unknown normaliser, so it has no evidence: sample or plot it.")
+    reason = _WITHOUT_EVIDENCE.get(run.config.model.kind)
+    if reason is not None:
+        raise CommandError(f"{reason} Sample it, or measure distances of its images by `kaem evaluate --distance`.")

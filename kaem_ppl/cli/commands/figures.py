@@ -7,7 +7,12 @@ from scipy.fft import dstn
 
 from ...plot_style import CONTRAST, MAIN
 
-_UNITS = {"log_evidence": "nats per datum", "loss": "per datum", "evaluation": "nats per datum"}
+_UNITS = {
+    **dict.fromkeys(("log_evidence", "log_likelihood", "kl_divergence", "loss", "evaluation"), "nats per datum"),
+    "effective_sample_size": "draws",
+    "acceptance_rate": "share",
+    "step_size": "of a datum, mean",
+}
 
 
 def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figure:

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import numpyro.distributions as dist
 from jax import Array
+from matplotlib.figure import Figure
 
 from ...inference import MALA, sample_posterior
 from ...models import interpolate as interpolate_latents
@@ -15,7 +17,8 @@ from ...models import latent_effects
 from ...models import traverse as traverse_latent
 from ...plots import plot_image_rows
 from ...progress import Progress
-from ..building.model import build_prior, decode
+from ..building.draws import decode
+from ..building.model import build_prior
 from ..errors import CommandError
 from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
@@ -36,6 +39,33 @@ def traverse(run: SavedRun, key: jax.Array, num_latents: int, num_points: int, f
     Raises:
         CommandError: the run has no images, or no prior of independent latents.
     """
+    figure, found = plot_traversal(run, key, num_latents, num_points)
+    figure.savefig(folder / "traverse.png", dpi=150)
+    np.savez_compressed(folder / "traverse.npz", images=found.images, latents=np.array(found.places[:num_latents]))
+    lines = [f"{_name(place, ' ')},{found.effects[place]:.6g}\n" for place in found.places]
+    (folder / "effects.csv").write_text("latent,effect\n" + "".join(lines), encoding="utf-8")
+    print_result(
+        f"{len(found.images)} of {found.effects.size:,} shown; {_name(found.places[0])} changes the output most, by "
+        f"{found.effects.max():.3g}"
+    )
+
+
+class Traversal(NamedTuple):
+    """Latents moved one by one.
+
+    Attributes:
+        images: shape (num_latents, num_points, height, width), or with a last axis of 3.
+        places: indices of all latents in the order of their effects, the largest first.
+        effects: of the latents on the output, by index.
+    """
+
+    images: np.ndarray
+    places: list[tuple[int, ...]]
+    effects: np.ndarray
+
+
+def plot_traversal(run: SavedRun, key: jax.Array, num_latents: int, num_points: int) -> tuple[Figure, Traversal]:
+    """Move the latents that change the output most; arguments and errors are those of `traverse`."""
     prior, generate = _prior(run), _generator(run)
     draw_key, effect_key = jax.random.split(key)
     # A generator of the product layout reads the sums over the last axis, to which a single latent adds little.
@@ -45,14 +75,13 @@ def traverse(run: SavedRun, key: jax.Array, num_latents: int, num_points: int, f
     z = prior.sample(draw_key)
     rows = [generate(traverse_latent(prior, z, place, num_points)) for place in places[:num_latents]]
     images = _images(run, np.stack([np.asarray(row) for row in rows]))
-    names = [f"z[{', '.join(map(str, place))}]" for place in places]
-    plot_image_rows(images, names[:num_latents], "quantile of the latents, 1 % to 99 %").savefig(
-        folder / "traverse.png", dpi=150
-    )
-    np.savez_compressed(folder / "traverse.npz", images=images, latents=np.array(places[:num_latents]))
-    lines = [f"{name.replace(', ', ' ')},{effects[place]:.6g}\n" for name, place in zip(names, places, strict=True)]
-    (folder / "effects.csv").write_text("latent,effect\n" + "".join(lines), encoding="utf-8")
-    print_result(f"{len(rows)} of {effects.size:,} shown; {names[0]} changes the output most, by {effects.max():.3g}")
+    names = [_name(place) for place in places[:num_latents]]
+    figure = plot_image_rows(images, names, "quantile of the latents, 1 % to 99 %")
+    return figure, Traversal(images, places, effects)
+
+
+def _name(place: tuple[int, ...], separator: str = ", ") -> str:
+    return f"z[{separator.join(map(str, place))}]"
 
 
 def interpolate(run: SavedRun, key: jax.Array, num_pairs: int, num_points: int, num_steps: int, folder: Path) -> None:
@@ -94,6 +123,8 @@ def _prior(run: SavedRun) -> dist.Distribution:
         return prior
     if run.config.model.kind == "vae":
         return dist.Normal(0.0, 1.0).expand((run.config.model.num_latents,))
+    if run.config.model.kind == "diffusion":
+        raise CommandError(f"{run.folder.path} is a diffusion, which has no latents to move.")
     raise CommandError(f"{run.folder.path} is a {run.config.model.kind}, whose latents depend on each other a priori.")
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from matplotlib.figure import Figure
 
 from ...plots import plot_images
 from ..building.data import is_field
-from ..building.model import generate
+from ..building.draws import generate
 from ..errors import CommandError
 from ..messages import print_result
 from ..storage.saved_run import SavedRun
@@ -31,34 +32,65 @@ def sample(run: SavedRun, key: jax.Array, num_samples: int, folder: Path) -> Non
     Raises:
         CommandError: they do not fit into memory, or are not finite.
     """
-    event_shape, vocabulary = run.data.values.shape[1:], run.data.vocabulary
-    _check_memory(num_samples, 4 * math.prod(event_shape))
-    drawn = _draw(run, key, num_samples, math.prod(event_shape) * (1 if vocabulary is None else len(vocabulary)))
-    if vocabulary is not None:
-        texts = vocabulary.decode(drawn)
+    _check_memory(num_samples, 4 * math.prod(run.data.values.shape[1:]))
+    if run.data.vocabulary is not None:
+        texts = draw_texts(run, key, num_samples)
         (folder / "samples.txt").write_text("".join(f"{text!r}\n" for text in texts), encoding="utf-8")
         print_result(f"{num_samples} texts, such as {texts[0][:60]!r}")
         return
+    drawn = draw_images(run, key, num_samples) * run.data.unit
+    for name, figure in _figures(run, drawn).items():
+        figure.savefig(folder / name, dpi=150)
+    np.savez_compressed(folder / "samples.npz", samples=drawn)
+    print_result(f"{num_samples} samples")
+
+
+def draw_texts(run: SavedRun, key: jax.Array, num_samples: int) -> list[str]:
+    """Texts drawn from a run of texts."""
+    vocabulary = run.data.vocabulary
+    assert vocabulary is not None, "of a run of texts"
+    drawn = _draw(run, key, num_samples, math.prod(run.data.values.shape[1:]) * len(vocabulary))
+    return list(vocabulary.decode(drawn))
+
+
+def draw_figures(run: SavedRun, key: jax.Array, num_samples: int) -> dict[str, Figure]:
+    """By the name of their file, figures of images or fields drawn from a run beside held-out ones.
+
+    Raises:
+        CommandError: they are not finite.
+    """
+    return _figures(run, draw_images(run, key, num_samples) * run.data.unit)
+
+
+def _figures(run: SavedRun, drawn: np.ndarray) -> dict[str, Figure]:
+    real = np.asarray(run.data.values)
+    if is_field(run.config):
+        generated, real = drawn[..., 0], real[..., 0] * run.data.unit
+        return {
+            "samples.png": plot_fields(generated, real[: len(drawn)]),
+            "spectra.png": plot_spectra(generated, real),
+        }
+    real = real[: len(drawn)]
+    real = real / 255 if real.dtype == np.uint8 else real
+    generated, real = (x[..., 0] if x.shape[-1] == 1 else x for x in (drawn, real))
+    return {"samples.png": plot_images(generated, real)}
+
+
+def draw_images(run: SavedRun, key: jax.Array, num_samples: int) -> np.ndarray:
+    """Means of the likelihood, shape (num_samples, height, width, channels), of a run of images or fields.
+
+    Raises:
+        CommandError: they are not finite.
+    """
+    event_shape = run.data.values.shape[1:]
+    drawn = _draw(run, key, num_samples, math.prod(event_shape))
     if not np.isfinite(drawn).all():
         raise CommandError(
             f"The samples are not finite: the parameters of {run.folder.path} are too large. Train again with a smaller "
             "--learning-rate, or --clip-norm.",
             status=1,
         )
-    drawn = drawn.reshape(num_samples, *event_shape)
-    real = np.asarray(run.data.values[:num_samples])
-    if is_field(run.config):
-        drawn, real = (x[..., 0] * run.data.unit for x in (drawn, real))
-        plot_fields(drawn, real).savefig(folder / "samples.png", dpi=150)
-        plot_spectra(drawn, np.asarray(run.data.values[..., 0]) * run.data.unit).savefig(
-            folder / "spectra.png", dpi=150
-        )
-    else:
-        real = real / 255 if real.dtype == np.uint8 else real
-        generated, real = (x[..., 0] if x.shape[-1] == 1 else x for x in (drawn, real))
-        plot_images(generated, real).savefig(folder / "samples.png", dpi=150)
-    np.savez_compressed(folder / "samples.npz", samples=drawn)
-    print_result(f"{num_samples} samples")
+    return drawn.reshape(num_samples, *event_shape)
 
 
 def _draw(run: SavedRun, key: jax.Array, num_samples: int, num_outputs: int) -> np.ndarray:

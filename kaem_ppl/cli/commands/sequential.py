@@ -18,7 +18,7 @@ from ..stopping import PARENT_VARIABLE
 from ..storage.run_folder import RunFolder, run_folders
 
 # Settings that may differ from those of a run that is resumed.
-_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
+_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints", "sample_every")
 
 
 class Job(NamedTuple):
@@ -75,7 +75,8 @@ def _parse_job(words: list[str]) -> Job:
     options = parse_arguments(arguments)
     if options.resume is not None or options.distributed:
         raise CommandError("--resume and --distributed have no meaning here: a stopped job is resumed by itself.")
-    config = resolve(options.dataset, options.mode, options.config, given_flags(options), options.seed)
+    given = given_flags(options)
+    config = resolve(options.dataset, options.mode, options.config, given, options.seed, options.preset)
     return Job(shlex.join(words), arguments, config, options.run_dir)
 
 

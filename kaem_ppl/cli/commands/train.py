@@ -23,9 +23,11 @@ from ..stopping import StopSignals
 from ..storage.checkpoints import Checkpoint, Place
 from ..storage.lock import locked
 from ..storage.run_folder import RunFolder
+from .pictures import TrainingPictures
 
 # Settings that may differ between two parts of a run: they do not change what an epoch does.
-_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints")
+_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints", "sample_every")
+_OF_EVIDENCE = ("log_evidence", "log_likelihood", "kl_divergence")
 # Steps between two callbacks, which check the clock and signals: few enough for slow steps, and cheap for fast ones.
 _STEPS_BETWEEN_CALLBACKS = 10
 
@@ -133,7 +135,10 @@ def _fit(
     signals: StopSignals,
 ) -> None:
     settings, sharding, strategy = config.training, job.sharding, job.strategy
-    recorder = _Recorder(config, folder, checkpoint, signals)
+    pictures = None
+    if settings.sample_every is not None and job.dataset.vocabulary is None:
+        pictures = TrainingPictures(config, folder.path, job.model, job.dataset)
+    recorder = _Recorder(config, folder, checkpoint, signals, pictures)
     started = time.perf_counter()
     try:
         fit(
@@ -144,6 +149,7 @@ def _fit(
             optimizer=job.optimizer,
             num_epochs=settings.num_epochs,
             batch_size=settings.batch_size,
+            average=settings.average,
             callback=recorder,
             callback_every=_STEPS_BETWEEN_CALLBACKS,
             state=None if checkpoint is None else checkpoint.state,
@@ -160,6 +166,8 @@ def _fit(
         saved = recorder.place_saved
         kept = f"after {saved}" if saved else "before the first step"
         raise Stopped(stopped.signal, f"{kept}. Continue by `kaem train --resume {folder.path}`.") from None
+    if pictures is not None and jax.process_index() == 0:
+        pictures.animate()
     numbers = ", ".join(f"{name} {value:.5g}" for name, value in recorder.rows[-1].items() if name != "epoch")
     print_result(f"{folder.path}: {len(recorder.rows)} epochs, {numbers}; {time.perf_counter() - started:.0f} s")
 
@@ -173,7 +181,9 @@ class _Recorder:
         folder: RunFolder,
         checkpoint: Checkpoint | None,
         signals: StopSignals,
+        pictures: TrainingPictures | None,
     ) -> None:
+        self._pictures = pictures
         self.rows = [] if checkpoint is None else list(checkpoint.rows)
         self.place_saved = None if checkpoint is None else checkpoint.place
         self._config, self._folder, self._signals = config, folder, signals
@@ -184,10 +194,18 @@ class _Recorder:
     def __call__(self, state: TrainingState, row: dict[str, float] | None) -> None:
         """Called after each epoch with its row, and inside epochs without."""
         if row is not None:
-            self.rows.append({name: int(x) if name == "epoch" else float(x) for name, x in row.items()})
+            # Of a diffusion the bound is not one on the evidence of the data.
+            hidden = _OF_EVIDENCE if self._config.model.kind == "diffusion" else ()
+            self.rows.append(
+                {name: int(x) if name == "epoch" else float(x) for name, x in row.items() if name not in hidden}
+            )
         self._state = state
         self._signals.check()
         settings = self._config.training
+        if row is not None and self._pictures is not None and len(self.rows) % (settings.sample_every or 1) == 0:
+            on_host = gather(state)
+            if jax.process_index() == 0:
+                self._pictures.draw(on_host, len(self.rows))
         is_due = time.monotonic() - self._time_saved >= 60 * settings.checkpoint_minutes
         if jax.process_count() > 1:
             # Processes gather their parts together, and their clocks differ: the first one's decides.

@@ -21,6 +21,7 @@ from .tables import (
 )
 
 PRESETS = Path(__file__).parent.parent / "presets"
+PRESET_NAMES = ("best", "paper")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,12 @@ def flags() -> dict[str, list[tuple[str, dataclasses.Field]]]:
 
 
 def resolve(
-    dataset: str | None, mode: str | None, file: Path | None, given: Mapping[str, str], seed: str | None = None
+    dataset: str | None,
+    mode: str | None,
+    file: Path | None,
+    given: Mapping[str, str],
+    seed: str | None = None,
+    preset: str = "best",
 ) -> Config:
     """Combine a preset, a file that overrides it, and flags that override both.
 
@@ -85,6 +91,8 @@ def resolve(
         file: TOML, or None.
         given: values of flags, as they were written, by the flag's name without dashes.
         seed: as it was written, or None.
+        preset: `best`, the best settings that are known here, or `paper`, the papers'; a data set that has one
+            of the two takes that.
 
     Raises:
         CommandError: something is missing, unknown, or of another type or value than expected.
@@ -99,10 +107,9 @@ def resolve(
     if dataset is None:
         raise CommandError(f"--dataset is missing: expected one of {', '.join(DATASETS)}.")
     check_choice("--dataset", dataset, tuple(DATASETS))
-    preset_file = PRESETS / f"{dataset.lower()}.toml"
-    preset = parse_tables(read_text(preset_file), str(preset_file))
+    from_preset = read_preset(dataset, preset)
     used = ("data", "model", name, "training")
-    tables = {table: {**preset.get(table, {}), **from_file.get(table, {})} for table in used}
+    tables = {table: {**from_preset.get(table, {}), **from_file.get(table, {})} for table in used}
     known = flags()
     for flag, text in given.items():
         places = [(table, setting) for table, setting in known[flag] if table in used]
@@ -120,6 +127,15 @@ def resolve(
     return _make(dataset, name, number, tables)
 
 
+def read_preset(dataset: str, preset: str) -> dict[str, Any]:
+    """Tables of a preset, `best` or `paper`; of a data set that has one of the two, that one."""
+    check_choice("--preset", preset, PRESET_NAMES)
+    best, paper = (folder / f"{dataset.lower()}.toml" for folder in (PRESETS, PRESETS / "paper"))
+    order = (best, paper) if preset == "best" else (paper, best)
+    file = next(path for path in order if path.is_file())
+    return parse_tables(read_text(file), str(file))
+
+
 def setting_of_others(flag: str, dataset: str) -> str:
     """What a flag of the data concerns where the data set has nothing of that kind; else nothing."""
     source = DATASETS[dataset]
@@ -128,7 +144,9 @@ def setting_of_others(flag: str, dataset: str) -> str:
         return "texts"
     if flag == "permeability" and not is_field:
         return "fields"
-    return "images" if (flag == "grey" and (is_text or is_field)) or (flag == "size" and is_text) else ""
+    if is_text:
+        return "images" if flag in ("grey", "size", "sample-every") else ""
+    return "images" if flag == "grey" and is_field else ""
 
 
 def read_config(file: Path) -> Config:

@@ -133,6 +133,8 @@ def _check(name: str, value: Any, setting: dataclasses.Field) -> Any:
             raise CommandError(f"{name} is {x}: expected at least {limits['least']}.")
         if limits["above"] is not None and not x > limits["above"]:
             raise CommandError(f"{name} is {x}: expected more than {limits['above']}.")
+        if limits["below"] is not None and not x < limits["below"]:
+            raise CommandError(f"{name} is {x}: expected less than {limits['below']}.")
         if limits["most"] is not None and not x <= limits["most"]:
             raise CommandError(f"{name} is {x}: expected at most {limits['most']}.")
     return value

@@ -16,9 +16,10 @@ def _setting(
     least: float | None = None,
     above: float | None = None,
     most: float | None = None,
+    below: float | None = None,
 ) -> Any:
     """A field with its help text and its limits."""
-    limits = {"choices": choices, "least": least, "above": above, "most": most}
+    limits = {"choices": choices, "least": least, "above": above, "most": most, "below": below}
     return field(default=default, metadata={"help": text, **limits})
 
 
@@ -40,7 +41,7 @@ class DataSettings:
 class ModelSettings:
     """Prior, generator and likelihood."""
 
-    kind: str = _setting("kaem", "KAEM, or a baseline", choices=("kaem", "vae", "latent-ebm"))
+    kind: str = _setting("kaem", "KAEM, or a baseline", choices=("kaem", "vae", "latent-ebm", "diffusion"))
     layout: str = _setting("product", "of a KAEM's latent", choices=("product", "mixture"))
     num_latents: int = _setting(81, "Q, inputs of the generator", least=1)
     num_components: int = _setting(40, "P, latents or mixture components of each input", least=1)
@@ -57,8 +58,12 @@ class ModelSettings:
     num_heads: int = _setting(8, "attention heads", least=1)
     num_layers: int = _setting(2, "attention blocks", least=1)
     scale: float = _setting(0.2, "standard deviation of data around the generator's output", above=0)
+    learn_scale: str = _setting(
+        "no", "whether the scale is learnt: one for all, or one for each channel", choices=("no", "one", "channels")
+    )  # fmt: skip
     energy_hidden: tuple[int, ...] = _setting((200, 200), "hidden layers of a latent-ebm's energy", least=1)
     encoder_hidden: tuple[int, ...] = _setting((256, 256), "hidden layers of the encoder", least=1)
+    num_denoising_steps: int = _setting(50, "steps from noise to a sample of a diffusion", least=1)
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,11 @@ class ImportanceSettings:
 class LangevinSettings:
     """Markov chains: `LangevinMLE`."""
 
-    kernel: str = _setting("ula", "unadjusted or Metropolis-adjusted Langevin", choices=("ula", "mala"))
-    step_size: float = _setting(0.01, "of ula; where the adaptation of mala starts", above=0)
+    kernel: str = _setting(
+        "ula", "unadjusted or Metropolis-adjusted Langevin, or Hamiltonian", choices=("ula", "mala", "hmc")
+    )
+    step_size: float = _setting(0.01, "of ula; where the adaptation of mala and hmc starts", above=0)
+    num_leapfrog_steps: int = _setting(5, "of a trajectory of hmc", least=1)
     num_steps: int = _setting(40, "Markov steps of each update of a datum", least=1)
     persistent: bool = _setting(False, "whether chains continue from update to update, or start from the prior")
 
@@ -114,9 +122,21 @@ class TrainingSettings:
     num_epochs: int = _setting(20, "passes through the data", least=1)
     batch_size: int = _setting(100, "data of each step", least=1)
     learning_rate: float = _setting(1e-3, "of Adam", above=0)
-    schedule: str = _setting("constant", "of the learning rate", choices=("constant", "cosine"))
+    schedule: str = _setting(
+        "constant", "of the learning rate, down to 0; or up in the first twentieth, then down",
+        choices=("constant", "linear", "cosine", "warmup-cosine"),
+    )  # fmt: skip
+    average: float | None = _setting(
+        None,
+        "decay of the moving average of parameters that is used after training; none uses the last",
+        least=0,
+        below=1,
+    )
     clip_norm: float | None = _setting(None, "largest norm of a gradient; none does not clip", above=0)
     checkpoint_minutes: float = _setting(1.0, "from one checkpoint to the next, inside epochs too", least=0)
+    sample_every: int | None = _setting(
+        None, "epochs from one picture of samples to the next; none has no pictures", least=1
+    )
     keep_checkpoints: int = _setting(3, "checkpoints kept in addition to the best", least=1)
 
 
@@ -131,5 +151,10 @@ STRATEGIES: dict[str, type] = {
 # The name that the reference implementation gives to training by importance sampling.
 MODE_ALIASES = {"vanilla": "importance"}
 # By kind of model, the modes that can train it.
-MODES_OF_KIND = {"kaem": tuple(STRATEGIES), "vae": ("variational",), "latent-ebm": ("langevin",)}
+MODES_OF_KIND = {
+    "kaem": tuple(STRATEGIES),
+    "vae": ("variational",),
+    "latent-ebm": ("langevin",),
+    "diffusion": ("variational",),
+}
 TABLES: dict[str, type] = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings, **STRATEGIES}

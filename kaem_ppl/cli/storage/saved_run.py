@@ -11,7 +11,8 @@ from ...inference import TrainingState
 from ...inference.model.parameters import Params
 from ...models import Dataset
 from ..building.data import load_data
-from ..building.model import build_model, model_params
+from ..building.draws import model_params
+from ..building.model import build_model
 from ..errors import CommandError
 from ..messages import print_warning
 from ..settings.config import Config

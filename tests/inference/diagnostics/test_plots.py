@@ -44,9 +44,12 @@ def test_a_trace_is_where_the_replica_stands(tempered):
 def test_posterior_over_prior_has_a_panel_for_each_latent(tempered):
     figure = plot_posterior_over_prior(tempered)
     assert [panel.get_title() for panel in figure.axes] == ["z[0]", "z[1]"]
-    heights = [patch.get_height() for patch in figure.axes[0].containers[-1]]
-    widths = [patch.get_width() for patch in figure.axes[0].containers[-1]]
-    assert np.isclose(np.dot(heights, widths), 1)
+    # A colour for each of the three data, which add up to one density.
+    bars = [container for container in figure.axes[0].containers if len(container) > 1]
+    assert len(bars) == 3
+    shares = [sum(patch.get_height() * patch.get_width() for patch in container) for container in bars]
+    np.testing.assert_allclose(shares, 1 / 3, atol=0.02)
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "prior"
 
 
 def test_a_ladder_is_asked_for(tempered):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +34,13 @@ def test_the_area_is_the_estimate(plate):
     assert texts == ["area -1.50 ± 0.10", "lower sum -1.81", "upper sum -1.19"]
     assert "temperature" in panel.get_xlabel()
     assert "nats" in panel.get_ylabel()
+    assert panel.get_title(loc="left") == ("" if plate is None else "datum 1 of 2")
+    # Far from 0 the curve fills the picture, not a box under it.
+    far = evidence()
+    far = dataclasses.replace(far, curve=far.curve._replace(mean=far.curve.mean + 500))
+    low, high = plot_thermodynamic_curve(far).axes[0].get_ylim()
+    assert high - low < 3
+    assert low < 498 < 499 < high
 
 
 def test_bounds_stand_around_their_middle():

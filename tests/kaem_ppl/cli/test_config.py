@@ -5,7 +5,7 @@ import pytest
 from kaem_ppl.cli import main
 from kaem_ppl.cli.building.model import build_strategy
 from kaem_ppl.cli.parser import given_flags, parse_arguments
-from kaem_ppl.cli.settings.config import differences, flags, parse_config, resolve
+from kaem_ppl.cli.settings.config import PRESET_NAMES, differences, flags, parse_config, resolve
 from kaem_ppl.cli.settings.tables import STRATEGIES
 from kaem_ppl.models import DATASETS
 
@@ -13,12 +13,13 @@ from kaem_ppl.models import DATASETS
 @pytest.mark.parametrize("dataset", DATASETS)
 def test_presets_survive_being_written_and_read(dataset):
     for mode in STRATEGIES:
-        config = resolve(dataset, mode, None, {})
-        assert parse_config(config.to_toml(), "text") == config
+        for preset in PRESET_NAMES:
+            config = resolve(dataset, mode, None, {}, preset=preset)
+            assert parse_config(config.to_toml(), "text") == config
 
 
-def test_presets_are_those_of_the_table():
-    mnist, cifar10, darcy = (resolve(x, "thermo", None, {}) for x in ("MNIST", "CIFAR10", "DARCY_FLOW"))
+def test_presets_of_the_papers_are_those_of_the_table():
+    mnist, cifar10, darcy = (resolve(x, "thermo", None, {}, preset="paper") for x in ("MNIST", "CIFAR10", "DARCY_FLOW"))
     assert (mnist.model.num_components, mnist.model.num_latents, mnist.model.hidden) == (40, 81, (162,))
     assert (cifar10.model.layout, cifar10.model.basis, cifar10.model.domain) == ("mixture", "Fourier", (-1.5, 1.5))
     assert cifar10.strategy.power == (1.0, 8.0)
@@ -80,12 +81,14 @@ def test_what_differs():
         "",
         "train",
         "train-sequential",
+        "tune",
         "data",
         "sample",
         "evaluate",
         "diagnose",
         "evidence",
         "plot",
+        "report",
         "traverse",
         "interpolate",
     ],

@@ -3,6 +3,7 @@
 import csv
 import errno
 import os
+import re
 import shutil
 import signal
 import socket
@@ -94,7 +95,11 @@ def test_power_of_one_sine_mode_stands_at_its_wave_number():
 @pytest.mark.slow
 def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     train = f"train vanilla --dataset DIGITS --num-train 32 --num-test 20 --hidden 8 --num-particles 20 {TINY}"
-    run(f"{train} --num-epochs 4 --run-dir whole")
+    # Pictures change nothing of the training.
+    run(f"{train} --num-epochs 4 --sample-every 2 --run-dir whole")
+    assert {path.name for path in Path("whole/pictures").iterdir()} == {
+        "epoch-000002.npz", "epoch-000002.png", "epoch-000004.npz", "epoch-000004.png", "training.gif"
+    }  # fmt: skip
     run(f"{train} --run-dir part")
     assert [row["epoch"] for row in rows("part")] == ["1", "2"]
     run("train --resume part --num-epochs 4")
@@ -146,6 +151,16 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     run("evaluate moved --num-draws 200 --out evaluation")
     with open("evaluation/evaluation.csv") as file:
         assert len(list(csv.DictReader(file))) == 20
+    # The classifier is trained once, and kept with the run.
+    run("evaluate moved --num-draws 200 --distance --out distances")
+    made = Path("moved/classifier.npz").stat().st_mtime_ns
+    run("evaluate moved --num-draws 200 --distance --out again")
+    assert Path("moved/classifier.npz").stat().st_mtime_ns == made
+    assert Path("again/distances.csv").read_text() == Path("distances/distances.csv").read_text()
+    assert names("again") == {"evaluation.csv", "distances.csv", "distances.txt", "classes.csv"}
+    with open("again/classes.csv") as file:
+        for row in csv.DictReader(file):
+            assert sum(float(x) for name, x in row.items() if name != "images") == pytest.approx(1, abs=1e-4)
     # Results stay: not even a second call at the same moment replaces them, and --out does so when it is told to.
     assert main(["evaluate", "moved", "--num-draws", "100", "--out", "evaluation"]) == 2
     assert "--out evaluation is not empty: give another folder, or --force" in capsys.readouterr().err
@@ -165,6 +180,13 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert effects == sorted(effects, reverse=True)
     run("interpolate moved --num-pairs 2 --num-points 3 --num-steps 20 --out between")
     assert np.load("between/interpolate.npz")["images"].shape == (2, 3, 8, 8)
+    run("report moved --out report")
+    page = Path("report/report.html").read_text()
+    # Samples, history, prior, traversal, and the pictures of results that lie in the run's folder.
+    assert page.count("data:image/png;base64,") >= 7
+    assert "<title>DIGITS, kaem trained by importance</title>" in page
+    assert "kaem evaluate moved --distance" in page
+    assert "http" not in re.sub(r"base64,[^\"]+", "", page)
     assert main(["interpolate", "moved", "--num-pairs", "11"]) == 2
     assert "DIGITS has 20 held-out data" in capsys.readouterr().err
     found = {path.name.rsplit("-", 2)[0]: names(path) for path in Path("moved/results").iterdir()}
@@ -175,7 +197,8 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert found["plot"] == {"history.png", "prior.png"}
     assert found["sample"] == {"samples.npz", "samples.png"}
     assert len(list(Path("moved/results").glob("plot-*"))) == 2
-    assert names("moved") == {"config.toml", "versions.json", "history.csv", "checkpoints", "results", ".lock"}
+    files = {"config.toml", "versions.json", "history.csv", "checkpoints", "results", "classifier.npz", ".lock"}
+    assert names("moved") == files
 
     # And back to Python.
     opened = kp.open_run("moved")
@@ -295,6 +318,29 @@ def test_colours_texts_fields_and_baselines(workplace, capsys):
     run(f"train langevin --kind latent-ebm --num-steps 2 --dataset DIGITS --num-train 16 {TINY} --run-dir ebm")
     run("sample ebm --num-samples 3")
     capsys.readouterr()
+    run("evaluate ebm --distance")
+    printed = capsys.readouterr().out
+    assert "Frechet distance, extrapolated: " in printed
+    assert "held-out log-evidence: not defined. A latent-ebm's prior has an unknown normaliser" in printed
+    run(f"train variational --kind diffusion --dataset DIGITS --num-train 16 {TINY} --run-dir noise")
+    assert list(rows("noise")[0]) == ["epoch", "loss"]
+    run("sample noise --num-samples 3 --out from-noise")
+    assert np.load("from-noise/samples.npz")["samples"].shape == (3, 8, 8, 1)
+    run(
+        f"train variational --kind diffusion --dataset CIFAR10 --hidden 4,4 --num-denoising-steps 3 {TINY} "
+        "--run-dir colours"
+    )
+    run("sample colours --num-samples 2")
+    capsys.readouterr()
+    for command, message in {
+        "evidence noise": "A diffusion has a bound on its evidence only",
+        "diagnose noise": "noise is a diffusion, which has no latents to draw given data",
+        "traverse noise": "noise is a diffusion, which has no latents to move",
+    }.items():
+        assert main(command.split()) == 2
+        assert message in capsys.readouterr().err
+    assert main(["evaluate", "fields", "--distance"]) == 2
+    assert "--distance needs images with classes, and DARCY_FLOW has none" in capsys.readouterr().err
     assert main(["evidence", "ebm"]) == 2
     assert "unknown normaliser" in capsys.readouterr().err
 
