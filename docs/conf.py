@@ -117,6 +117,13 @@ def skip_fields(app, what, name, value, skip, options):
     return skip or not is_method or name in _FIELDS_THAT_CALL
 
 
+def link_to_copies(app, name, source):
+    """Links to notebooks, which are true in the repository, lead to their copies among the pages."""
+    source[0] = source[0].replace("](../../notebooks/", "](../notebooks/")
+    if name == "index":
+        source[0] = source[0].replace("](../notebooks/", "](notebooks/")
+
+
 def resolve_by_last_name(app, env, node, contnode):
     """Types are annotated by the file that defines them, and documented by the name that users import."""
     name = node.get("reftarget", "").rsplit(".", 1)[-1]
@@ -130,4 +137,5 @@ def resolve_by_last_name(app, env, node, contnode):
 def setup(app):
     """Sphinx calls this one."""
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("source-read", link_to_copies)
     app.connect("missing-reference", resolve_by_last_name)

@@ -1,7 +1,6 @@
 """The density of a sum of independent variables, by the convolution of their masses on a lattice."""
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +33,6 @@ class SumDensity(Distribution):
     """
 
     arg_constraints = {"step": constraints.positive}
-    support: Any = constraints.real
     pytree_data_fields = ("first", "step", "density", "exact_mean", "exact_variance")
 
     def __init__(
