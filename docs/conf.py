@@ -113,7 +113,7 @@ def skip_fields(app, what, name, value, skip, options):
     # Fields of dataclasses and of named tuples stand among the arguments, and NumPyro's methods in NumPyro's pages.
     if what != "class":
         return skip
-    is_method = inspect.isfunction(value) or isinstance(value, property | classmethod | staticmethod)
+    is_method = inspect.isroutine(value) or isinstance(value, property | classmethod | staticmethod)
     return skip or not is_method or name in _FIELDS_THAT_CALL
 
 

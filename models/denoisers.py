@@ -22,7 +22,12 @@ _NUM_WAVES = 16
 
 
 class Denoiser(Protocol):
-    """Any function of a name that registers parameters and returns a network of noisy data and times."""
+    """Any function of a name that registers parameters and returns a network of noisy data and times.
+
+    Example:
+        >>> from kaem_ppl.models import Denoiser, MLPDenoiser
+        >>> denoiser: Denoiser = MLPDenoiser((2, 16, 2))
+    """
 
     def __call__(self, name: str) -> Callable[[Array, Array], Array]:
         """Return a function from data (n, ...) and times (n,) in [0, 1] to outputs of the data's shape."""
@@ -39,6 +44,14 @@ class MLPDenoiser:
     Attributes:
         sizes: numbers of inputs, of units in each hidden layer, and of outputs, which are as many as inputs.
         activation: elementwise function of the hidden layers.
+
+    Example:
+        >>> import jax.numpy as jnp, numpyro
+        >>> from kaem_ppl.models import MLPDenoiser
+        >>> with numpyro.handlers.seed(rng_seed=0):
+        ...     predict = MLPDenoiser((2, 16, 2))("denoiser")
+        >>> predict(jnp.zeros((5, 2)), jnp.linspace(0, 1, 5)).shape
+        (5, 2)
     """
 
     sizes: tuple[int, ...]
@@ -83,6 +96,10 @@ class ConvDenoiser:
         shape: of an image, (height, width, channels).
         channels: of the maps at full size and at each half of it, for example (32, 64, 64) for 28 x 28 pixels.
         activation: elementwise function of the maps.
+
+    Example:
+        >>> from kaem_ppl.models import ConvDenoiser, Diffusion
+        >>> model = Diffusion(ConvDenoiser((8, 8, 1), channels=(8, 16)), (8, 8, 1))
     """
 
     shape: tuple[int, int, int]

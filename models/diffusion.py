@@ -42,6 +42,13 @@ class Diffusion:
 
     Sources: Ho et al. 2020, arXiv 2006.11239; the cosine schedule, Nichol and Dhariwal 2021, arXiv 2102.09672; v, Salimans
     and Ho 2022, arXiv 2202.00512, section 2.
+
+    Example:
+        >>> import numpyro
+        >>> from kaem_ppl.models import Diffusion, MLPDenoiser
+        >>> model = Diffusion(MLPDenoiser((2, 16, 2)), (2,), num_steps=5)
+        >>> numpyro.handlers.seed(model, 0)(size=10).shape
+        (10, 2)
     """
 
     denoiser: Denoiser
@@ -131,6 +138,16 @@ def sample_diffusion(
 
     Returns:
         Shape (num_draws, ...).
+
+    Example:
+        >>> import jax, numpyro
+        >>> from kaem_ppl.models import Diffusion, MLPDenoiser, sample_diffusion
+        >>> model = Diffusion(MLPDenoiser((2, 16, 2)), (2,), num_steps=5)
+        >>> with numpyro.handlers.seed(rng_seed=0), numpyro.handlers.trace() as sites:
+        ...     _ = model(size=1)
+        >>> params = {name: site["value"] for name, site in sites.items() if site["type"] == "param"}
+        >>> sample_diffusion(jax.random.key(1), model, params, num_draws=10).shape
+        (10, 2)
     """
     start_key, steps_key = jax.random.split(key)
     with handlers.substitute(data=params):

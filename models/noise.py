@@ -21,6 +21,11 @@ class LearntScale:
         first: the value that training begins with.
         shape: () for one, (channels,) for one for each channel of images (..., height, width, channels).
         least: the bound.
+
+    Example:
+        >>> from kaem_ppl.models import KANGenerator, LearntScale, ProductKAEM
+        >>> import kaem_ppl as kp, numpyro.distributions as dist
+        >>> model = ProductKAEM((4, 1), KANGenerator((4, 64)), kp.RBF(8), (-3, 3), dist.Normal(0, 1), LearntScale(0.2))
     """
 
     first: float = 0.2

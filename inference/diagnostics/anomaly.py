@@ -28,6 +28,11 @@ def anomaly_p_values(usual: ArrayLike, scores: ArrayLike, key: ArrayLike | None 
         ValueError: `usual` is no vector of numbers, or a score is NaN.
 
     Source: conformal p-values, Vovk, Gammerman and Shafer 2005, eq. 2.20; of outliers, Bates et al., arXiv 2104.08279.
+
+    Example:
+        >>> from kaem_ppl.inference import anomaly_p_values
+        >>> anomaly_p_values([1.0, 2.0, 3.0, 4.0], [0.5, 3.5]).tolist()
+        [0.2, 0.8]
     """
     known, new = np.asarray(usual, float), np.asarray(scores, float)
     if known.ndim != 1 or not len(known):

@@ -66,7 +66,8 @@ class Diagnosis:
 def say_passed(checks: dict[str, bool]) -> str:
     """Which checks were passed, and what none of them can see."""
     passed = [name for name, is_passed in checks.items() if is_passed]
-    return f"Passed: {', '.join(passed) or 'no check'}. No check can see a mode that no chain or particle has reached."
+    what = f"Passed: {', '.join(passed)}." if passed else "None of its checks was passed."
+    return f"{what} No check can see a mode that no chain or particle has reached."
 
 
 class _Report:

@@ -23,6 +23,8 @@ from ..whitening import to_standard_normal
 from .copula import KANCopula
 
 _BASIS = BSpline(3, num_grid=60)
+# So many draws are few for a density, and many for a number of chains.
+_FEW_DRAWS = 32
 
 
 class JointPrior(KANCopula):
@@ -83,7 +85,8 @@ def prior_from(
     Args:
         draws: the result of `sample_posterior`, whose `samples` have two leading axes, of chains and draws; or a mapping
             from names to arrays with one leading axis of draws, such as NumPyro's `mcmc.get_samples()`.
-        names: of the sites, all by default.
+        names: of the sites, all latent ones by default; deterministic ones too, such as the parts of a joint prior that
+            `replace_priors` put into the model, whose supports are then to be given.
         supports: of sites that are not all of the real line, such as {"tau": constraints.positive}. Where they are not
             given, the result of `sample_posterior` knows those of its model; in a mapping they are real.
         weights: of the draws, of the shape of their leading axes; equal by default.
@@ -108,7 +111,7 @@ def prior_from(
         >>> prior.event_shape
         (2,)
     """
-    samples, lead = _samples_of(draws)
+    samples, lead = _samples_of(draws, names)
     chosen = _names(names, samples)
     given = {} if supports is None else dict(supports)
     unknown = sorted(set(given) - set(chosen))
@@ -118,6 +121,11 @@ def prior_from(
     columns, transforms, sites = [], [], {}
     for name in chosen:
         array = np.asarray(samples[name])
+        if lead == 1 and array.ndim > 1 and array.shape[0] < _FEW_DRAWS < array.shape[1]:
+            raise ValueError(
+                f"`draws` is a mapping, whose arrays have one leading axis of draws, but {name!r} has shape {array.shape}: "
+                "if its first axis runs over chains, hand over the result of `sample_posterior` itself, or flatten the two."
+            )
         sites[name] = array.shape[lead:]
         flat = array.reshape(math.prod(array.shape[:lead]), math.prod(sites[name]))
         transform = _transform(name, _flatten(supports.get(name, constraints.real), sites[name]), flat)
@@ -142,8 +150,8 @@ def prior_from(
     return JointPrior(_segments(bank, transforms), covariance / np.outer(scale, scale), sites)
 
 
-def _samples_of(draws: Any) -> tuple[Mapping[str, Any], int]:
-    """Arrays by name, and the number of their leading axes that count draws."""
+def _samples_of(draws: Any, names: Any) -> tuple[Mapping[str, Any], int]:
+    """Arrays by name, deterministic sites where one is named, and the number of their leading axes that count draws."""
     if isinstance(draws, Mapping):
         return draws, 1
     samples = getattr(draws, "samples", None)
@@ -151,7 +159,10 @@ def _samples_of(draws: Any) -> tuple[Mapping[str, Any], int]:
         raise TypeError(
             f"`draws` must be the result of `sample_posterior`, or a mapping from names to arrays, got {describe(draws)}."
         )
-    return samples, 2
+    if isinstance(names, str) or names is None or all(name in samples for name in names):
+        return samples, 2
+    # As where the model's own prior was a joint one: see `replace_priors`.
+    return {**getattr(draws, "deterministics", {}), **samples}, 2
 
 
 def _names(names: Any, samples: Mapping[str, Any]) -> list[str]:

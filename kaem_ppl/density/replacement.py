@@ -20,7 +20,7 @@ class replace_priors(Messenger):  # noqa: N801 - a handler, and named as NumPyro
     counted so. Works with every sampler, method and strategy of this package, and with NumPyro's.
 
     A joint prior of several sites, as `prior_from` makes it of posterior draws, is one latent site `joint(mu,tau)`, and the
-    sites that it names become deterministic ones, its parts.
+    sites that it names become deterministic ones, its parts: `draws.deterministics` has them.
 
     Args:
         fn: NumPyro model.

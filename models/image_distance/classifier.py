@@ -27,6 +27,15 @@ class ImageClassifier:
     Attributes:
         params: weights, by layer; and `scale`, what features are divided by: the root of their mean variance over the
             training images, so that distances of different data sets have one scale.
+
+    Example:
+        >>> import jax
+        >>> from kaem_ppl.models import split_digits, train_classifier
+        >>> train, held_out = split_digits()
+        >>> images = train.images[:200].reshape(-1, 8, 8)
+        >>> classifier = train_classifier(jax.random.key(0), images, train.labels[:200], num_epochs=1)
+        >>> classifier.features(images).shape
+        (200, 32)
     """
 
     params: Mapping[str, Any]
@@ -75,6 +84,14 @@ def train_classifier(
 
     Raises:
         ValueError: shapes do not fit each other, or a number is too small.
+
+    Example:
+        >>> import jax
+        >>> from kaem_ppl.models import split_digits, train_classifier
+        >>> train, _ = split_digits()
+        >>> images = train.images[:200].reshape(-1, 8, 8)
+        >>> train_classifier(jax.random.key(0), images, train.labels[:200], num_epochs=1).num_classes
+        10
     """
     key, epochs, size = as_key(key), as_count(num_epochs, "num_epochs", 1), as_count(batch_size, "batch_size", 1)
     x, y = _with_channels(images), np.asarray(labels)

@@ -15,6 +15,11 @@ class DistanceEstimate(NamedTuple):
         value: may be below 0, where the bias has been taken out of the estimate of a distance near 0.
         std_error: by the jackknife over groups of both samples. It is right where the laws differ; where they are equal it
             is too large, by a factor of about the square root of 2.
+
+    Example:
+        >>> from kaem_ppl.models import DistanceEstimate
+        >>> print(DistanceEstimate(3.25, 0.4))
+        3.25 +- 0.4
     """
 
     value: float

@@ -52,6 +52,13 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
         ValueError: shapes do not fit each other, or numbers are not finite.
 
     Sources: Dowson and Landau 1982, eq. 4; Heusel et al. 2017, arXiv 1706.08500.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import frechet_distance
+        >>> x, y = np.random.default_rng(0).normal(size=(2, 400, 3))
+        >>> bool(frechet_distance(x, y + 1) > 2.5)  # of the laws: 3
+        True
     """
     x, y = as_features(x, "x"), as_features(y, "y")
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
@@ -77,6 +84,14 @@ def extrapolated_frechet_distance(x: ArrayLike, y: ArrayLike, num_groups: int = 
         ValueError: shapes do not fit each other, numbers are not finite, or there are too few.
 
     Source: Chong and Forsyth 2020, arXiv 1911.07023, eq. 4, who keep the real images as they are; here both sets shrink.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import extrapolated_frechet_distance
+        >>> x, y = np.random.default_rng(0).normal(size=(2, 400, 3))
+        >>> estimate = extrapolated_frechet_distance(x, y)
+        >>> abs(estimate.value) < 4 * estimate.std_error
+        True
     """
     x, y, number = check_pair(x, y, num_groups, 4)
     rng, centre = np.random.default_rng(seed), x.mean(0)

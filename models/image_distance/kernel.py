@@ -24,6 +24,13 @@ def kernel_distance(x: ArrayLike, y: ArrayLike, num_groups: int = 20, seed: int 
         ValueError: shapes do not fit each other, numbers are not finite, or there are too few.
 
     Source: Binkowski et al. 2018, arXiv 1801.01401, eq. 4 and section 4.
+
+    Example:
+        >>> import numpy as np
+        >>> from kaem_ppl.models import kernel_distance
+        >>> x, y = np.random.default_rng(0).normal(size=(2, 400, 3))
+        >>> kernel_distance(x, y + 1).value > 5 * kernel_distance(x, y + 1).std_error
+        True
     """
     x, y, number = check_pair(x, y, num_groups)
     rng = np.random.default_rng(seed)

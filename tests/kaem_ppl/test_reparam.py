@@ -22,12 +22,15 @@ def bank(shape, seed=0):
     return kp.UnivariateKAN.init(jax.random.key(seed), shape, basis=basis, domain=(-3, 3))
 
 
+# The first to ask may be a model that JAX traces, and the next ones not.
 @cache
+@jax.ensure_compile_time_eval()
 def tilted(shape):
     return kp.KANTilted(bank(shape), dist.Normal(0, 1))
 
 
 @cache
+@jax.ensure_compile_time_eval()
 def mixture(shape):
     return kp.KANTiltedMixture(jnp.zeros((*shape, 3)), bank((*shape, 3)), dist.Normal(0, 1))
 

@@ -199,8 +199,8 @@ def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
     for name, value in identity.items():
         if name in before and (_are_close if name == "model" else operator.eq)(before[name], value):
             continue
-        is_number = name in ("model", "data or parameters")
-        change = f"its {name} differ" if is_number else f"its {name} was {before.get(name)!r}, and is {value!r} now"
+        numbers = {"model": "its model differs", "data or parameters": "its data or parameters differ"}
+        change = numbers[name] if name in numbers else f"its {name} was {before.get(name)!r}, and is {value!r} now"
         raise ValueError(
             f"`checkpoint` {folder} belongs to another run: {change}. Give another folder, or remove this one."
         )

@@ -83,6 +83,7 @@ def flat(y):
     numpyro.sample("y", dist.Normal(z, 1), obs=y)
 
 
+@pytest.mark.slow
 def test_a_flat_prior_has_draws_and_no_evidence():
     # Posterior N(2, 1 / 4). Mean within 4.5 errors of 400 effective draws: a false alarm in 7e-6 of seeds.
     y, settings = jnp.array([1.0, 2.0, 3.0, 2.0]), {"num_chains": 2, "num_warmup": 200, "progress_bar": False}

@@ -117,6 +117,7 @@ def test_numbers_that_seem_positive_are_asked_for():
         kp.prior_from({"tau": tau}, ["tau"])
 
 
+@pytest.mark.slow
 def test_draws_of_a_sampler_know_their_supports():
     def model():
         numpyro.sample("mu", dist.Normal(0, 1).expand([2]).to_event(1))
@@ -145,6 +146,7 @@ GOOD = {"x": RNG.normal(size=50), "y": RNG.normal(size=50)}
     [
         ({"draws": 3}, "draws"),
         ({"names": "x"}, "names"),
+        ({"draws": {"x": np.zeros((4, 50))}}, "draws"),
         ({"names": ["z"]}, "names"),
         ({"names": []}, "names"),
         ({"names": ["x"], "supports": {"y": constraints.positive}}, "supports"),

@@ -30,6 +30,7 @@ OTHER = {
 }
 
 
+@pytest.mark.slow
 def test_the_density_is_that_of_the_model_with_the_other_prior():
     # Oracle: NumPyro's log density of the same model written out.
     def written_out(y):
@@ -74,6 +75,7 @@ def two_numbers(y):
     numpyro.sample("y", dist.Normal(mean + slope.sum(), 1).expand(y.shape).to_event(1), obs=y)
 
 
+@pytest.mark.slow
 def test_a_joint_prior_of_draws():
     # Oracle: the joint prior's density and the likelihood, written out.
     draws = np.random.default_rng(0).multivariate_normal(np.zeros(3), np.eye(3) + 0.5, 2000)
@@ -86,6 +88,8 @@ def test_a_joint_prior_of_draws():
     np.testing.assert_allclose(trace["slope"]["value"], value[1:])
     found = sample_posterior(0, replaced, Y, num_samples=200, num_warmup=200, num_chains=2, progress_bar=False)
     assert found.deterministics["slope"].shape == (2, 200, 2)
+    # The parts are the prior of a third batch.
+    assert dict(kp.prior_from(found, ["slope", "mean"]).sites) == {"slope": (2,), "mean": ()}
     with pytest.raises(ValueError, match=r"draws of shape \(\) for 'mean', but the model's site has shape \(2,\)"):
         handlers.seed(kp.replace_priors(lambda y: numpyro.sample("mean", dist.Normal(0, 1).expand([2])), joint), 0)(Y)
 

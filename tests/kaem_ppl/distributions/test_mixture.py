@@ -109,6 +109,7 @@ def test_one_component_is_no_mixture():
     np.testing.assert_allclose(mixture.cdf(z), single.cdf(z[:, None])[:, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_pytree_and_expand():
     d = _mixture("RBF", "Normal")
     z = jnp.linspace(-4, 4, 9)

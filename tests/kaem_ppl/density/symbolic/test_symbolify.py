@@ -103,6 +103,7 @@ def test_divergences_are_those_of_adaptive_quadrature(wavy, formulae):
         assert expression.kl == pytest.approx(divergence, abs=1e-6), expression
 
 
+@pytest.mark.slow
 def test_a_formula_prints_and_its_distribution_goes_on(formulae):
     best = formulae.best
     assert best is None or best.kl <= 0.01
