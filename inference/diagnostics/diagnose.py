@@ -78,11 +78,11 @@ class _Report:
         self.warnings: list[str] = []
         self.checks: dict[str, bool] = {}
 
-    def check(self, name: str, is_passed: bool, warning: str) -> None:
-        """Note a check, and a warning where it failed."""
+    def check(self, name: str, is_passed: bool, warning: str, *, is_cause: bool = False) -> None:
+        """Note a check, and a warning where it failed; one that is the likely cause of others comes before them."""
         self.checks[name] = self.checks.get(name, True) and bool(is_passed)
         if not is_passed:
-            self.warnings.append(warning)
+            self.warnings.insert(0 if is_cause else len(self.warnings), warning)
 
 
 def diagnose(draws: Draws) -> Diagnosis:
@@ -205,6 +205,7 @@ def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray], largest_de
             f"{number} of {stats['diverging'].size} steps diverged: the step is too long for the narrowest "
             "part of the posterior, which is then visited too rarely. Raise `target_acceptance` or take a smaller "
             "`step_size`, or reparameterise the model, for example by `LocScaleReparam` or `InverseTransformReparam`.",
+            is_cause=True,
         )
     if "diverging" in stats and "energy" in stats and stats["energy"].shape[1] >= 4 and "n_steps" in stats:
         energy = np.moveaxis(stats["energy"].reshape(*stats["energy"].shape[:2], -1), 2, 0)
