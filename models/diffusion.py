@@ -26,8 +26,8 @@ class Diffusion:
 
         y_t = a_t y + s_t e,    y = (x - loc) / std,    e ~ Normal(0, I),    a_t = cos(pi t / 2), s_t = sin(pi t / 2)
 
-    The network predicts v = a_t e - s_t y from y_t and t. Its objective, E -|v - network|^2 / 2 over t ~ Uniform(0, 1) and
-    e, is the evidence lower bound of this NumPyro model under the guide that draws t and e from their priors: `fit(...,
+    The network predicts v = a_t e - s_t y from y_t and t. Its objective, E -sum (v - network)^2 / 2 over t ~ Uniform(0, 1)
+    and e, is the evidence lower bound of this NumPyro model under the guide that draws t and e from their priors: `fit(...,
     strategy=VariationalMLE(model.guide))`. It is a weighted bound, of which no log-evidence of x follows.
 
     Called as a NumPyro model. Sites: `time` of shape (data,), `noise` (data, ...), factor `denoising`, plate `data`,

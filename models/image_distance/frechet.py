@@ -39,7 +39,7 @@ class Moments(NamedTuple):
 def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     """The squared Frechet (2-Wasserstein) distance of Gaussians fitted to two sets of features.
 
-        |m_x - m_y|^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))
+        sum (m_x - m_y)^2 + tr(C_x + C_y - 2 (C_x C_y)^(1/2))
 
     Of finitely many images it is too large on average, by about a constant over their number, also between two samples of
     one law: see `extrapolated_frechet_distance`.
