@@ -117,7 +117,8 @@ def prior_from(
     unknown = sorted(set(given) - set(chosen))
     if unknown:
         raise ValueError(f"`supports` names {unknown}, which `names` does not: {chosen}.")
-    supports = dict(getattr(draws, "supports", {})) | given
+    # Asked of the class: an error while a model is asked for its supports must not pass for a result without any.
+    supports = (dict(draws.supports) if hasattr(type(draws), "supports") else {}) | given
     columns, transforms, sites = [], [], {}
     for name in chosen:
         array = np.asarray(samples[name])
