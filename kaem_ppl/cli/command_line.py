@@ -15,11 +15,11 @@ import jax
 from ..models import fetch_dataset
 from ..progress import Progress
 from .errors import CommandError, Stopped
-from .messages import one_line_warnings, print_result
+from .messages import as_command, one_line_warnings
 from .parser import given_flags, parse_arguments
 from .settings.config import resolve
 from .stopping import StopSignals, end_with_parent
-from .storage.results import discard_unfinished, results_folder, unfinished_folder
+from .storage.results import discard_unfinished, results_folder, unfinished_folder, unfinished_root
 from .storage.run_folder import RunFolder, new_run_folder
 
 if TYPE_CHECKING:
@@ -38,21 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status, as `kaem --help` lists them.
     """
-    try:
-        end_with_parent()
-        options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-        with one_line_warnings():
-            return _COMMANDS[options.command](options) or 0
-    except CommandError as error:
-        return _report(error, error.status)
-    except Stopped as stopped:
-        return _report(f"stopped. {stopped.advice}", 128 + stopped.signal)
-    except KeyboardInterrupt:
-        return _report("stopped.", 130)
-    except (ValueError, ImportError, OSError) as error:
-        if not _is_user_error(error):
-            raise
-        return _report(error, 1 if isinstance(error, OSError) and error.errno in _FAILURES else 2)
+    signals = StopSignals()
+    with signals.handled():
+        try:
+            end_with_parent()
+            options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+            with one_line_warnings():
+                return _COMMANDS[options.command](options, signals) or 0
+        except CommandError as error:
+            return _report(error, error.status)
+        except Stopped as stopped:
+            signals.acknowledge()
+            return _report(f"stopped. {stopped.advice}", 128 + stopped.signal)
+        except (ValueError, ImportError, OSError) as error:
+            if not _is_user_error(error):
+                raise
+            return _report(error, 1 if isinstance(error, OSError) and error.errno in _FAILURES else 2)
 
 
 def _is_user_error(error: Exception) -> bool:
@@ -74,7 +75,7 @@ def _report(error: Exception | str, status: int) -> int:
     return status
 
 
-def _train(options: argparse.Namespace) -> None:
+def _train(options: argparse.Namespace, signals: StopSignals) -> None:
     given = given_flags(options)
     if options.resume is not None:
         _check_resume(options)
@@ -90,12 +91,11 @@ def _train(options: argparse.Namespace) -> None:
         from .building.devices import start_processes
 
         start_processes()
-    # Only now: inference makes arrays when it is imported, and processes have to join before the first one.
-    from .commands.train import resume, train
-
-    signals = StopSignals()
     is_first = not options.distributed or jax.process_index() == 0
-    with signals.handled(), Progress(f"reading {config.dataset}", is_shown=is_first, name="kaem"):
+    with Progress(f"reading {config.dataset}", is_shown=is_first, name="kaem"):
+        # Only now: inference makes arrays when it is imported, and processes have to join before the first one.
+        from .commands.train import resume, train
+
         if options.resume is None:
             train(config, folder or new_run_folder(config), signals)
         else:
@@ -109,17 +109,14 @@ def _check_resume(options: argparse.Namespace) -> None:
             raise CommandError(f"--{name.replace('_', '-')} and --resume exclude each other: a run keeps its own.")
 
 
-def _train_sequential(options: argparse.Namespace) -> int:
+def _train_sequential(options: argparse.Namespace, signals: StopSignals) -> int:
     from .commands.sequential import train_sequential
 
-    signals = StopSignals()
-    with signals.handled():
-        return 1 if train_sequential(options.jobs) else 0
+    return 1 if train_sequential(options.jobs, signals) else 0
 
 
-def _tune(options: argparse.Namespace) -> None:
-    signals = StopSignals()
-    with signals.handled(), Progress(f"reading {options.dataset}", is_shown=True, name="kaem"):
+def _tune(options: argparse.Namespace, signals: StopSignals) -> None:
+    with Progress(f"reading {options.dataset}", is_shown=True, name="kaem"):
         from .commands.tune import tune
 
         try:
@@ -129,10 +126,10 @@ def _tune(options: argparse.Namespace) -> None:
             )  # fmt: skip
         except Stopped as stopped:
             signals.acknowledge()
-            raise Stopped(stopped.signal, "Continue by the same command.") from None
+            raise Stopped(stopped.signal, f"Continue by {_same_command(options)}.") from None
 
 
-def _data(options: argparse.Namespace) -> None:
+def _data(options: argparse.Namespace, signals: StopSignals) -> None:
     is_terminal = sys.stderr.isatty()
     # On a terminal the download has a bar of its own.
     with Progress(f"downloading {options.dataset}", is_shown=not is_terminal, name="kaem"):
@@ -140,21 +137,20 @@ def _data(options: argparse.Namespace) -> None:
     print(f"{options.dataset} is in {folder}")
 
 
+type _Command = Callable[[argparse.Namespace, StopSignals], int | None]
 type _OnRun = Callable[["SavedRun", jax.Array, argparse.Namespace, Path], None]
 
 
-def _on_run(activity: str, command: _OnRun) -> Callable[[argparse.Namespace], None]:
+def _on_run(activity: str, command: _OnRun) -> _Command:
     """A command on a trained run: open it, and write the command's results into a folder of their own."""
 
-    def run(options: argparse.Namespace) -> None:
+    def run(options: argparse.Namespace, signals: StopSignals) -> None:
         folder = RunFolder(options.folder)
         folder.read_config()
-        signals = StopSignals()
         method = getattr(options, "method", None) or getattr(options, "sampler", None)
         name = options.command if method is None else f"{options.command}-{method}"
         with (
-            results_folder(folder, name, options.out, options.force) as (part, place),
-            signals.handled(),
+            results_folder(folder, name, options.out, options.force) as part,
             Progress(f"reading {folder.path}", is_shown=True, name="kaem") as progress,
         ):
             from .storage.saved_run import open_saved_run
@@ -165,8 +161,8 @@ def _on_run(activity: str, command: _OnRun) -> Callable[[argparse.Namespace], No
                 command(saved, jax.random.key(options.seed), options, part)
             except Stopped as stopped:
                 signals.acknowledge()
-                raise Stopped(stopped.signal, "Continue by the same command.") from None
-        print_result(f"results in {place}")
+                verb = "Continue" if unfinished_root(folder, options.out).exists() else "Start again"
+                raise Stopped(stopped.signal, f"{verb} by {_same_command(options)}.") from None
 
     return run
 
@@ -206,7 +202,7 @@ def _evidence(run: "SavedRun", key: jax.Array, options: argparse.Namespace, fold
 @contextmanager
 def _unfinished(run: "SavedRun", options: argparse.Namespace) -> Iterator[Path]:
     """A folder where work keeps its state, which is removed when its results are written."""
-    settings = {name: x for name, x in vars(options).items() if name not in ("folder", "out", "force")}
+    settings = {name: x for name, x in vars(options).items() if name not in ("folder", "out", "force", "words")}
     folder = unfinished_folder(run.folder, options.command, options.out, run.params, settings)
     yield folder
     discard_unfinished(folder)
@@ -236,7 +232,11 @@ def _report_run(run: "SavedRun", key: jax.Array, options: argparse.Namespace, fo
     report(run, key, folder)
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
+def _same_command(options: argparse.Namespace) -> str:
+    return as_command(*options.words)
+
+
+_COMMANDS: dict[str, _Command] = {
     "train": _train,
     "train-sequential": _train_sequential,
     "tune": _tune,

@@ -1,10 +1,12 @@
 """Output of commands: results to standard output, warnings to standard error, from the first process only."""
 
 import logging
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +16,11 @@ def print_result(text: str) -> None:
     """Print a result to standard output."""
     if jax.process_index() == 0:
         print(text, flush=True)
+
+
+def as_command(*words: str | Path) -> str:
+    """A call of `kaem`, as it is typed, in backquotes."""
+    return f"`{shlex.join(['kaem', *map(str, words)])}`"
 
 
 def print_warning(text: str) -> None:

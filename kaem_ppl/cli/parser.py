@@ -35,12 +35,13 @@ type _Commands = "argparse._SubParsersAction[_Parser]"
 
 
 def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the words after `kaem`; the name of the command is `command`.
+    """Parse the words after `kaem`; the name of the command is `command`, and the words are kept as `words`.
 
     Raises:
         CommandError: they are not a command.
     """
     options = _make_parser().parse_args(_join_negative_values(words))
+    options.words = tuple(words)
     if options.command in ("diagnose", "evidence"):
         _check_chains(options)
     return options

@@ -1,10 +1,12 @@
 """Handle Ctrl-C and SIGTERM: stop at once, but never while a checkpoint is written, and when the parent process ends."""
 
 import ctypes
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -15,6 +17,9 @@ from .errors import Stopped
 PARENT_VARIABLE = "KAEM_PARENT_PROCESS"
 _PR_SET_PDEATHSIG = 1
 _SECONDS_TO_RETRY = 0.05
+# A second signal so soon after the first would interrupt what the first one does: of a job that ends, or of Ctrl-C in a
+# terminal, whose processes may send another one to their children.
+_SECONDS_TO_UNWIND = 1.0
 
 
 class StopSignals:
@@ -23,6 +28,7 @@ class StopSignals:
     def __init__(self) -> None:
         self._received: int | None = None
         self._is_deferred = False
+        self._raised_at = -math.inf
         self._report_unraisable = sys.unraisablehook
 
     @contextmanager
@@ -60,20 +66,26 @@ class StopSignals:
             Stopped: a signal came.
         """
         if self._received is not None:
+            self._raised_at = time.monotonic()
             raise Stopped(self._received)
 
     def acknowledge(self) -> None:
-        """Forget the signal that came: the command is stopping."""
-        self._received = None
+        """Forget the signal that came, and ignore all others from now on: the command is stopping."""
+        self._received, self._raised_at = None, math.inf
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._raised_at < _SECONDS_TO_UNWIND:
+            return
         self._received = number
         if self._is_deferred:
             return
+        self._raised_at = now
         raise Stopped(number)
 
     def _send_again(self, unraisable: "sys.UnraisableHookArgs") -> None:
         if isinstance(unraisable.exc_value, Stopped) and self._received is not None:
+            self._raised_at = -math.inf
             threading.Timer(_SECONDS_TO_RETRY, os.kill, (os.getpid(), self._received)).start()
         else:
             self._report_unraisable(unraisable)

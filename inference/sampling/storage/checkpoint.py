@@ -97,24 +97,15 @@ def open_checkpoint(
     if folder is None:
         yield None
         return
-    path = Path(folder)
+    # Draws in it are read later, wherever the process is then.
+    path = Path(folder).absolute()
     identity = _identify(kind, key, posterior, settings)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = locked(path)
-        lock.__enter__()
-    except FolderInUseError as error:
-        raise ValueError(f"`checkpoint`: {error}") from None
-    except OSError as error:
-        raise ValueError(f"`checkpoint` {path} can't be written: {error.strerror}. Give another folder.") from error
-    try:
+    with _locked(path):
         for part in path.glob(".*.part"):
             part.unlink(missing_ok=True)
         _check_identity(path, identity)
         # The first state is worth keeping soon.
         yield Checkpoint(path, (time.monotonic(), 0.0))
-    finally:
-        lock.__exit__(None, None, None)
 
 
 @contextmanager
@@ -122,13 +113,30 @@ def reopen_checkpoint(folder: Path) -> Iterator[Checkpoint]:
     """Open the folder of work that is known to be the same.
 
     Raises:
-        ValueError: another process writes to it.
+        ValueError: another process writes to it, it is gone, or it can't be written.
     """
+    if not (folder / _IDENTITY).exists():
+        raise ValueError(
+            f"`checkpoint` {folder} is no longer there: move it back, or call `sample_posterior` with where it is now."
+        )
+    with _locked(folder):
+        yield Checkpoint(folder, (time.monotonic(), 0.0))
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = locked(folder)
     try:
-        with locked(folder):
-            yield Checkpoint(folder, (time.monotonic(), 0.0))
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.__enter__()
     except FolderInUseError as error:
         raise ValueError(f"`checkpoint`: {error}") from None
+    except OSError as error:
+        raise ValueError(f"`checkpoint` {folder} can't be written: {error.strerror}. Give another folder.") from error
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
 
 
 def explain(error: OSError, folder: Path) -> OSError:

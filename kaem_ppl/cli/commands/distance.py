@@ -100,15 +100,25 @@ def evaluate_distance(run: SavedRun, key: jax.Array, folder: Path) -> dict[str, 
 
 
 def load_classifier(run: SavedRun) -> ImageClassifier:
-    """The classifier in the run's folder, or a new one, trained on the run's training data and kept there."""
+    """The classifier in the run's folder, or a new one, trained on the run's training data and kept there.
+
+    Raises:
+        CommandError: the file in the run's folder is something else.
+    """
     path = run.folder.path / CLASSIFIER
     if path.is_file():
-        return ImageClassifier(load_params(path))
+        params = load_params(path)
+        if set(params) != {"first", "second", "hidden", "logits", "scale"}:
+            raise CommandError(f"{path} holds something else than a classifier: remove it, and one is trained.")
+        return ImageClassifier(params)
     Progress.innermost().begin("training a classifier, once for this run")
     train = load_data(run.config, "train", False)
     assert train.labels is not None, "checked by the caller"
     classifier = train_classifier(0, train.values, np.asarray(train.labels, np.int32), batch_size=min(100, len(train)))
-    save_params(path, dict(classifier.params))
+    try:
+        save_params(path, dict(classifier.params))
+    except OSError as error:
+        print_warning(f"{path} can't be written: {error.strerror}. The classifier will be trained again next time.")
     return classifier
 
 

@@ -10,15 +10,12 @@ from typing import NamedTuple
 
 from ...models import DATASETS
 from ..errors import CommandError, Stopped
-from ..messages import print_result
+from ..messages import as_command, print_result
 from ..parser import given_flags, parse_arguments
 from ..settings.config import Config, differences, resolve
 from ..settings.tables import MODE_ALIASES, STRATEGIES
-from ..stopping import PARENT_VARIABLE
-from ..storage.run_folder import RunFolder, run_folders
-
-# Settings that may differ from those of a run that is resumed.
-_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints", "sample_every")
+from ..stopping import PARENT_VARIABLE, StopSignals
+from ..storage.run_folder import MAY_CHANGE, RunFolder, run_folders
 
 
 class Job(NamedTuple):
@@ -80,10 +77,14 @@ def _parse_job(words: list[str]) -> Job:
     return Job(shlex.join(words), arguments, config, options.run_dir)
 
 
-def train_sequential(file: Path) -> int:
+def train_sequential(file: Path, signals: StopSignals) -> int:
     """Run all jobs of a file, each in a process of its own, and print their results.
 
     A job whose run exists, with the same settings, is resumed, or skipped where it is complete.
+
+    Args:
+        file: with the jobs.
+        signals: that stop them.
 
     Returns:
         How many failed.
@@ -102,7 +103,9 @@ def train_sequential(file: Path) -> int:
         taken.add(folder.path)
         is_old = (folder.path / "config.toml").is_file()
         status = _run(
-            ("train", "--resume", str(folder.path), *_epochs(job)) if is_old else _with_folder(job, folder), file
+            ("train", "--resume", str(folder.path), *_epochs(job)) if is_old else _with_folder(job, folder),
+            file,
+            signals,
         )
         summary.append((job.words, status, time.perf_counter() - started))
     width = max(len(words) for words, _, _ in summary)
@@ -120,7 +123,7 @@ def _choose_folder(job: Job, taken: set[Path]) -> RunFolder:
             continue
         if not folder.path.exists():
             return folder
-        if (folder.path / "config.toml").is_file() and not differences(folder.read_config(), job.config, _MAY_CHANGE):
+        if (folder.path / "config.toml").is_file() and not differences(folder.read_config(), job.config, MAY_CHANGE):
             return folder
     raise AssertionError("there is always a new folder")
 
@@ -133,17 +136,18 @@ def _with_folder(job: Job, folder: RunFolder) -> tuple[str, ...]:
     return job.arguments if job.folder is not None else (*job.arguments, "--run-dir", str(folder.path))
 
 
-def _run(arguments: tuple[str, ...], file: Path) -> int:
+def _run(arguments: tuple[str, ...], file: Path, signals: StopSignals) -> int:
     """Run `kaem` in a process that ends with this one."""
     command = [sys.executable, "-m", "kaem_ppl.cli", *arguments]
     process = subprocess.Popen(command, env=os.environ | {PARENT_VARIABLE: str(os.getpid())})
     try:
         return process.wait()
     except Stopped as stopped:
-        # Ctrl-C reaches the child by itself; a second signal of the same kind does not hurt.
+        # The child must be waited for, whatever else comes. Ctrl-C reaches it by itself; a second signal does not hurt.
+        signals.acknowledge()
         process.terminate()
         process.wait()
-        raise Stopped(stopped.signal, f"Continue by `kaem train-sequential {file}`.") from None
+        raise Stopped(stopped.signal, f"Continue by {as_command('train-sequential', file)}.") from None
     finally:
         if process.poll() is None:
             process.terminate()

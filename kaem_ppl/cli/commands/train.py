@@ -17,16 +17,14 @@ from ..building.data import load_data
 from ..building.devices import DataParallel, all_devices, gather, place
 from ..building.model import build_model, build_optimizer, build_strategy
 from ..errors import CommandError, Stopped
-from ..messages import print_result, print_warning
-from ..settings.config import Config, differences, parse_config
+from ..messages import as_command, print_result, print_warning
+from ..settings.config import Config
 from ..stopping import StopSignals
 from ..storage.checkpoints import Checkpoint, Place
 from ..storage.lock import locked
-from ..storage.run_folder import RunFolder
+from ..storage.run_folder import RunFolder, check_unchanged
 from .pictures import TrainingPictures
 
-# Settings that may differ between two parts of a run: they do not change what an epoch does.
-_MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints", "sample_every")
 _OF_EVIDENCE = ("log_evidence", "log_likelihood", "kl_divergence")
 # Steps between two callbacks, which check the clock and signals: few enough for slow steps, and cheap for fast ones.
 _STEPS_BETWEEN_CALLBACKS = 10
@@ -71,17 +69,31 @@ def resume(config: Config, folder: RunFolder, signals: StopSignals) -> None:
         CommandError: other settings were changed, no checkpoint can be read, or training failed.
         Stopped: as in `train`.
     """
+    if jax.process_index() > 0:
+        _resume(config, folder, signals)
+        return
+    # Locked before the checkpoint is read: another process may be about to write a later one.
+    with locked(folder.path):
+        _resume(config, folder, signals)
+
+
+def _resume(config: Config, folder: RunFolder, signals: StopSignals) -> None:
     checkpoint = folder.checkpoints().load_last(print_warning)
     if checkpoint is None:
         print_result(f"{folder.path} has no checkpoint yet: training starts from the beginning.")
-        _run(_prepare(config), config, folder, None, signals)
-        return
-    _check_unchanged(checkpoint, config, folder)
-    if checkpoint.place >= Place(config.training.num_epochs):
-        print_result(f"{folder.path} is complete, with {checkpoint.place.epoch} epochs. {_advise_longer(config)}")
-        return
-    print_result(f"{folder.path}: resuming after {checkpoint.place}.")
-    _run(_prepare(config), config, folder, checkpoint, signals)
+        job = _prepare(config)
+    else:
+        _check_resumable(checkpoint, config, folder)
+        if checkpoint.place >= Place(config.training.num_epochs):
+            print_result(f"{folder.path} is complete, with {checkpoint.place.epoch} epochs. {_advise_longer(config)}")
+            return
+        print_result(f"{folder.path}: resuming after {checkpoint.place}.")
+        job = _prepare(config)
+        if jax.process_index() == 0:
+            # The run may have been killed between the checkpoint and the history.
+            folder.write_history(checkpoint.rows)
+            folder.write("config.toml", config.to_toml())
+    _fit(job, config, folder, checkpoint, signals)
 
 
 class _Job(NamedTuple):
@@ -106,25 +118,6 @@ def _prepare(config: Config) -> _Job:
     model = build_model(config, dataset)
     strategy = build_strategy(config, model, dataset)
     return _Job(dataset, sharding, model, strategy, build_optimizer(config, len(dataset)))
-
-
-def _run(
-    job: _Job,
-    config: Config,
-    folder: RunFolder,
-    checkpoint: Checkpoint | None,
-    signals: StopSignals,
-) -> None:
-    """Train with the run's folder locked."""
-    if jax.process_index() > 0:
-        _fit(job, config, folder, checkpoint, signals)
-        return
-    with locked(folder.path):
-        if checkpoint is not None:
-            # The run may have been killed between the checkpoint and the history.
-            folder.write_history(checkpoint.rows)
-            folder.write("config.toml", config.to_toml())
-        _fit(job, config, folder, checkpoint, signals)
 
 
 def _fit(
@@ -165,7 +158,7 @@ def _fit(
         recorder.save_last()
         saved = recorder.place_saved
         kept = f"after {saved}" if saved else "before the first step"
-        raise Stopped(stopped.signal, f"{kept}. Continue by `kaem train --resume {folder.path}`.") from None
+        raise Stopped(stopped.signal, f"{kept}. Continue by {as_command('train', '--resume', folder.path)}.") from None
     if pictures is not None and jax.process_index() == 0:
         pictures.animate()
     numbers = ", ".join(f"{name} {value:.5g}" for name, value in recorder.rows[-1].items() if name != "epoch")
@@ -228,16 +221,8 @@ class _Recorder:
         self._state, self._time_saved, self.place_saved = None, time.monotonic(), place
 
 
-def _check_unchanged(checkpoint: Checkpoint, config: Config, folder: RunFolder) -> None:
-    old = parse_config(checkpoint.config, f"The checkpoint of {checkpoint.place}")
-    # The length of a cosine schedule is part of what an epoch does.
-    ignored = _MAY_CHANGE if config.training.schedule == "constant" else _MAY_CHANGE[1:]
-    changed = differences(old, config, ignored)
-    if changed:
-        words = "; ".join(f"{name} was {before!r} and is {after!r} now" for name, before, after in changed)
-        raise CommandError(
-            f"{folder.path} was started with other settings: {words}. Restore them, or start a new run with them."
-        )
+def _check_resumable(checkpoint: Checkpoint, config: Config, folder: RunFolder) -> None:
+    check_unchanged(checkpoint, config, folder)
     finished, wanted = checkpoint.place.epoch, config.training.num_epochs
     if wanted < finished or (wanted == finished and checkpoint.place.step):
         raise CommandError(

@@ -22,7 +22,7 @@ from ..building.data import is_field, load_data
 from ..building.draws import generate, model_params
 from ..building.model import build_model, build_optimizer, build_strategy
 from ..errors import CommandError
-from ..messages import print_result
+from ..messages import as_command, print_result
 from ..settings.config import Config, flags, resolve
 from ..stopping import StopSignals
 from ..storage.lock import locked
@@ -108,7 +108,7 @@ def tune(
         folder.write(BEST, config.to_toml())
     chosen = ", ".join(f"{name} {value}" for name, value in best.params.items())
     print_result(f"best of {len(good)} complete trials: {objective} {best.value:.4g} by {chosen}")
-    print_result(f"train by `kaem train --config {folder.path / BEST}`")
+    print_result(f"train by {as_command('train', '--config', folder.path / BEST)}")
 
 
 class _Judge:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 
 from ...saving.trees import describe, rebuild
 from ..errors import CommandError
+from ..messages import as_command
 
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
@@ -72,9 +74,15 @@ class Checkpoints:
     num_kept: int = 3
 
     def places(self) -> list[Place]:
-        """Places with a checkpoint, in order."""
-        if not self.folder.exists():
+        """Places with a checkpoint, in order.
+
+        Raises:
+            CommandError: something else is in the place of the folder.
+        """
+        if not os.path.lexists(self.folder):
             return []
+        if not self.folder.is_dir():
+            raise CommandError(f"{self.folder} is not a folder: expected that of a run's checkpoints.")
         matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir()]
         return sorted(Place(int(match[1]), int(match[2] or 0)) for match in matches if match)
 
@@ -109,7 +117,7 @@ class Checkpoints:
             last = f"The last good one is that of {places[-1]}" if places else "There is none before it"
             raise CommandError(
                 f"The checkpoint of {checkpoint.place} can't be written to {self.folder}: "
-                f"{_reason(error, self.folder)} {last}; continue by `kaem train --resume {self.folder.parent}`.",
+                f"{_reason(error, self.folder)} {last}; continue by {as_command('train', '--resume', self.folder.parent)}.",
                 status=1,
             ) from error
         self._delete_old(checkpoint.rows)
@@ -150,7 +158,7 @@ class Checkpoints:
             try:
                 return self.load(place)
             except ValueError as error:
-                warn(f"{error}. The one before it is used.")
+                warn(f"{error}. It is passed over.")
         if places:
             raise CommandError(
                 f"All checkpoints in {self.folder} are damaged: train anew, in another folder.", status=1

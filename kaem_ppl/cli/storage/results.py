@@ -13,12 +13,13 @@ import jax
 import numpy as np
 
 from ..errors import CommandError
+from ..messages import print_result
 from .run_folder import RunFolder
 
 
 @contextmanager
-def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> Iterator[tuple[Path, Path]]:
-    """A folder to write results into, which stands complete in its place afterwards, or not at all.
+def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> Iterator[Path]:
+    """A folder to write results into, which stands complete in its place afterwards, or not at all; the place is printed.
 
     Args:
         run: whose results.
@@ -27,33 +28,30 @@ def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> 
         force: whether results that are there already are replaced.
 
     Yields:
-        The folder to write into, and the place where it will stand.
+        The folder to write into.
 
     Raises:
         CommandError: there are results already, or the folder can't be written; before any work.
     """
     if force and out is None:
         raise CommandError("--force belongs to --out: without it results are never replaced.")
-    place = run.path / "results" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}" if out is None else out
-    if out is not None and out.exists():
-        if not out.is_dir():
-            raise CommandError(f"--out {out} is a file: give a folder.")
-        if any(out.iterdir()) and not force:
-            raise CommandError(f"--out {out} is not empty: give another folder, or --force to replace what is in it.")
-        if (out / "config.toml").exists():
-            raise CommandError(f"--out {out} is the folder of a run: give another folder.")
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
+    place = run.path / "results" / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if out is not None:
+        place = _check_out(out, force)
+    # A folder that is mounted can't be renamed, and what is beside it is another disk.
+    part = (place if place.is_mount() else place.parent) / f".{place.name}.{os.getpid()}.part"
     try:
         part.mkdir(parents=True)
     except OSError as error:
         advice = "Give a folder by --out." if out is None else "Give another one."
-        raise CommandError(f"{place.parent} can't be written: {error.strerror}. {advice}") from error
+        raise CommandError(f"{part.parent} can't be written: {error.strerror}. {advice}") from error
     try:
-        yield part, place
+        yield part
         if out is None:
-            _put_beside(part, place)
+            print_result(f"results in {_put_beside(part, place)}")
         else:
             _replace(part, place)
+            print_result(f"results in {out}")
     finally:
         shutil.rmtree(part, ignore_errors=True)
         # A folder that was made for nothing.
@@ -61,8 +59,38 @@ def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> 
             place.parent.rmdir()
 
 
-def _put_beside(part: Path, place: Path) -> None:
-    """Rename a folder to a name that is free: another process may have finished in the same second."""
+def _check_out(out: Path, force: bool) -> Path:
+    """The folder that `--out` stands for, links followed, if results may be put there."""
+    place = _follow_links(out)
+    if not place.exists():
+        return place
+    if not place.is_dir():
+        raise CommandError(f"--out {out} is a file: give a folder.")
+    content = [path for path in place.iterdir() if path.name != _unfinished(place)]
+    if content and not force:
+        raise CommandError(f"--out {out} is not empty: give another folder, or --force to replace what is in it.")
+    if (place / "config.toml").exists():
+        raise CommandError(f"--out {out} is the folder of a run: give another folder.")
+    # What follows is no folder of results, which --force may replace.
+    if _follow_links(Path.cwd()).is_relative_to(place):
+        raise CommandError(f"--out {out} is the folder that you are in, or around it: give another folder.")
+    if content and (place.parent / "config.toml").exists():
+        raise CommandError(f"--out {out} belongs to the run around it: give another folder.")
+    folders = [path.name for path in content if path.is_dir()]
+    if folders:
+        raise CommandError(
+            f"--out {out} holds folders, such as {folders[0]}, which no results do: give another folder."
+        )
+    return place
+
+
+def _follow_links(path: Path) -> Path:
+    # Not `Path.resolve`, which raises where links go in a circle.
+    return Path(os.path.realpath(path))
+
+
+def _put_beside(part: Path, place: Path) -> Path:
+    """Rename a folder to a name that is free, and return it: another process may have finished in the same second."""
     candidate, number = place, 1
     while True:
         try:
@@ -72,10 +100,16 @@ def _put_beside(part: Path, place: Path) -> None:
             number += 1
             candidate = place.with_name(f"{place.name}-{number}")
     # An empty folder is replaced.
-    part.rename(candidate)
+    return part.rename(candidate)
 
 
 def _replace(part: Path, place: Path) -> None:
+    if part.parent == place:
+        for path in [path for path in place.iterdir() if path.is_file()]:
+            path.unlink()
+        for path in part.iterdir():
+            path.rename(place / path.name)
+        return
     old = place.with_name(f".{place.name}.{os.getpid()}.old")
     if place.exists():
         place.rename(old)
@@ -88,8 +122,19 @@ def unfinished_folder(run: RunFolder, name: str, out: Path | None, params: Any, 
     digest = hashlib.sha256(repr(sorted(settings.items())).encode())
     for leaf in jax.tree.leaves(params):
         digest.update(np.ascontiguousarray(leaf).tobytes())
-    root = run.path / "unfinished" if out is None else out.with_name(f".{out.name}.unfinished")
-    return root / f"{name}-{digest.hexdigest()[:12]}"
+    return unfinished_root(run, out) / f"{name}-{digest.hexdigest()[:12]}"
+
+
+def unfinished_root(run: RunFolder, out: Path | None) -> Path:
+    """The folder around those of `unfinished_folder`."""
+    if out is None:
+        return run.path / "unfinished"
+    place = _follow_links(out)
+    return (place if place.is_mount() else place.parent) / _unfinished(place)
+
+
+def _unfinished(place: Path) -> str:
+    return f".{place.name}.unfinished"
 
 
 def discard_unfinished(folder: Path) -> None:

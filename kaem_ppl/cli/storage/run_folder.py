@@ -16,8 +16,11 @@ from pathlib import Path
 import jax
 
 from ..errors import CommandError
-from ..settings.config import Config, read_config
-from .checkpoints import Checkpoints
+from ..settings.config import Config, differences, parse_config, read_config
+from .checkpoints import Checkpoint, Checkpoints
+
+# Settings that may differ between two parts of a run: they do not change what an epoch does.
+MAY_CHANGE = ("num_epochs", "checkpoint_minutes", "keep_checkpoints", "sample_every")
 
 _PACKAGES = ("kaem-ppl", "jax", "jaxlib", "numpyro", "optax", "flax", "orbax-checkpoint", "grain", "blackjax", "numpy")
 
@@ -132,6 +135,23 @@ def new_run_folder(config: Config, root: Path = Path("runs")) -> RunFolder:
             raise CommandError(f"{folder.path} can't be created: {error.strerror}.") from error
         return folder
     raise AssertionError("there is always a new folder")
+
+
+def check_unchanged(checkpoint: Checkpoint, config: Config, folder: RunFolder) -> None:
+    """Raise where settings are not those that a checkpoint was made with.
+
+    Raises:
+        CommandError: they are not, or the checkpoint is that of another run.
+    """
+    old = parse_config(checkpoint.config, f"The checkpoint of {checkpoint.place}")
+    # The length of a schedule that is not constant is part of what an epoch does.
+    ignored = MAY_CHANGE if config.training.schedule == "constant" else MAY_CHANGE[1:]
+    changed = differences(old, config, ignored)
+    if changed:
+        words = "; ".join(f"{name} was {before!r} and is {after!r} now" for name, before, after in changed)
+        raise CommandError(
+            f"{folder.path} was started with other settings: {words}. Restore them, or start a new run with them."
+        )
 
 
 def _version(package: str) -> str | None:

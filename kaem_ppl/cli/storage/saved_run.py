@@ -14,9 +14,9 @@ from ..building.data import load_data
 from ..building.draws import model_params
 from ..building.model import build_model
 from ..errors import CommandError
-from ..messages import print_warning
+from ..messages import as_command, print_warning
 from ..settings.config import Config
-from .run_folder import RunFolder
+from .run_folder import RunFolder, check_unchanged
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +51,17 @@ def open_saved_run(folder: RunFolder, checkpoint: str, progress_bar: bool) -> Sa
         progress_bar: whether to show the progress of long work on data.
 
     Raises:
-        CommandError: it is not the folder of a run, has no good checkpoint, or its parameters are not finite; or a data
-            file is missing.
+        CommandError: it is not the folder of a run, has no good checkpoint, its settings are not those of the checkpoint,
+            or its parameters are not finite; or a data file is missing.
     """
     config = folder.read_config()
     checkpoints = folder.checkpoints()
     saved = (checkpoints.load_best if checkpoint == "best" else checkpoints.load_last)(print_warning)
     if saved is None:
-        raise CommandError(f"{folder.path} has no checkpoint: continue it by `kaem train --resume {folder.path}`.")
+        raise CommandError(
+            f"{folder.path} has no checkpoint: continue it by {as_command('train', '--resume', folder.path)}."
+        )
+    check_unchanged(saved, config, folder)
     data = load_data(config, "test", progress_bar)
     model = build_model(config, data)
     params = model_params(model, data, saved.state)

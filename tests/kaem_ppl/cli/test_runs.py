@@ -267,7 +267,7 @@ def test_evidence_that_a_signal_stopped_goes_on(workplace, number, status):
     assert process.returncode == status
     # A line soon after the start, others on the way, and one at the end.
     assert lines[0].startswith("kaem: ")
-    assert lines[-1] == "kaem: stopped. Continue by the same command."
+    assert lines[-1] == "kaem: stopped. Continue by `kaem evidence run --method smc --num-data 4 --out stopped`."
     assert not any("Traceback" in line for line in lines)
     assert not Path("stopped").exists()
     run("evidence run --method smc --num-data 4 --out stopped")
