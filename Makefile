@@ -21,10 +21,10 @@ demo: $(VENV)/.installed  ## train a KAEM on real digits and leave the results i
 	$(RUN) -m kaem_ppl.cli.demo
 
 train-vanilla train-importance train-langevin train-thermo train-variational: train-%: $(VENV)/.installed  ## train on a data set: make train-importance DATASET=MNIST
-	$(RUN) -m kaem_ppl.cli train $* --dataset $(or $(DATASET),$(error DATASET is missing: make $@ DATASET=MNIST)) $(FLAGS)
+	$(RUN) -m kaem_start train $* --dataset $(or $(DATASET),$(error DATASET is missing: make $@ DATASET=MNIST)) $(FLAGS)
 
 train-sequential: $(VENV)/.installed  ## train one run after another: make train-sequential CONFIG=jobs.txt
-	$(RUN) -m kaem_ppl.cli train-sequential $(or $(CONFIG),$(error CONFIG is missing: make $@ CONFIG=jobs.txt))
+	$(RUN) -m kaem_start train-sequential $(or $(CONFIG),$(error CONFIG is missing: make $@ CONFIG=jobs.txt))
 
 # Programs of the fast tests and the notebooks run once: they are compiled quickly rather than well. The slow tests run
 # longer: theirs are compiled a quarter faster than by default, and run as fast.

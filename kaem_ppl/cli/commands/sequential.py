@@ -138,7 +138,7 @@ def _with_folder(job: Job, folder: RunFolder) -> tuple[str, ...]:
 
 def _run(arguments: tuple[str, ...], file: Path, signals: StopSignals) -> int:
     """Run `kaem` in a process that ends with this one."""
-    command = [sys.executable, "-m", "kaem_ppl.cli", *arguments]
+    command = [sys.executable, "-m", "kaem_start", *arguments]
     process = subprocess.Popen(command, env=os.environ | {PARENT_VARIABLE: str(os.getpid())})
     try:
         return process.wait()

@@ -1,0 +1,5 @@
+"""`python -m kaem_start`."""
+
+from . import run
+
+run()
