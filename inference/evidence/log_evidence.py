@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from kaem_ppl.arguments import as_count, as_key, check_kind, describe
+from kaem_ppl.arguments import as_count, as_key, check_callable, check_kind, describe
 from kaem_ppl.printing import to_html
 from kaem_ppl.progress import Progress
 
@@ -254,6 +254,8 @@ def log_evidence(
         )
     if checkpoint is not None and not getattr(method, "keeps_state", False):
         raise ValueError(f"{type(method).__name__} can't go on after a stop: leave `checkpoint` out.")
+    if callback is not None:
+        check_callable(callback, "callback", "a function of one argument, a `Report`")
     started = time.perf_counter()
     # An evidence is the same in all coordinates; draws have theirs.
     coordinates = method.coordinates if draws is None else draws.posterior.coordinates

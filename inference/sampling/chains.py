@@ -28,6 +28,10 @@ from .transition import SingleKernel, Transition
 _LONGEST_CHUNK, _CHUNK_WITHOUT_WARMUP = 100, 50
 # A ladder is revised a few times in warm-up, whatever the length of a chunk.
 _NUM_REVISIONS = 10
+_OTHER_CHAINS = (
+    "`state` is not a state of these chains: its arrays differ. Give the model, data, sampler and `num_chains` that it "
+    "came from."
+)
 
 
 def sample_chains(
@@ -119,10 +123,11 @@ class _Chains:
             name: int(getattr(state, name))
             for name in ("num_warmup", "num_warmed_up", "num_steps", "num_replicas", "chunk_length")
         }
-        self.transition = self.transition.resumed(
-            numbers["num_replicas"],
-            self._revised(numbers["num_warmup"], numbers["num_warmed_up"], numbers["chunk_length"]),
-        )
+        revised = self._revised(numbers["num_warmup"], numbers["num_warmed_up"], numbers["chunk_length"])
+        try:
+            self.transition = self.transition.resumed(numbers["num_replicas"], revised)
+        except ValueError as error:
+            raise ValueError(_OTHER_CHAINS) from error
         key = jax.random.wrap_key_data(jnp.asarray(state.key))
         self.keys = problem_keys(key, num_chains, self.posterior.num_data)
         self._check(state.carry)
@@ -146,10 +151,7 @@ class _Chains:
         if jax.tree.structure(carry) != jax.tree.structure(expected) or shapes != [
             x.shape for x in jax.tree.leaves(expected)
         ]:
-            raise ValueError(
-                "`state` is not a state of these chains: its arrays differ. Give the model, data, sampler and `num_chains` "
-                "that it came from."
-            )
+            raise ValueError(_OTHER_CHAINS)
 
     def warm_up(self) -> None:
         """Run what is left of the warm-up."""

@@ -270,7 +270,7 @@ class Draws:
         """
         if self.folder is not None:
             attributes = {"inference_library": "kaem_ppl", "sampler": repr(self.sampler), "sampling_time": self.seconds}
-            return read_spooled(self.folder, attributes, self.summary)
+            return read_spooled(self.folder, self.num_samples, attributes, self.summary)
         return convert(
             self, prior=prior, posterior_predictive=posterior_predictive, deterministics=deterministics, dims=dims,
             coords=coords,

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from kaem_ppl.arguments import as_count, as_key, check_kind
+from kaem_ppl.arguments import as_count, as_key, check_callable, check_kind
 from kaem_ppl.progress import Progress
 
 from ..kernels.hamiltonian import NUTS
@@ -110,7 +110,7 @@ def sample_posterior(
         )
     num_chains, num_samples = as_count(num_chains, "num_chains", 1), as_count(num_samples, "num_samples", 1)
     num_warmup, thinning = as_count(num_warmup, "num_warmup", 0), as_count(thinning, "thinning", 1)
-    _check_long_run(NUTS() if sampler is None else sampler, thinning, stop, state, checkpoint, spool)
+    _check_long_run(NUTS() if sampler is None else sampler, thinning, stop, state, checkpoint, spool, callback)
     coordinates = NUTS.coordinates if sampler is None else sampler.coordinates
     with Progress("reading the model", progress_bar) as progress:
         posterior = read_posterior(
@@ -140,11 +140,16 @@ def _check_long_run(
     state: ChainsState | None,
     checkpoint: str | PathLike | None,
     spool: bool,
+    callback: Callable | None,
 ) -> None:
     if stop is not None and not isinstance(stop, Until):
         raise TypeError(f"`stop` must be an `Until`, such as `Until(ess=400)`, got {stop!r}.")
     if state is not None and not isinstance(state, ChainsState):
         raise TypeError(f"`state` must be the `state` of draws of Markov chains, got {type(state).__name__}.")
+    if not isinstance(spool, bool):
+        raise TypeError(f"`spool` must be True or False, got {spool!r}.")
+    if callback is not None:
+        check_callable(callback, "callback", "a function of one argument, a `Report`")
     if spool and checkpoint is None:
         raise ValueError("`spool` keeps draws in the folder of a `checkpoint`, which is missing. Give a folder.")
     if state is not None and checkpoint is not None:

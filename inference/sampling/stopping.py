@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kaem_ppl.arguments import set_counts, set_number
+
 # From one check to the next chains grow by this factor: checks then cost a few times the last one, and draws beyond what
 # was needed are at most this share.
 _GROWTH = 1.25
@@ -53,12 +55,9 @@ class Until:
     max_samples: int = 100_000
 
     def __post_init__(self) -> None:
-        if not self.r_hat > 1:
-            raise ValueError(f"`r_hat` must be above 1, got {self.r_hat}.")
-        if not self.ess > 0:
-            raise ValueError(f"`ess` must be positive, got {self.ess}.")
-        if not isinstance(self.max_samples, int) or self.max_samples < 1:
-            raise ValueError(f"`max_samples` must be a whole number of at least 1, got {self.max_samples!r}.")
+        set_number(self, "r_hat", above=1)
+        set_number(self, "ess", above=0)
+        set_counts(self, max_samples=1)
 
     def checks(self, num_samples: int) -> Iterator[int]:
         """Numbers of draws of a chain at which the rule is asked; the last one is `max_samples`."""

@@ -109,6 +109,12 @@ def open_run(folder: str | PathLike, *, checkpoint: str = "last") -> OpenedRun:
 
 
 def _read_history(folder: Path) -> History:
-    with (folder / "history.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    return History({name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())})
+    path = folder / "history.csv"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing: run the demo again.")
+    try:
+        with path.open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        return History({name: np.array([float(row[name]) for row in rows]) for name in (rows[0] if rows else ())})
+    except (ValueError, TypeError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged: {error}. Run the demo again.") from error

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..arguments import describe
 from .trees import load_tree, save_tree
 
 _PACKAGES = ("kaem-ppl", "jax", "numpyro", "numpy")
@@ -22,7 +23,7 @@ def save_params(path: str | PathLike, params: dict[str, Any]) -> None:
         params: by site name arrays, or trees of arrays made of dictionaries, lists and tuples.
 
     Raises:
-        TypeError: a tree has a node of another kind.
+        TypeError: it is no dictionary of names, or a tree has a node of another kind.
         OSError: the file can't be written; one that was there before is unchanged.
 
     Example:
@@ -32,6 +33,10 @@ def save_params(path: str | PathLike, params: dict[str, Any]) -> None:
         ...     print(kp.load_params(f"{folder}/params.npz"))
         {'scale': Array([1., 1., 1.], dtype=float32)}
     """
+    if not isinstance(params, dict) or not all(isinstance(name, str) for name in params):
+        raise TypeError(
+            f"`params` must be a dictionary of arrays by name, such as `fit(...).params`, got {describe(params)}."
+        )
     leaves = jax.tree.leaves_with_path(params)
     names = [jax.tree_util.keystr(keys, simple=True, separator="/") for keys, _ in leaves]
     for name, (_, leaf) in zip(names, leaves, strict=True):
@@ -58,7 +63,10 @@ def load_params(path: str | PathLike) -> dict[str, Any]:
     file = _with_suffix(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: expected a file that `save_params` wrote.")
-    return jax.tree.map(jnp.asarray, load_tree(file)[0])
+    params, notes = load_tree(file)
+    if not isinstance(notes, dict) or "versions" not in notes:
+        raise ValueError(f"{file} holds something else than parameters: expected a file that `save_params` wrote.")
+    return jax.tree.map(jnp.asarray, params)
 
 
 def _with_suffix(path: str | PathLike) -> Path:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from kaem_ppl.arguments import describe
 from kaem_ppl.saving.files import FolderInUseError, locked, write_atomically
 from kaem_ppl.saving.trees import load_tree, save_tree
 
@@ -55,7 +56,7 @@ class Checkpoint:
         """
         started = time.monotonic()
         try:
-            save_tree(self.folder / f"{name}.npz", tree)
+            save_tree(self.folder / f"{name}.npz", tree, {"state": name})
         except OSError as error:
             raise explain(error, self.folder) from error
         ended = time.monotonic()
@@ -69,12 +70,18 @@ class Checkpoint:
         """The state of this name, its arrays NumPy's; None where there is none.
 
         Raises:
-            ValueError: the file is damaged.
+            ValueError: the file is damaged, or another one.
         """
+        path = self.folder / f"{name}.npz"
         try:
-            return load_tree(self.folder / f"{name}.npz")[0]
+            tree, notes = load_tree(path)
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise ValueError(f"`checkpoint`: {error}") from error
+        if notes != {"state": name}:
+            raise ValueError(f"`checkpoint`: {path} holds something else than a state. Give another folder.")
+        return tree
 
 
 @contextmanager
@@ -91,12 +98,17 @@ def open_checkpoint(
         settings: values by name that must be the same when the work goes on.
 
     Raises:
-        ValueError: the folder belongs to something else, or another process writes to it; the message says which.
-        OSError: it can't be written.
+        TypeError: it is no path.
+        ValueError: the folder belongs to something else, another process writes to it, or it can't be written; the message
+            says which.
     """
     if folder is None:
         yield None
         return
+    if not isinstance(folder, str | PathLike):
+        raise TypeError(f"`checkpoint` must be the path of a folder, got {describe(folder)}.")
+    if not str(folder):
+        raise ValueError("`checkpoint` is empty: give the path of a folder, or None.")
     # Draws in it are read later, wherever the process is then.
     path = Path(folder).absolute()
     identity = _identify(kind, key, posterior, settings)
@@ -131,8 +143,9 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.__enter__()
     except FolderInUseError as error:
         raise ValueError(f"`checkpoint`: {error}") from None
-    except OSError as error:
-        raise ValueError(f"`checkpoint` {folder} can't be written: {error.strerror}. Give another folder.") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"`checkpoint` {folder} can't be written: {reason}. Give another folder.") from error
     try:
         yield
     finally:
@@ -202,6 +215,8 @@ def _check_identity(folder: Path, identity: dict[str, Any]) -> None:
         return
     try:
         before = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(before, dict):
+            raise ValueError(f"expected a table, got {describe(before)}")
     except (ValueError, OSError) as error:
         raise ValueError(f"`checkpoint` {folder} has a damaged {_IDENTITY}: {error}. Give another folder.") from None
     for name, value in identity.items():

@@ -28,7 +28,7 @@ INDEX = "draws.nc"
 
 @dataclass(frozen=True)
 class DiskArray:
-    """An array in a file, of which what is indexed is read.
+    """An array in a file, of which what is indexed is read; draws that were added to the file later are not part of it.
 
     Attributes:
         file: HDF5 or netCDF.
@@ -58,17 +58,38 @@ class DiskArray:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        """Read a part; slices of leading axes are read alone, anything else after the whole was read."""
+        """Read a part; slices and numbers of axes are read alone, anything else after the whole was read.
+
+        Raises:
+            FileNotFoundError: the file is gone.
+        """
         import h5py
 
+        if not self.file.exists():
+            raise FileNotFoundError(
+                f"{self.file} is no longer there: move the folder back, or call `sample_posterior` with where it is now."
+            )
         with h5py.File(self.file, "r") as file:
             dataset: Any = file[self.name]
-            if not self.has_data_axis:
-                return np.asarray(dataset[index])
-            leading = index if isinstance(index, tuple) else (index,)
-            if len(leading) <= 2 and all(isinstance(part, slice) for part in leading):
-                return dataset[leading][:, :, None]
-            return dataset[...][:, :, None][index]
+            parts = index if isinstance(index, tuple) else (index,)
+            if len(parts) > (2 if self.has_data_axis else self.ndim) or not all(
+                isinstance(part, slice | int | np.integer) for part in parts
+            ):
+                whole = dataset[:, : self.shape[1]]
+                return (whole[:, :, None] if self.has_data_axis else whole)[index]
+            parts = (*parts, slice(None))[: max(2, len(parts))]
+            found = dataset[(parts[0], self._own(parts[1]), *parts[2:])]
+            # Numbers take their axis away.
+            axis = sum(isinstance(part, slice) for part in parts)
+            return np.expand_dims(found, axis) if self.has_data_axis else np.asarray(found)
+
+    def _own(self, part: slice | int) -> slice | int:
+        """A slice or a number of draws, among those of this array."""
+        if isinstance(part, slice):
+            return slice(*part.indices(self.shape[1]))
+        if not -self.shape[1] <= part < self.shape[1]:
+            raise IndexError(f"There are {self.shape[1]} draws of each chain: there is no draw {part}.")
+        return part % self.shape[1]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self[...], dtype)
@@ -99,6 +120,11 @@ class Spool:
         self.checkpoint = checkpoint
         self._sizes: list[int] = [] if saved is None else np.asarray(saved["sizes"]).tolist()
         self._pending: list[Records] = [] if saved is None or not saved["pending"] else [saved["pending"]]
+        for number, size in enumerate(self._sizes, 1):
+            _check_block(self._block(number), size)
+
+    def _block(self, number: int) -> Path:
+        return self.checkpoint.folder / _BLOCKS / f"{number:06}.h5"
 
     @property
     def num_draws(self) -> int:
@@ -135,8 +161,7 @@ class Spool:
                     file[group].create_dataset(_escape(name), data=np.moveaxis(x, 0, 1))  # pyright: ignore
         try:
             folder.mkdir(exist_ok=True)
-            path = folder / f"{len(self._sizes) + 1:06}.h5"
-            write_atomically(path, lambda out: out.write(content.getbuffer()))
+            write_atomically(self._block(len(self._sizes) + 1), lambda out: out.write(content.getbuffer()))
         except OSError as error:
             raise explain(error, self.checkpoint.folder) from error
         self._sizes.append(_length(records))
@@ -155,10 +180,10 @@ class Spool:
         import h5py
 
         self.flush()
-        path, blocks = self.checkpoint.folder / INDEX, self.checkpoint.folder / _BLOCKS
+        path = self.checkpoint.folder / INDEX
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         found: dict[str, dict[str, DiskArray]] = {}
-        files = [blocks / f"{number:06}.h5" for number in range(1, len(self._sizes) + 1)]
+        files = [self._block(number) for number in range(1, len(self._sizes) + 1)]
         with h5py.File(files[0], "r") as first:
             variables = {
                 group: {name: _Variable(x.shape, x.dtype) for name, x in content.items()}  # pyright: ignore
@@ -171,7 +196,9 @@ class Spool:
                     target = out.create_group(group)
                     for name, variable in content.items():
                         whole, array = self._virtual(files, f"{group}/{name}", variable, bool(data_dims))
-                        dataset = target.create_virtual_dataset(name, whole)
+                        # What a lost file leaves is to be seen.
+                        gap = np.nan if np.issubdtype(variable.dtype, np.inexact) else 0
+                        dataset = target.create_virtual_dataset(name, whole, fillvalue=gap)
                         real = _unescape(name)
                         axes = dims.get(f"{group}/{real}", data_dims)
                         _name_axes(target, dataset, ("chain", "draw", *axes), name)
@@ -199,6 +226,22 @@ class Spool:
             layout[:, start : start + size] = source if has_data_axis else source[:, :, 0]
             start += size
         return layout, DiskArray(self.checkpoint.folder / INDEX, name, shape, variable.dtype, not has_data_axis)
+
+
+def _check_block(path: Path, size: int) -> None:
+    """Raise where a block is lost, or holds another number of draws."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            shapes: list[tuple[int, ...]] = []
+            file.visititems(lambda _, x: shapes.append(x.shape) if isinstance(x, h5py.Dataset) else None)
+            reason = None if shapes and all(shape[1] == size for shape in shapes) else "it holds other draws"
+    # HDF5 reports damage by many kinds of errors.
+    except Exception as error:
+        reason = str(error)
+    if reason is not None:
+        raise ValueError(f"`checkpoint`: {path} is lost or damaged: {reason}. Restore it, or give another folder.")
 
 
 def _name_axes(group: Any, dataset: Any, names: Sequence[str | None], variable: str) -> None:

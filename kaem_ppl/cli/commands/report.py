@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -12,7 +14,7 @@ from ...plots import plot_prior
 from ...progress import Progress
 from ..building.model import build_prior
 from ..errors import CommandError
-from ..messages import print_result
+from ..messages import print_result, print_warning
 from ..settings.parsing import to_toml
 from ..storage.saved_run import SavedRun
 from .figures import plot_history
@@ -109,26 +111,41 @@ def _headlines(run: SavedRun) -> list[tuple[str, str]]:
 
 def _add_evaluation(page: Page, run: SavedRun) -> None:
     for folder in _newest(run, "evaluate"):
-        table = folder / "evaluation.csv"
-        if table.is_file():
-            with table.open() as file:
-                rows = list(csv.DictReader(file))
-            values = np.array([float(row["value"]) for row in rows])
-            sizes = np.median([float(row["effective_sample_size"]) for row in rows])
-            error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-            page.text(
-                f"Held-out log-evidence by importance sampling: {values.mean():.2f} ± {error:.2f} nats for each of "
-                f"{len(values)} data; median effective sample size {sizes:.1f}."
-            )
-        if (folder / "distances.txt").is_file():
-            page.listing((folder / "distances.txt").read_text(encoding="utf-8"))
+        table, texts = folder / "evaluation.csv", folder / "distances.txt"
+        if table.is_file() and (text := _read(table, _describe_evaluation)) is not None:
+            page.text(text)
+        if texts.is_file() and (text := _read(texts, str)) is not None:
+            page.listing(text)
         return
     page.text(f"Not evaluated yet: kaem evaluate {run.folder.path.name} --distance.")
 
 
+def _describe_evaluation(text: str) -> str:
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows:
+        raise ValueError("it has no row")
+    values = np.array([float(row["value"]) for row in rows])
+    sizes = np.median([float(row["effective_sample_size"]) for row in rows])
+    error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+    return (
+        f"Held-out log-evidence by importance sampling: {values.mean():.2f} ± {error:.2f} nats for each of "
+        f"{len(values)} data; median effective sample size {sizes:.1f}."
+    )
+
+
+def _read[T](path: Path, parse: Callable[[str], T]) -> T | None:
+    """What a file of earlier results says; None, with a warning, where it is damaged."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, KeyError, AttributeError, OSError, csv.Error) as error:
+        print_warning(f"{path} is damaged, and left out: {error}.")
+        return None
+
+
 def _add_result(page: Page, folder: Path, captions: dict[str, str]) -> None:
     for path in sorted(folder.glob("*.txt")):
-        page.listing(path.read_text(encoding="utf-8"))
+        if (text := _read(path, str)) is not None:
+            page.listing(text)
     for name, caption in captions.items():
         if (folder / name).is_file():
             page.file(folder / name, f"{caption} ({folder.name})")
@@ -146,5 +163,5 @@ def _newest(run: SavedRun, command: str) -> list[Path]:
 
 def _versions(run: SavedRun) -> list[tuple[str, str]]:
     path = run.folder.path / "versions.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return [(name, ", ".join(map(str, x)) if isinstance(x, list) else str(x)) for name, x in found.items()]
+    found = _read(path, lambda text: list(json.loads(text).items())) if path.is_file() else None
+    return [(name, ", ".join(map(str, x)) if isinstance(x, list) else str(x)) for name, x in found or ()]

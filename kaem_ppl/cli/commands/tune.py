@@ -1,7 +1,8 @@
 """`kaem tune`: search for settings by Optuna, each judged on images or data that training does not see."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -23,7 +24,7 @@ from ..building.draws import generate, model_params
 from ..building.model import build_model, build_optimizer, build_strategy
 from ..errors import CommandError
 from ..messages import as_command, print_result
-from ..settings.config import Config, flags, resolve
+from ..settings.config import Config, differences, flags, parse_config, resolve
 from ..stopping import StopSignals
 from ..storage.lock import locked
 from ..storage.run_folder import RunFolder
@@ -75,16 +76,25 @@ def tune(
     except ImportError as error:
         raise CommandError("kaem tune needs Optuna: `pip install kaem-ppl[tune]` brings it.") from error
     base = resolve(dataset, "importance", None, _of_mode(given, "importance"), seed, preset)
-    judge = _Judge(base, objective)
+    # A trial that failed is told in one line, by `note`, and not by its traceback.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder.make()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(folder.path / STUDY)))
-    with locked(folder.path):
-        study = optuna.create_study(
-            storage=storage, study_name=f"{dataset}-{objective}", load_if_exists=True,
-            direction="minimize" if objective == "distance" else "maximize",
-            sampler=optuna.samplers.TPESampler(seed=base.seed), pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
-        )  # fmt: skip
+    with locked(folder.path), _removed_if_empty(folder):
+        _check_folder(folder)
+        judge = _Judge(base, objective)
+        try:
+            study = optuna.create_study(
+                storage=JournalStorage(JournalFileBackend(str(folder.path / STUDY))), load_if_exists=True,
+                study_name=f"{dataset}-{objective}", direction="minimize" if objective == "distance" else "maximize",
+                sampler=optuna.samplers.TPESampler(seed=base.seed),
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
+            )  # fmt: skip
+        # Damaged lines lead Optuna to many kinds of errors.
+        except Exception as error:
+            raise CommandError(
+                f"{folder.path / STUDY} is damaged: {error}. Give another --run-dir.", status=1
+            ) from error
+        _check_same_search(study, base, given, folder)
 
         def run(trial: "optuna.Trial") -> float:
             config = resolve(dataset, *_suggest(trial, given), seed, preset)
@@ -111,6 +121,35 @@ def tune(
     print_result(f"train by {as_command('train', '--config', folder.path / BEST)}")
 
 
+@contextmanager
+def _removed_if_empty(folder: RunFolder) -> Iterator[None]:
+    """Remove a folder that was made for nothing."""
+    try:
+        yield
+    finally:
+        if all(path.name == ".lock" for path in folder.path.iterdir()):
+            folder.remove()
+
+
+def _check_folder(folder: RunFolder) -> None:
+    others = [path.name for path in folder.path.iterdir() if path.name != ".lock"]
+    if others and STUDY not in others:
+        raise CommandError(f"{folder.path} holds something else, such as {others[0]}: give another --run-dir.")
+
+
+def _check_same_search(study: "optuna.Study", base: Config, given: Mapping[str, str], folder: RunFolder) -> None:
+    """Keep what a search starts from with it, and raise where it is another one."""
+    before, now = study.user_attrs.get("settings"), {"config": base.to_toml(), "given": dict(given)}
+    if before is None:
+        study.set_user_attr("settings", now)
+    elif before != now:
+        changed = differences(parse_config(before["config"], str(folder.path / STUDY)), base)
+        names = [name for name, *_ in changed] or sorted(set(before["given"].items()) ^ set(given.items()))
+        raise CommandError(
+            f"{folder.path} is a search with other settings: {names[0]} differs. Restore them, or give another --run-dir."
+        )
+
+
 class _Judge:
     """Trains a trial's model, and judges it on data that are held back from its training."""
 
@@ -123,6 +162,11 @@ class _Judge:
             )
         self._held_back, self._train = split_dataset(dataset, (number, len(dataset) - number))
         self._objective = objective
+        if config.training.batch_size > len(self._train):
+            raise CommandError(
+                f"batch_size is {config.training.batch_size}, but a search trains on {len(self._train)} data: expected at "
+                "most as many."
+            )
         if objective == "distance":
             if dataset.labels is None or dataset.vocabulary is not None or is_field(config):
                 raise CommandError(f"--judge-by distance needs images with classes, and {config.dataset} has none.")

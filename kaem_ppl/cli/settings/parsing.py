@@ -24,7 +24,7 @@ def read_text(file: Path) -> str:
     """The content of a settings file.
 
     Raises:
-        CommandError: it does not exist, is a folder, or is not text.
+        CommandError: it does not exist, is a folder, is not text, or can't be read.
     """
     try:
         return file.read_text(encoding="utf-8")
@@ -34,6 +34,8 @@ def read_text(file: Path) -> str:
         raise CommandError(f"{file} is a folder: expected a TOML file with settings.") from None
     except UnicodeDecodeError as error:
         raise CommandError(f"{file} is not TOML: {error}.") from None
+    except OSError as error:
+        raise CommandError(f"{file} can't be read: {error.strerror}.") from None
 
 
 def parse_tables(text: str, source: str) -> dict[str, Any]:

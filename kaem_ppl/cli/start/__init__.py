@@ -1,4 +1,4 @@
-"""The first moments of `kaem`, installed as the package `kaem_start`: importing JAX takes a second, and Ctrl-C in it is heard.
+"""The first moments of `kaem`, as the package `kaem_start`: importing JAX takes a second, and Ctrl-C in it is heard.
 
 Nothing is imported from the package before the signals are handled: a callback of JAX would swallow them.
 """

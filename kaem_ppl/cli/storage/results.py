@@ -62,6 +62,8 @@ def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> 
 def _check_out(out: Path, force: bool) -> Path:
     """The folder that `--out` stands for, links followed, if results may be put there."""
     place = _follow_links(out)
+    if place.is_symlink():
+        raise CommandError(f"--out {out} is a link that leads nowhere: give a folder.")
     if not place.exists():
         return place
     if not place.is_dir():

@@ -291,8 +291,9 @@ def test_the_rule_that_stops():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"r_hat": 1.0}, "`r_hat` must be above 1"),
-        ({"ess": 0}, "`ess` must be positive"),
+        ({"r_hat": 1.0}, "`r_hat` must be a number above 1, got 1.0"),
+        ({"ess": 0}, "`ess` must be a number above 0, got 0"),
+        ({"ess": "many"}, "`ess` must be a number above 0, got 'many'"),
         ({"max_samples": 1.5}, "whole"),
     ],
 )
