@@ -14,7 +14,7 @@ import jax
 
 from ..models import fetch_dataset
 from ..progress import Progress
-from .errors import CommandError, Stopped
+from .errors import CommandError, Stopped, is_out_of_memory
 from .messages import as_command, one_line_warnings
 from .parser import given_flags, parse_arguments
 from .settings.config import resolve
@@ -50,10 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Stopped as stopped:
             signals.acknowledge()
             return _report(f"stopped. {stopped.advice}", 128 + stopped.signal)
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error).split("RESOURCE_EXHAUSTED: ")[-1].splitlines() or ["Out of memory."]
+            return _report(f"{reason[0]} Give smaller numbers, of the model, a batch, or of draws.", 1)
         except (ValueError, ImportError, OSError) as error:
             if not _is_user_error(error):
                 raise
-            return _report(error, 1 if isinstance(error, OSError) and error.errno in _FAILURES else 2)
+            return _report(_say(error), 1 if isinstance(error, OSError) and error.errno in _FAILURES else 2)
 
 
 def _is_user_error(error: Exception) -> bool:
@@ -68,6 +73,11 @@ def _is_user_error(error: Exception) -> bool:
     frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
     statement = linecache.getline(frame.f_code.co_filename, line).strip()
     return frame.f_globals["__name__"].startswith("kaem_ppl.") and statement.startswith("raise ")
+
+
+def _say(error: Exception) -> str:
+    # Without the number of an error that is told in a sentence.
+    return error.strerror if isinstance(error, OSError) and error.strerror and error.filename is None else str(error)
 
 
 def _report(error: Exception | str, status: int) -> int:

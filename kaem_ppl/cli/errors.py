@@ -1,5 +1,7 @@
 """The errors of commands: each is reported in one line, with an exit status."""
 
+import jax
+
 
 class CommandError(Exception):
     """A command can't be carried out; the message is one line that says what is wrong and what would be right.
@@ -11,6 +13,13 @@ class CommandError(Exception):
     def __init__(self, message: str, status: int = 2) -> None:
         super().__init__(message)
         self.status = status
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether NumPy or JAX could not get as much memory as they asked for."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+    )
 
 
 class Stopped(KeyboardInterrupt):

@@ -10,7 +10,7 @@ from typing import NoReturn
 from ..models import DATASETS
 from .errors import CommandError
 from .settings.config import PRESET_NAMES, flags
-from .settings.parsing import check_seed
+from .settings.parsing import MAX_COUNT, check_seed
 from .settings.tables import MODE_ALIASES, STRATEGIES
 
 # R-hat and effective sizes are not defined for fewer.
@@ -20,7 +20,8 @@ OBJECTIVES = ("distance", "evidence")
 _DESCRIPTION = "Train Kolmogorov-Arnold Energy Models, and sample and evaluate them."
 _EXIT_STATUS = """exit status:
   0    done
-  1    a failure on the way: a loss that is not finite, a full disk, a damaged checkpoint, a failed job
+  1    a failure on the way: a loss that is not finite, a full disk, too little memory, a damaged checkpoint,
+       a failed job
   2    wrong arguments, settings or files; nothing was changed
   130  stopped by Ctrl-C, 143 by SIGTERM; training leaves a checkpoint to resume from"""
 _FLAG, _NEGATIVE = re.compile(r"--[a-z][a-z-]*"), re.compile(r"-[\d.]")
@@ -181,16 +182,19 @@ def _add_settings(command: _Parser) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is too small: expected at least 1")
-    return value
+    return _count(text, 1)
 
 
 def _at_least_two(text: str) -> int:
+    return _count(text, 2)
+
+
+def _count(text: str, least: int) -> int:
     value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{text} is too small: expected at least 2")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text} is too small: expected at least {least}")
+    if value > MAX_COUNT:
+        raise argparse.ArgumentTypeError(f"{text} is too large: expected at most {MAX_COUNT}")
     return value
 
 

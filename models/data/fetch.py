@@ -246,7 +246,8 @@ def read_checksums(folder: Path) -> dict[str, str]:
     path = folder / _CHECKSUMS
     if not path.is_file():
         return {}
-    lines = path.read_text().splitlines()
+    # Bytes that are no text make lines that are no checksums.
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     if any(len(line.split("  ", 1)) != 2 for line in lines):
         raise DataFileError(f"{path} has a line that is not an MD5 checksum, two spaces and a file name. Delete it.")
     return {name: md5 for md5, name in (line.split("  ", 1) for line in lines)}

@@ -45,6 +45,12 @@ def test_files_that_are_missing_damaged_or_something_else(tmp_path):
             kp.load_params(tmp_path / name)
     with pytest.raises(TypeError, match="has a of type bfloat16, which can't be saved"):
         kp.save_params(tmp_path / "half", {"a": jnp.zeros(2, jnp.bfloat16)})
+    for params in ([jnp.ones(2)], {1: jnp.ones(2), "a": jnp.ones(2)}):
+        with pytest.raises(TypeError, match="`params` must be a dictionary of arrays by name"):
+            kp.save_params(tmp_path / "list", params)
+    save_tree(tmp_path / "tree.npz", {"a": jnp.ones(2)})
+    with pytest.raises(ValueError, match="holds something else than parameters"):
+        kp.load_params(tmp_path / "tree")
     with pytest.raises(TypeError, match="The tree holds a"):
         save_tree(tmp_path / "bank.npz", kp.UnivariateKAN.init(jax.random.key(0), basis=kp.RBF(5), domain=(-1, 1)))
 

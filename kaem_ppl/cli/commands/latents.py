@@ -100,7 +100,7 @@ def interpolate(run: SavedRun, key: jax.Array, num_pairs: int, num_points: int, 
     """
     prior, generate = _prior(run), _generator(run)
     draws = sample_posterior(
-        key, run.model, x=first_held_out(run, 2 * num_pairs), params=run.params, sampler=MALA(), plate="data",
+        key, run.model, x=first_held_out(run, num_pairs, "--num-pairs", 2), params=run.params, sampler=MALA(), plate="data",
         num_chains=1, num_warmup=num_steps, num_samples=1,
     )  # fmt: skip
     Progress.innermost().begin("compiling and drawing paths")

@@ -16,7 +16,7 @@ from ...saving import save_params
 from ..building.data import load_data
 from ..building.devices import DataParallel, all_devices, gather, place
 from ..building.model import build_model, build_optimizer, build_strategy
-from ..errors import CommandError, Stopped
+from ..errors import CommandError, Stopped, is_out_of_memory
 from ..messages import as_command, print_result, print_warning
 from ..settings.config import Config
 from ..stopping import StopSignals
@@ -54,7 +54,13 @@ def train(config: Config, folder: RunFolder, signals: StopSignals) -> None:
         except BaseException:
             folder.remove()
             raise
-        _fit(job, config, folder, None, signals)
+        try:
+            _fit(job, config, folder, None, signals)
+        except Exception as error:
+            # With these settings it would not start the next time either.
+            if is_out_of_memory(error) and not folder.checkpoints().places():
+                folder.remove()
+            raise
 
 
 def resume(config: Config, folder: RunFolder, signals: StopSignals) -> None:

@@ -18,6 +18,8 @@ from .tables import TABLES
 _NONE = "none"
 # Keys are 32 bits wide: a larger seed would repeat the numbers of a smaller one.
 MAX_SEED = 2**32 - 1
+# Sizes and numbers of steps are counted in 32 bits.
+MAX_COUNT = 2**31 - 1
 
 
 def read_text(file: Path) -> str:
@@ -137,8 +139,9 @@ def _check(name: str, value: Any, setting: dataclasses.Field) -> Any:
             raise CommandError(f"{name} is {x}: expected more than {limits['above']}.")
         if limits["below"] is not None and not x < limits["below"]:
             raise CommandError(f"{name} is {x}: expected less than {limits['below']}.")
-        if limits["most"] is not None and not x <= limits["most"]:
-            raise CommandError(f"{name} is {x}: expected at most {limits['most']}.")
+        most = MAX_COUNT if limits["most"] is None and isinstance(x, int) else limits["most"]
+        if most is not None and not x <= most:
+            raise CommandError(f"{name} is {x}: expected at most {most}.")
     return value
 
 

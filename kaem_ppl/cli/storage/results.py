@@ -1,5 +1,6 @@
 """Folders of results: named by command, method and time, written aside, and put in place complete."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -31,7 +32,7 @@ def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> 
         The folder to write into.
 
     Raises:
-        CommandError: there are results already, or the folder can't be written; before any work.
+        CommandError: there are results already, or the folder can't be written, before any work; or the disk is full.
     """
     if force and out is None:
         raise CommandError("--force belongs to --out: without it results are never replaced.")
@@ -52,6 +53,14 @@ def results_folder(run: RunFolder, name: str, out: Path | None, force: bool) -> 
         else:
             _replace(part, place)
             print_result(f"results in {out}")
+    except OSError as error:
+        # Another message says itself what to do.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.strerror != os.strerror(error.errno):
+            raise
+        raise CommandError(
+            f"{part.parent} can't be written: {error.strerror}. Free space, or give a folder elsewhere by --out.",
+            status=1,
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         # A folder that was made for nothing.

@@ -74,14 +74,21 @@ def open_saved_run(folder: RunFolder, checkpoint: str, progress_bar: bool) -> Sa
     return SavedRun(folder, config, data, model, params, saved.rows, saved.state)
 
 
-def first_held_out(run: SavedRun, num_data: int) -> np.ndarray:
+def first_held_out(run: SavedRun, num_data: int, flag: str = "--num-data", each: int = 1) -> np.ndarray:
     """The first held-out data of a run.
+
+    Args:
+        run: whose data.
+        num_data: what the flag says.
+        flag: named in the message.
+        each: data that one of its number stands for.
 
     Raises:
         CommandError: there are fewer.
     """
-    if num_data > len(run.data):
+    if each * num_data > len(run.data):
         raise CommandError(
-            f"--num-data is {num_data}, but {run.config.dataset} has {len(run.data)} held-out data here."
+            f"{flag} is {num_data}, but {run.config.dataset} has {len(run.data)} held-out data here: expected at most "
+            f"{len(run.data) // each}."
         )
-    return run.data.values[:num_data]
+    return run.data.values[: each * num_data]

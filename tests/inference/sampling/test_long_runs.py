@@ -15,6 +15,7 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
+from kaem_ppl import save_params
 from kaem_ppl.inference import (
     MALA,
     NUTS,
@@ -132,7 +133,38 @@ def test_blocks_of_draws_are_one_array(tmp_path, monkeypatch):
     spooled = draw(checkpoint=tmp_path / "run", spool=True)
     assert len(list((tmp_path / "run" / "draws").iterdir())) > 5
     assert_same_draws(spooled, draw())
-    np.testing.assert_array_equal(spooled.samples["z"][1, 7:20:3, 2], draw().samples["z"][1, 7:20:3, 2])
+    whole = np.asarray(draw().samples["z"])
+    for index in (
+        (1, slice(7, 20, 3), 2), (slice(None), -1), (..., 0), (0, slice(-5, None)), 1, (slice(None), [3, 4]),
+        (0, np.int64(2), slice(1, 3)),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(spooled.samples["z"][index], whole[index])
+    # Draws that are added later are not part of these.
+    assert spooled.extend(10, progress_bar=False).num_samples == 70
+    assert_same_draws(spooled, draw())
+    assert spooled.to_arviz()["posterior"].sizes["draw"] == 60
+    with pytest.raises(IndexError, match="There are 60 draws of each chain"):
+        spooled.samples["z"][0, 60]
+    # A lost block is told by the next call, and read as NaN and not as 0.
+    blocks = sorted((tmp_path / "run" / "draws").iterdir())
+    kept = blocks[2].read_bytes()
+    blocks[2].unlink()
+    assert np.isnan(spooled.samples["z"]).any()
+    for content in (
+        None,
+        kept[: len(kept) // 2],
+        blocks[0].read_bytes() if len(blocks[0].read_bytes()) != len(kept) else b"",
+    ):
+        if content is not None:
+            blocks[2].write_bytes(content)
+        with pytest.raises(ValueError, match=r"`checkpoint`: .*000003\.h5 is lost or damaged"):
+            draw(checkpoint=tmp_path / "run", num_samples=70)
+    blocks[2].write_bytes(kept)
+    assert_same_draws(draw(checkpoint=tmp_path / "run", num_samples=70), draw(num_samples=70))
+    (tmp_path / "run").rename(tmp_path / "moved")
+    for use in (lambda: spooled.samples["z"][0], spooled.to_arviz, lambda: spooled.extend(5, progress_bar=False)):
+        with pytest.raises((FileNotFoundError, ValueError), match="is no longer there: move"):
+            use()
 
 
 @pytest.mark.slow
@@ -195,6 +227,12 @@ def test_a_folder_belongs_to_one_call(tmp_path):
     (folder / "chains.npz").write_bytes(b"PK not really")
     with pytest.raises(ValueError, match="is damaged, or holds something else"):
         draw(checkpoint=folder)
+    save_params(folder / "chains.npz", {"z": jnp.ones(3)})
+    with pytest.raises(ValueError, match="holds something else than a state"):
+        draw(checkpoint=folder)
+    (folder / "run.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"damaged run\.json: expected a table, got \[1\]"):
+        draw(checkpoint=folder)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +241,11 @@ def test_a_folder_belongs_to_one_call(tmp_path):
         ({"thinning": 0}, ValueError, "`thinning` must be a whole number of at least 1, got 0"),
         ({"stop": 400}, TypeError, "`stop` must be an `Until`"),
         ({"state": (1,)}, TypeError, "`state` must be the `state` of draws"),
+        ({"checkpoint": 3}, TypeError, "`checkpoint` must be the path of a folder, got 3"),
+        ({"checkpoint": ""}, ValueError, "`checkpoint` is empty"),
+        ({"checkpoint": "a\0b"}, ValueError, "can't be written: embedded null byte"),
+        ({"callback": 3}, TypeError, "`callback` must be a function of one argument"),
+        ({"spool": "yes"}, TypeError, "`spool` must be True or False, got 'yes'"),
         ({"spool": True}, ValueError, "`spool` keeps draws in the folder of a `checkpoint`, which is missing"),
         (
             {"sampler": TemperedSMC(), "stop": Until()},
@@ -223,8 +266,9 @@ def test_refuses(settings, error, message):
 
 def test_a_state_of_other_chains_is_refused():
     state = draw().state
-    with pytest.raises(ValueError, match="`state` is not a state of these chains"):
-        draw(state=state, num_chains=3)
+    for settings in ({"num_chains": 3}, {"sampler": ParallelTempering(MALA())}):
+        with pytest.raises(ValueError, match="`state` is not a state of these chains"):
+            draw(state=state, **settings)
     with pytest.raises(ValueError, match="ImportanceSampling has no chains that could go on"):
         draw(ImportanceSampling(50)).extend(3)
 

@@ -188,7 +188,23 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert "kaem evaluate moved --distance" in page
     assert "http" not in re.sub(r"base64,[^\"]+", "", page)
     assert main(["interpolate", "moved", "--num-pairs", "11"]) == 2
-    assert "DIGITS has 20 held-out data" in capsys.readouterr().err
+    assert "--num-pairs is 11, but DIGITS has 20 held-out data here: expected at most 10" in capsys.readouterr().err
+    # Damaged results of earlier commands are left out, with a line each.
+    Path("moved/results/evaluate-20260101-000000").mkdir()
+    damaged = ("results/evaluate-20260101-000000/evaluation.csv", "versions.json")
+    for name in damaged:
+        Path("moved", name).write_bytes(b"\xff{")
+    run("report moved --out again --force")
+    lines = capsys.readouterr().err.splitlines()
+    assert [sum(name in line and "left out" in line for line in lines) for name in damaged] == [1, 1]
+    # Settings that are not those of the checkpoint would describe another model.
+    shutil.copytree("moved", "edited")
+    Path("edited/config.toml").write_text(settings.replace("scale = 0.2", "scale = 0.3"))
+    assert main(["sample", "edited"]) == 2
+    assert "edited was started with other settings: scale was 0.2 and is 0.3 now" in capsys.readouterr().err
+    Path("moved/classifier.npz").write_bytes(Path("whole/pictures/epoch-000002.npz").read_bytes())
+    assert main(["evaluate", "moved", "--distance"]) == 2
+    assert "classifier.npz is damaged, or holds something else" in capsys.readouterr().err
     found = {path.name.rsplit("-", 2)[0]: names(path) for path in Path("moved/results").iterdir()}
     assert found["diagnose-tempering"] == {
         "diagnosis.txt", "draws.nc", "posterior.png", "swap_rates.png", "replica_trace.png"
@@ -233,7 +249,9 @@ def test_stopped_evidence_goes_on_and_a_disk_that_fills_up_loses_nothing(workpla
     with monkeypatch.context() as patched:
         patched.setattr("matplotlib.figure.Figure.savefig", full)
         assert main([*settings.split(), "--out", "filled"]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == "kaem: [Errno 28] No space left on device"
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"kaem: {workplace} can't be written: No space left on device. Free space, or give a folder elsewhere by --out."
+    )
     assert not Path("filled").exists()
     # What was computed is there: no particle moves again.
     monkeypatch.setattr("kaem_ppl.inference.tempering.population._mutate", None)

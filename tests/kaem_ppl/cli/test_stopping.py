@@ -11,9 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from kaem_ppl.cli import main
 from kaem_ppl.cli.errors import CommandError, Stopped
+from kaem_ppl.cli.settings.config import resolve
 from kaem_ppl.cli.stopping import StopSignals
 from kaem_ppl.cli.storage.lock import locked
+from kaem_ppl.saving import files
+from kaem_ppl.saving.files import FolderInUseError
 
 JOB = "DIGITS importance --num-train 32 --num-latents 2 --num-components 1 --num-basis 5 --hidden 8 --batch-size 8"
 
@@ -92,6 +96,37 @@ def test_a_signal_where_nothing_can_be_raised_is_delivered_afterwards(capfd, whe
             gc.callbacks.remove(send)
     assert calls == [where]
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads which signals are handled in /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heard_while_jax_is_imported(number):
+    process = subprocess.Popen([sys.executable, "-m", "kaem_start", "--version"], stderr=subprocess.PIPE, text=True)
+    handled = 0
+    # From when signals are handled the import takes far longer than to send one.
+    while not handled >> (signal.SIGTERM - 1) & 1:
+        assert process.poll() is None
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        handled = int(next(line for line in status.splitlines() if line.startswith("SigCgt")).split()[1], 16)
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == "kaem: stopped.\n"
+    assert process.returncode == 128 + number
+
+
+def test_a_run_is_locked_before_its_checkpoint_is_read(tmp_path, monkeypatch):
+    # Read before, it may be an old one, of a process that ends meanwhile.
+    (tmp_path / "config.toml").write_text(resolve("DIGITS", "importance", None, {}).to_toml())
+    found = []
+
+    def load_last(*_):
+        with pytest.raises(FolderInUseError), files.locked(tmp_path):
+            pass
+        found.append(True)
+        raise CommandError("enough")
+
+    monkeypatch.setattr("kaem_ppl.cli.storage.checkpoints.Checkpoints.load_last", load_last)
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    assert found == [True]
 
 
 @pytest.mark.slow

@@ -205,6 +205,18 @@ WRONG = {
     "train vanilla --dataset DARCY_FLOW --grey true": "--grey concerns images, and DARCY_FLOW has none",
     "train vanilla --dataset DIGITS --hidden ,": "--hidden is '': expected a whole number",
     "train vanilla --dataset DIGITS --num-test 5000": "--num-test is 5000, but DIGITS has 297 test data",
+    "train vanilla --dataset DIGITS --num-latents 1000000000000": "--num-latents is 1000000000000: expected at most 2147483647.",
+    "train vanilla --dataset DIGITS --hidden 8,1000000000000": "--hidden is 1000000000000: expected at most 2147483647.",
+    "evaluate run --num-draws 10000000000": "argument --num-draws: 10000000000 is too large: expected at most 2147483647.",
+    "train vanilla --dataset DIGITS --config circle": "circle can't be read: Too many levels of symbolic links.",
+    "sample run --out circle": "--out circle is a link that leads nowhere: give a folder.",
+    "sample run --out . --force": "--out . is the folder that you are in, or around it: give another folder.",
+    "sample run --out / --force": "--out / is the folder that you are in, or around it: give another folder.",
+    "sample run --out nest --force": "--out nest holds folders, such as inside, which no results do: give another folder.",
+    "sample run --out run/pictures --force": "--out run/pictures belongs to the run around it: give another folder.",
+    "sample file": "file/checkpoints is not a folder: expected that of a run's checkpoints.",
+    "tune --dataset DIGITS --run-dir run": "run holds something else, such as ",
+    "tune --dataset DIGITS --run-dir new --batch-size 1400": "batch_size is 1400, but a search trains on 1275 data",
 }
 
 
@@ -216,11 +228,17 @@ def snapshot(folder):
 
 @pytest.mark.parametrize("line", WRONG)
 def test_one_line_says_what_is_wrong(line, tmp_path, monkeypatch, capsys):
+    if line.startswith("tune"):
+        pytest.importorskip("optuna")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KAEM_DATA_DIR", str(tmp_path))
-    for folder in ("run", "bad", "adir", "empty"):
-        (tmp_path / folder).mkdir()
-    (tmp_path / "run" / "config.toml").write_text(resolve("DIGITS", "importance", None, {}).to_toml())
+    for folder in ("run", "bad", "adir", "empty", "file", "nest/inside", "run/pictures"):
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in ("run", "file"):
+        (tmp_path / folder / "config.toml").write_text(resolve("DIGITS", "importance", None, {}).to_toml())
+    (tmp_path / "run" / "pictures" / "epoch-000001.png").write_text("")
+    (tmp_path / "file" / "checkpoints").write_text("")
+    (tmp_path / "circle").symlink_to("circle")
     (tmp_path / "bad" / "config.toml").write_text("dataset = 3")
     (tmp_path / "adir" / "x").write_text("")
     (tmp_path / "afile").write_text("x")
