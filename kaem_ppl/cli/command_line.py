@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = str(error).split("RESOURCE_EXHAUSTED: ")[-1].splitlines() or ["Out of memory."]
-            return _report(f"{reason[0]} Give smaller numbers, of the model, a batch, or of draws.", 1)
+            reason = str(error).split("RESOURCE_EXHAUSTED: ")[-1].splitlines() or ["Out of memory"]
+            return _report(f"{reason[0].rstrip('.')}. Give smaller numbers, of the model, a batch, or of draws.", 1)
         except (ValueError, ImportError, OSError) as error:
             if not _is_user_error(error):
                 raise

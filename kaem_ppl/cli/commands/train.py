@@ -48,8 +48,9 @@ def train(config: Config, folder: RunFolder, signals: StopSignals) -> None:
     folder.make()
     # Locked before anything is written: two processes may have been told of one folder.
     with locked(folder.path):
-        folder.start(config)
+        folder.check_empty()
         try:
+            folder.start(config)
             job = _prepare(config)
         except BaseException:
             folder.remove()

@@ -1,5 +1,6 @@
 """`kaem tune`: search for settings by Optuna, each judged on images or data that training does not see."""
 
+import errno
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -89,6 +90,8 @@ def tune(
                 sampler=optuna.samplers.TPESampler(seed=base.seed),
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=4),
             )  # fmt: skip
+        except OSError:
+            raise
         # Damaged lines lead Optuna to many kinds of errors.
         except Exception as error:
             raise CommandError(
@@ -123,9 +126,16 @@ def tune(
 
 @contextmanager
 def _removed_if_empty(folder: RunFolder) -> Iterator[None]:
-    """Remove a folder that was made for nothing."""
+    """Remove a folder that was made for nothing, and say what it can't be written for."""
     try:
         yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise CommandError(
+            f"{folder.path} can't be written: {error.strerror}. Complete trials are kept: the same command goes on.",
+            status=1,
+        ) from error
     finally:
         if all(path.name == ".lock" for path in folder.path.iterdir()):
             folder.remove()

@@ -62,14 +62,21 @@ class RunFolder:
         except OSError as error:
             raise CommandError(f"{self.path} can't be created: {error.strerror}.") from error
 
+    def check_empty(self) -> None:
+        """Raise where a new run can't be started in the folder.
+
+        Raises:
+            CommandError: it is not empty.
+        """
+        if any(path.name != ".lock" for path in self.path.iterdir()):
+            raise CommandError(f"{self.path} is not empty: give another --run-dir, or continue it by --resume.")
+
     def start(self, config: Config) -> None:
         """Write settings and versions of a new run; the caller holds the lock of the folder.
 
         Raises:
-            CommandError: the folder is not empty, or can't be written.
+            CommandError: they can't be written.
         """
-        if any(path.name != ".lock" for path in self.path.iterdir()):
-            raise CommandError(f"{self.path} is not empty: give another --run-dir, or continue it by --resume.")
         versions = {
             "python": platform.python_version(),
             "platform": platform.platform(),
