@@ -3,6 +3,7 @@ few seconds.
 """
 
 import functools
+import os
 import sys
 import threading
 import time
@@ -145,7 +146,7 @@ class Progress:
         total = None if self._total is None else _round(self._total)
         self._bar = tqdm(
             total=total, initial=_round(self._done), unit=self._unit, desc=self._activity, bar_format=layout, leave=False,
-            file=sys.stderr, mininterval=0.2,
+            file=sys.stderr, mininterval=0.2, ncols=_width(),
         )  # fmt: skip
 
     def _close_bar(self) -> None:
@@ -174,6 +175,14 @@ def shows_progress[**P, T](activity: str) -> Callable[[Callable[P, T]], Callable
 def _has_bars() -> bool:
     """Whether standard error can move back on its line: a terminal, or a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _width() -> int | None:
+    """Columns of a bar; None leaves them to tqdm, which prints nothing on a terminal that says it has none."""
+    try:
+        return None if os.get_terminal_size(sys.stderr.fileno()).columns else 100
+    except (OSError, ValueError, AttributeError):
+        return None
 
 
 def _round(x: float) -> float:

@@ -106,11 +106,16 @@ def _train(options: argparse.Namespace, signals: StopSignals) -> None:
         # Only now: inference makes arrays when it is imported, and processes have to join before the first one.
         from .commands.train import resume, train
 
-        if options.resume is None:
-            train(config, folder or new_run_folder(config), signals)
-        else:
-            assert folder is not None, "a run that is resumed has a folder"
-            resume(config, folder, signals)
+        folder = folder or new_run_folder(config)
+        try:
+            (train if options.resume is None else resume)(config, folder, signals)
+        except Stopped as stopped:
+            signals.acknowledge()
+            is_begun = (folder.path / "config.toml").exists()
+            again = (
+                f"Continue by {as_command('train', '--resume', folder.path)}." if is_begun else _start_again(options)
+            )
+            raise Stopped(stopped.signal, stopped.advice or again) from None
 
 
 def _check_resume(options: argparse.Namespace) -> None:
@@ -136,7 +141,7 @@ def _tune(options: argparse.Namespace, signals: StopSignals) -> None:
             )  # fmt: skip
         except Stopped as stopped:
             signals.acknowledge()
-            raise Stopped(stopped.signal, f"Continue by {_same_command(options)}.") from None
+            raise Stopped(stopped.signal, _continue(options)) from None
 
 
 def _data(options: argparse.Namespace, signals: StopSignals) -> None:
@@ -171,8 +176,8 @@ def _on_run(activity: str, command: _OnRun) -> _Command:
                 command(saved, jax.random.key(options.seed), options, part)
             except Stopped as stopped:
                 signals.acknowledge()
-                verb = "Continue" if unfinished_root(folder, options.out).exists() else "Start again"
-                raise Stopped(stopped.signal, f"{verb} by {_same_command(options)}.") from None
+                is_begun = unfinished_root(folder, options.out).exists()
+                raise Stopped(stopped.signal, _continue(options) if is_begun else _start_again(options)) from None
 
     return run
 
@@ -242,8 +247,12 @@ def _report_run(run: "SavedRun", key: jax.Array, options: argparse.Namespace, fo
     report(run, key, folder)
 
 
-def _same_command(options: argparse.Namespace) -> str:
-    return as_command(*options.words)
+def _continue(options: argparse.Namespace) -> str:
+    return f"Continue by {as_command(*options.words)}."
+
+
+def _start_again(options: argparse.Namespace) -> str:
+    return f"Start again by {as_command(*options.words)}."
 
 
 _COMMANDS: dict[str, _Command] = {
