@@ -146,7 +146,7 @@ class Progress:
         total = None if self._total is None else _round(self._total)
         self._bar = tqdm(
             total=total, initial=_round(self._done), unit=self._unit, desc=self._activity, bar_format=layout, leave=False,
-            file=sys.stderr, mininterval=0.2, ncols=_width(),
+            file=sys.stderr, mininterval=0.2, **_size(),
         )  # fmt: skip
 
     def _close_bar(self) -> None:
@@ -177,12 +177,12 @@ def _has_bars() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def _width() -> int | None:
-    """Columns of a bar; None leaves them to tqdm, which prints nothing on a terminal that says it has none."""
+def _size() -> dict[str, int]:
+    """What to tell tqdm where a terminal says that it has no columns: it would print nothing there."""
     try:
-        return None if os.get_terminal_size(sys.stderr.fileno()).columns else 100
+        return {} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 100, "nrows": 24}
     except (OSError, ValueError, AttributeError):
-        return None
+        return {}
 
 
 def _round(x: float) -> float:

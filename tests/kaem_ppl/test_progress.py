@@ -65,13 +65,14 @@ def test_an_error_ends_it(capfd, quick):
     assert capfd.readouterr().err == ""
 
 
-def test_a_bar_on_a_terminal_says_what_is_compiled_and_moves():
+# The second one is a terminal that does not know its size, as a batch system may give.
+@pytest.mark.parametrize("size", [(24, 100), (0, 0)])
+def test_a_bar_on_a_terminal_says_what_is_compiled_and_moves(size):
     script = "import time\nfrom kaem_ppl.progress import Progress\nwith Progress('compiling', True) as progress:\n"
     script += "    time.sleep(1.2)\n    progress.begin('drawing', total=10)\n"
     script += "    progress.update(4, acceptance=0.5)\n    time.sleep(0.3)\n    progress.update(9, acceptance=0.75)\n"
     ours, theirs = pty.openpty()
-    # A terminal of no lines would show nothing.
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
     process = subprocess.Popen([sys.executable, "-c", script], stderr=theirs)
     os.close(theirs)
     output = b""

@@ -140,7 +140,7 @@ def test_a_run_is_trained_resumed_moved_and_looked_at(workplace, capsys):
     assert (samples <= 1).all()
     capsys.readouterr()
     for words, message in {
-        "sample moved --num-samples 100000000000": "--num-samples is 100,000,000,000, but memory is free for",
+        "sample moved --num-samples 2000000000": "--num-samples is 2,000,000,000, but memory is free for",
         "evaluate moved --num-data 21": "--num-data is 21, but DIGITS has 20 held-out data",
         "evidence moved --num-data 21": "--num-data is 21, but DIGITS has 20 held-out data",
         "diagnose moved --num-temperatures 4": "--num-temperatures belongs to tempering, not to --sampler mala",
