@@ -132,6 +132,12 @@ def _tune(options: argparse.Namespace) -> None:
             raise Stopped(stopped.signal, "Continue by the same command.") from None
 
 
+def _convert(options: argparse.Namespace) -> None:
+    from .commands.convert import convert
+
+    convert(options.file, options.dataset, options.mode, options.out, options.force)
+
+
 def _data(options: argparse.Namespace) -> None:
     is_terminal = sys.stderr.isatty()
     # On a terminal the download has a bar of its own.
@@ -240,6 +246,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "train": _train,
     "train-sequential": _train_sequential,
     "tune": _tune,
+    "convert": _convert,
     "data": _data,
     "sample": _on_run("compiling and drawing samples", _sample),
     "evaluate": _on_run("compiling and evaluating held-out data", _evaluate),

@@ -20,8 +20,12 @@ _NONE = "none"
 MAX_SEED = 2**32 - 1
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path, kind: str = "TOML file with settings") -> str:
     """The content of a settings file.
+
+    Args:
+        file: to read.
+        kind: what is expected, for messages.
 
     Raises:
         CommandError: it does not exist, is a folder, or is not text.
@@ -29,11 +33,11 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise CommandError(f"{file} does not exist: expected a TOML file with settings.") from None
+        raise CommandError(f"{file} does not exist: expected a {kind}.") from None
     except IsADirectoryError:
-        raise CommandError(f"{file} is a folder: expected a TOML file with settings.") from None
+        raise CommandError(f"{file} is a folder: expected a {kind}.") from None
     except UnicodeDecodeError as error:
-        raise CommandError(f"{file} is not TOML: {error}.") from None
+        raise CommandError(f"{file} is no text: expected a {kind}. {error}.") from None
 
 
 def parse_tables(text: str, source: str) -> dict[str, Any]:
