@@ -196,9 +196,20 @@ def outside_depends(y):
     numpyro.factor("total", -jnp.square(z.sum()))
 
 
+def regression(y):
+    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(mu, 1), obs=y)
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
+        (
+            regression,
+            {"plate": "data"},
+            "has no latent site: all its rows share 'mu', and are one problem. Leave `plate`",
+        ),
         (outside_depends, {"plate": "data"}, "'total' stands outside plate 'data' and depends on 'z'"),
         (outside_depends, {"sampler": Blocks()}, "by `plate=`"),
     ],
