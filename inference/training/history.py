@@ -75,7 +75,8 @@ class History(Mapping[str, np.ndarray]):
             # Of every other column more is better, or neither is.
             order = np.where(np.isnan(column), np.inf, column if name == "loss" else -column)
             best = int(np.argmin(order))
-            table.append((name, *(f"{x:.5g}" for x in column[[0, -1]]), f"{column[best]:.5g} ({self['epoch'][best]})"))
+            shown = f"{column[best]:.5g} ({self['epoch'][best]})"
+            table.append((name, f"{column[0]:.5g}", f"{column[-1]:.5g}", shown))
         widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
         return "\n".join(
             "  ".join(
