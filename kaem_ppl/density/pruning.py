@@ -145,9 +145,9 @@ def _log_prob(prior: KANTilted | KANTiltedMixture, samples: Array) -> Array:
 
 def _evidence_loss(log_ratio: Array) -> tuple[float, float]:
     """Mean over data of -log E[ratio], and its standard error from the spread of the chains."""
-    log_ratio = np.asarray(log_ratio, float)
-    peak = log_ratio.max((0, 1))
-    by_chain = np.exp(log_ratio - peak).mean(1)
+    ratios = np.asarray(log_ratio, float)
+    peak = ratios.max((0, 1))
+    by_chain = np.exp(ratios - peak).mean(1)
     mean = by_chain.mean(0)
     loss = -(np.log(mean) + peak).mean()
     if len(by_chain) == 1:
@@ -174,7 +174,7 @@ class _Paths:
     def cut(self, max_kl: float) -> tuple[KANTilted | KANTiltedMixture, dict[str, np.ndarray]]:
         """The prior where each latent's density may change by `max_kl`, and which parameters it keeps."""
         bank = self.prior.energy.batch_shape
-        allowed = np.full(bank, max_kl)
+        allowed, dropped = np.full(bank, max_kl), np.zeros(bank, bool)
         logits = None
         if isinstance(self.prior, KANTiltedMixture):
             logits = np.broadcast_to(np.asarray(self.prior.logits, float), bank)
@@ -183,7 +183,6 @@ class _Paths:
             order = np.argsort(share, axis=-1)
             gone = np.cumsum(np.take_along_axis(share, order, -1), axis=-1) <= -np.expm1(-max_kl)
             gone[..., -1] = False
-            dropped = np.zeros(bank, bool)
             np.put_along_axis(dropped, order, gone, -1)
             # A mixture changes by at most the weighted sum of what its components change by.
             allowed = np.where(dropped, np.inf, max_kl / (bank[-1] * np.maximum(share, 1e-12)))
