@@ -26,23 +26,20 @@ train-vanilla train-importance train-langevin train-thermo train-variational: tr
 train-sequential: $(VENV)/.installed  ## train one run after another: make train-sequential CONFIG=jobs.txt
 	$(RUN) -m kaem_start train-sequential $(or $(CONFIG),$(error CONFIG is missing: make $@ CONFIG=jobs.txt))
 
-# Programs of the fast tests and the notebooks run once: they are compiled quickly rather than well. The slow tests run
-# longer: theirs are compiled a quarter faster than by default, and run as fast.
+# Programs of the tests and the notebooks run once: they are compiled quickly rather than well.
 # Programs that tests have in common are compiled once, in whatever process and run: what a compiler made is kept.
 test test-slow notebooks: export JAX_COMPILATION_CACHE_DIR := $(CURDIR)/$(VENV)/compiled
 test test-slow notebooks: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS := 0.2
-test: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
+test test-slow notebooks: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 test: $(VENV)/.installed  ## the fast tests
 	$(RUN) -m pytest -n auto --dist loadfile --durations=15 -m "not slow and not exhaustive"
 
-test-slow: export XLA_FLAGS := --xla_backend_optimization_level=1 $(XLA_FLAGS)
 test-slow: $(VENV)/.installed  ## the long statistical checks
 	$(RUN) -m pytest -n auto --dist loadfile --durations=15 -m "slow and not exhaustive"
 
 test-all: $(VENV)/.installed  ## these, every basis with every reference, and the longest runs
 	$(RUN) -m pytest -n auto --dist loadfile
 
-notebooks: export XLA_FLAGS := --xla_backend_optimization_level=0 $(XLA_FLAGS)
 notebooks: $(VENV)/.installed  ## execute every notebook from scratch
 	$(RUN) tests/run_notebooks.py
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .density import KANCopula as KANCopula
     from .density import density_of_sum as density_of_sum
     from .density import prior_from as prior_from
+    from .density import prune as prune
     from .density import replace_priors as replace_priors
     from .density import symbolify as symbolify
 
@@ -40,7 +41,7 @@ __version__ = version("kaem-ppl")
 # What opens a run builds its model and reads its data: it stands above all rooms. What is made of learnt densities searches
 # by SciPy's optimisers. They are imported when they are asked for.
 _ON_DEMAND = {"open_run": ".cli.opening"} | dict.fromkeys(
-    ("FormulaBasis", "KANCopula", "prior_from", "density_of_sum", "replace_priors", "symbolify"), ".density"
+    ("FormulaBasis", "KANCopula", "prior_from", "prune", "density_of_sum", "replace_priors", "symbolify"), ".density"
 )
 
 

@@ -92,7 +92,9 @@ def kan_prior(
     bank_shape = shape if num_components is None else (*shape, num_components)
 
     def init(key: Array) -> dict[str, Array]:
-        values = _learnt(UnivariateKAN.init(key, bank_shape, basis=basis, domain=domain, activation=activation))
+        values = learnt_parameters(
+            UnivariateKAN.init(key, bank_shape, basis=basis, domain=domain, activation=activation)
+        )
         if num_components is not None:
             values["logits"] = jnp.zeros(bank_shape)
         return values
@@ -153,7 +155,7 @@ def kan_generator(
 
     def init(key: Array) -> dict[str, dict[str, Array]]:
         network = KANetwork.init(key, sizes, basis=basis, domain=domain, activation=activation)
-        return {f"layer_{index}": _learnt(layer) for index, layer in enumerate(network.layers)}
+        return {f"layer_{index}": learnt_parameters(layer) for index, layer in enumerate(network.layers)}
 
     values = register_parameters(name, init)
     layers = [_bank(values[f"layer_{index}"], basis, domain, activation) for index in range(len(sizes) - 1)]
@@ -251,7 +253,7 @@ def _check_like(site: str, values: Any, expected: Any) -> None:
             raise ValueError(f"Parameter {site!r} has shape {shape} at {path}: expected {wanted[path]}.")
 
 
-def _learnt(bank: UnivariateKAN) -> dict[str, Array]:
+def learnt_parameters(bank: UnivariateKAN) -> dict[str, Array]:
     """The parameters among the arrays of a bank."""
     values = {"coef": bank.coef, "base_weight": bank.base_weight, "spline_weight": bank.spline_weight}
     if bank.basis.trainable_width:

@@ -104,6 +104,17 @@ class Progress:
                 self._bar.set_postfix_str(", ".join(f"{k} {_say(x)}" for k, x in figures.items()), refresh=False)
                 self._bar.update(_round(done) - self._bar.n)
 
+    def say(self, text: str) -> None:
+        """Print a line that stays, such as where interrupted work goes on."""
+        if not self.is_shown:
+            return
+        line = f"{self._name}: {text}"
+        with self._lock:
+            if self._bar is None:
+                print(line, file=sys.stderr, flush=True)
+            else:
+                self._bar.write(line, file=sys.stderr)
+
     def describe(self) -> str:
         """One line that says all of it."""
         with self._lock:

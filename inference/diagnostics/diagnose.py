@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..sampling.draws import Draws
-from ..tempering.replica_exchange import count_round_trips
+from .exchange import check_exchange, describe_disagreement
+from .findings import Findings, array_stats
 from .limits import (
     LARGEST_MOVE_CORRELATION,
     LARGEST_PARETO_K,
@@ -16,7 +17,6 @@ from .limits import (
     SMALLEST_BFMI,
     SMALLEST_DISAGREEMENT_P,
     SMALLEST_ESS_PER_CHAIN,
-    SMALLEST_SWAP_RATE,
     disagreement_p,
 )
 
@@ -30,7 +30,8 @@ class Diagnosis:
 
     Attributes:
         table: a row for each latent site with the worst of its elements: `r_hat` (rank-normalised, split), `ess_bulk`,
-            `ess_tail`, `ess_per_second`, and `worst`, the element with the largest R-hat.
+            `ess_tail`, `ess_per_second`, and `worst`, the element with the largest R-hat. Seconds are `Draws.seconds`, with
+            those of compiling where there is no warm-up: compare weighted samplers by their second call.
         run: numbers that concern the run, by name, those that apply to the sampler: `divergences`, `bfmi`,
             `acceptance_rate`, `max_tree_depth_hits`, `swap_rate` (mean of each pair), `round_trips` (fewest of any chain
             and datum), `communication_barrier`, `recommended_num_temperatures`, `ess_per_temperature` (of the
@@ -70,21 +71,6 @@ def say_passed(checks: dict[str, bool]) -> str:
     return f"{what} No check can see a mode that no chain or particle has reached."
 
 
-class _Report:
-    """Collects numbers, checks and warnings."""
-
-    def __init__(self) -> None:
-        self.run: dict[str, Any] = {}
-        self.warnings: list[str] = []
-        self.checks: dict[str, bool] = {}
-
-    def check(self, name: str, is_passed: bool, warning: str, *, is_cause: bool = False) -> None:
-        """Note a check, and a warning where it failed; one that is the likely cause of others comes before them."""
-        self.checks[name] = self.checks.get(name, True) and bool(is_passed)
-        if not is_passed:
-            self.warnings.insert(0 if is_cause else len(self.warnings), warning)
-
-
 def diagnose(draws: Draws) -> Diagnosis:
     """Say whether draws can be trusted, and if not, why.
 
@@ -114,8 +100,9 @@ def diagnose(draws: Draws) -> Diagnosis:
             f"`draws` must be what `sample_posterior` returned, got {type(draws).__name__}: pass the result itself rather "
             "than its `.samples`."
         )
-    report = _Report()
-    rows = {name: _row(name, np.asarray(x), draws, report) for name, x in draws.samples.items() if np.size(x)}
+    report = Findings()
+    apart = describe_disagreement(draws)
+    rows = {name: _row(name, np.asarray(x), draws, report, apart) for name, x in draws.samples.items() if np.size(x)}
     if draws.num_chains == 1:
         report.warnings.append(
             "There is one chain: halves of it are compared, which hides a mode it never left. Use four."
@@ -127,15 +114,15 @@ def diagnose(draws: Draws) -> Diagnosis:
         report.run["acceptance_rate"] = float(stats["acceptance_rate"].mean())
     _check_hamiltonian(report, stats, getattr(draws.sampler, "max_tree_depth", None))
     if "swap_acceptance" in stats:
-        _check_tempering(report, stats, summary)
+        check_exchange(report, stats, summary)
     _check_weights(report, summary)
     _check_bias(report, draws, summary)
     table = pandas.DataFrame.from_dict(rows, orient="index")
     return Diagnosis(table, report.run, tuple(report.warnings), report.checks)
 
 
-def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, Any]:
-    stats = _array_stats()
+def _row(name: str, x: np.ndarray, draws: Draws, report: Findings, apart: str) -> dict[str, Any]:
+    stats = array_stats()
 
     report.check(
         "finite draws",
@@ -169,7 +156,7 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: _Report) -> dict[str, A
         f"{name}{place} did not move, or has too few draws for its diagnostics."
         if np.isnan(r_hat[worst])
         else f"R-hat of {name}{place} is {r_hat[worst]:.3f}, above {LARGEST_R_HAT} ({count} of {len(r_hat)} elements): "
-        f"chains disagree about it. Draw longer; if it stays, they sit in separate modes: {draws.sampler.advice}",
+        f"chains disagree about it. {apart}",
     )
     least = _least(np.concatenate([bulk, tail]))
     wanted = SMALLEST_ESS_PER_CHAIN * draws.num_chains
@@ -196,7 +183,7 @@ def _place(index: int, shape: tuple[int, ...]) -> str:
     return f"[{', '.join(str(i) for i in np.unravel_index(index, shape))}]" if shape else ""
 
 
-def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray], largest_depth: int | None) -> None:
+def _check_hamiltonian(report: Findings, stats: dict[str, np.ndarray], largest_depth: int | None) -> None:
     if "diverging" in stats:
         number = report.run["divergences"] = int(stats["diverging"].sum())
         report.check(
@@ -209,7 +196,7 @@ def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray], largest_de
         )
     if "diverging" in stats and "energy" in stats and stats["energy"].shape[1] >= 4 and "n_steps" in stats:
         energy = np.moveaxis(stats["energy"].reshape(*stats["energy"].shape[:2], -1), 2, 0)
-        bfmi = report.run["bfmi"] = float(np.min(_array_stats().bfmi(energy)))
+        bfmi = report.run["bfmi"] = float(np.min(array_stats().bfmi(energy)))
         report.check(
             "BFMI",
             bfmi >= SMALLEST_BFMI,
@@ -226,33 +213,7 @@ def _check_hamiltonian(report: _Report, stats: dict[str, np.ndarray], largest_de
         )
 
 
-def _check_tempering(report: _Report, stats: dict[str, np.ndarray], summary: dict[str, np.ndarray]) -> None:
-    run = report.run
-    acceptance = stats["swap_acceptance"].mean((0, 1))
-    run["swap_rate"] = acceptance.reshape(-1, acceptance.shape[-1]).mean(0)
-    index = stats["replica"].reshape(*stats["replica"].shape[:2], -1, stats["replica"].shape[-1])
-    trips = np.array(
-        [[count_round_trips(index[c, :, n]).sum() for n in range(index.shape[2])] for c in range(len(index))]
-    )
-    run["round_trips"] = int(trips.min())
-    run["communication_barrier"] = float(summary["communication_barrier"].max())
-    run["recommended_num_temperatures"] = int(summary["recommended_num_temperatures"].max())
-    run["ess_per_temperature"] = _ess_per_temperature(stats["tempered_log_likelihood"])
-    report.check(
-        "swap rates",
-        bool(acceptance.min() >= SMALLEST_SWAP_RATE),
-        f"A pair of temperatures swaps with probability {acceptance.min():.2g}: replicas hardly pass. The barrier "
-        f"calls for {run['recommended_num_temperatures']} temperatures, and there are {index.shape[-1]}.",
-    )
-    report.check(
-        "round trips",
-        run["round_trips"] > 0,
-        "In some chain no replica went from the prior to the posterior and back, so modes may not have been exchanged. "
-        "Draw longer, or give more temperatures.",
-    )
-
-
-def _check_weights(report: _Report, summary: dict[str, np.ndarray]) -> None:
+def _check_weights(report: Findings, summary: dict[str, np.ndarray]) -> None:
     """Facts of samplers that weigh particles."""
     run = report.run
     if "pareto_k" in summary:
@@ -296,7 +257,7 @@ def _check_weights(report: _Report, summary: dict[str, np.ndarray]) -> None:
         )
 
 
-def _check_bias(report: _Report, draws: Draws, summary: dict[str, np.ndarray]) -> None:
+def _check_bias(report: Findings, draws: Draws, summary: dict[str, np.ndarray]) -> None:
     """What an unadjusted sampler adds to the variance, where it is one.
 
     For a normal posterior of variance v the Euler scheme of step eta has the variance s = v / (1 - eta / (2 v)), so that
@@ -319,23 +280,6 @@ def _check_bias(report: _Report, draws: Draws, summary: dict[str, np.ndarray]) -
         f"The sampler is not corrected by a Metropolis step: were the posterior normal, its draws would have a variance up "
         f"to {bias:.1%} too large, which no other number here shows. Take a smaller `step_size`, or `MALA`.",
     )
-
-
-def _ess_per_temperature(log_likelihood: np.ndarray) -> np.ndarray:
-    """Bulk effective size of the log-likelihood at each temperature, the smallest over data."""
-    values = log_likelihood.reshape(*log_likelihood.shape[:2], -1, log_likelihood.shape[-1])
-    if values.shape[1] < 4:
-        return np.full(values.shape[-1], np.nan)
-    # At the prior a likelihood may be 0.
-    values = np.where(np.isfinite(values), values, np.finfo(np.float32).min)
-    return np.asarray(_array_stats().ess(values, chain_axis=0, draw_axis=1, method="bulk")).min(0)
-
-
-def _array_stats() -> Any:
-    """ArviZ's statistics of arrays, imported where they are needed; annotated as tuples of arrays, they return one."""
-    from arviz_stats.base.array import array_stats
-
-    return array_stats
 
 
 def _format(value: Any) -> str:

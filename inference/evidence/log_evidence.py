@@ -48,7 +48,7 @@ class LogEvidence:
         summary: numbers that describe the run, by name, such as `pareto_k` or `num_stages`.
         method: what estimated it.
         plate: name of the plate whose rows are problems of their own.
-        seconds: wall time, compilation included.
+        seconds: wall time of the call that returned, compilation included; after a stop it leaves out what was done before.
         checks: by name of a check of `value`, whether it was passed.
         std_error_of_sum: of the sum of `value` over the data by chance; None where it follows from `std_error`.
 
@@ -196,7 +196,8 @@ def log_evidence(
         *args: its positional arguments.
         params: constrained values of the model's `numpyro.param` sites.
         method: how to estimate; None takes `BridgeSampling()` where there are `draws`, and `TemperedSMC()` else.
-        plate: name of the plate that holds the data, where each datum is its own problem.
+        plate: name of a plate with latents of its own in each row, where each row is its own problem, such as the images
+            of a KAEM. Leave it out where all latents belong to all data, as in a regression: it is refused there.
         draws: of `sample_posterior` for the same model and arguments, by any sampler, for `BridgeSampling`.
         num_chains: independent chains, populations or runs for each problem, which are averaged.
         num_samples: draws of each chain of `ParallelTempering`, at least 4; other methods hold their own sizes.

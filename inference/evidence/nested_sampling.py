@@ -150,6 +150,7 @@ class NestedSampling(Sampler):
             carry = jax.tree.map(jnp.asarray, saved["carry"])
             # Of all chunks before one array, of whole chunks each.
             chunks = [saved["dead"]]
+            run.progress.say(f"live points go on after {sum(len(dead.counts) for dead in chunks):,} iterations")
         number = sum(len(dead.counts) for dead in chunks)
         while not np.all(carry.is_done):
             carry, dead = _advance(self, keep_points, posterior, keys, carry, number)

@@ -95,6 +95,11 @@ class _Chains:
             return
         self.was_resumed = True
         self._resume(state, num_chains)
+        done, warmup = self.state.num_steps, self.state.num_warmed_up
+        self.run.progress.say(
+            f"chains go on after step {done:,} of drawing" if done or warmup >= self.state.num_warmup
+            else f"chains go on after step {warmup:,} of {self.state.num_warmup:,} of warm-up"
+        )  # fmt: skip
         if saved is not None:
             self.recent = [] if not saved["recent"] else [jax.tree.map(jnp.asarray, saved["recent"])]
             self.records.resume(saved["records"])

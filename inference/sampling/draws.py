@@ -44,7 +44,9 @@ class Draws:
             `log_evidence`.
         dims: by name of a statistic or summary, names of its axes after those.
         sampler: what drew them.
-        seconds: of drawing, warm-up left out; with those of compiling where there was no warm-up.
+        seconds: of drawing, warm-up left out; those of all calls after a stop. With those of compiling where there was no
+            warm-up: of weighted samplers, such as `ImportanceSampling` and `TemperedSMC`, the first call of a process takes
+            longer than the next, of the same shapes.
         posterior: what was drawn from.
         positions: the draws in the sampler's coordinates, (C, S, N, ...).
         key: the key the draws were made with.

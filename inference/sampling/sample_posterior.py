@@ -68,16 +68,20 @@ def sample_posterior(
         num_samples: draws of each chain; with `stop` those after which it is first asked.
         num_warmup: steps before them, in which a sampler tunes itself; `ImportanceSampling`, `TemperedSMC`
             and `NestedSampling` need none and take none.
-        plate: name of the plate that holds the data, where each datum is its own problem.
+        plate: name of a plate with latents of its own in each row, where each row is its own problem, such as the images
+            of a KAEM. Leave it out where all latents belong to all data, as in a regression: it is refused there.
         thinning: steps of a Markov chain from one draw that is kept to the next.
         stop: when to stop drawing, such as `Until(ess=400)`, instead of a number of draws.
         state: `draws.state` of an earlier call with the same model, data, sampler and `num_chains`: chains go on from
             there without a warm-up, by the key of that call; two times 500 draws are the same as 1,000.
         checkpoint: a folder, where the state and the draws are written while they are made. The same call after a stop,
             whatever stopped it, goes on from there and has the same result; with a larger `num_samples` it adds draws.
-            ArviZ and xarray open its `draws.nc`. `TemperedSMC` keeps its state after every temperature.
-        spool: whether draws stay in that folder and are read as they are indexed, so that memory does not grow with their
-            number.
+            `TemperedSMC` keeps its state after every temperature. Of Markov chains `draws.nc` is written at the end: it has
+            the draws by chain and draw, in the groups `posterior` (values of the latent sites), `sample_stats` and
+            `positions` (the sampler's coordinates), and points to blocks beside it, which hold the numbers, so that it is
+            moved with its folder. ArviZ and xarray open it.
+        spool: whether `draws.samples` and the rest are these files, read as they are indexed, so that memory does not grow
+            with their number. Without, the same files are written, and the draws are held in memory as well.
         callback: is called after every piece of work, some steps or a temperature, with a `Report`.
         progress_bar: whether to show progress: a bar on a terminal, elsewhere a line every ten seconds.
         missing: "nan" where NaN among the observations stands for missing entries, which are no part of the likelihood;

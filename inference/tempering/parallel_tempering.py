@@ -63,7 +63,6 @@ class ParallelTempering(Sampler):
         1.0
     """
 
-    advice: ClassVar[str] = "give more temperatures."
     has_chains: ClassVar[bool] = True
     keeps_state: ClassVar[bool] = True
     blind_to: ClassVar[str] = "a narrow mode that outweighs a wide one only as the temperature nears 1"

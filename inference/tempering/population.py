@@ -111,6 +111,7 @@ def run_populations(
     if saved is not None:
         populations = jax.tree.map(jnp.asarray, saved["populations"])
         stages, number = list(saved["stages"]), int(saved["number"])
+        run.progress.say(f"{name}: {len(stages)} temperatures were done before the stop")
     else:
         run.progress.begin(f"compiling the start of {name}")
         start = start_where_possible(sampler.kernel, sampler.num_particles, posterior, keys)

@@ -21,6 +21,7 @@ from ..model.parameters import Params, as_params
 from ..model.training_model import read_for_training
 from .adaptive_grid import AdaptiveGrid, adaptive_priors
 from .averaging import average_params, learnt_params
+from .data_parallel import split_like
 from .epochs import StaticConfig, finish_epoch, init_strategy_state, trace_step, train_epoch
 from .grid_refits import refit_grids
 from .history import History
@@ -88,8 +89,10 @@ def fit(
         model: NumPyro model with the plate `plate`, whose size is the number of rows it is given.
         data: pytree of arrays (num_data, ...). They are put on the device, all but memory maps: an `np.memmap`, as
             `np.load(path, mmap_mode="r")` gives it, stays in its file, and batches are read from there ahead of the device
-            by Grain; shuffles are the same. The model is called as `model(**batch)` if they are a dict, `model(*batch)` if
-            a tuple, `model(batch)` otherwise, with any number of rows: for example as many as the strategy takes draws.
+            by Grain; shuffles are the same. Arrays that `jax.device_put(x, sharding)` placed on several devices have their
+            batches split over these, with the same result up to rounding. The model is called as `model(**batch)` if they
+            are a dict, `model(*batch)` if a tuple, `model(batch)` otherwise, with any number of rows: for example as many
+            as the strategy takes draws.
         num_epochs: passes through the data, those before `state` included.
         strategy: how the gradient of the log-evidence is estimated.
         optimizer: Optax gradient transformation of the unconstrained parameters, or an optimiser of NumPyro; or one for
@@ -168,6 +171,7 @@ def fit(
     )
     if not plate_model.has_latents:
         strategy = exact_likelihood(strategy)
+    split_strategy = split_like(data, strategy, batch_size)
     model_sites = set(plate_model.first_params)
     learnt = [name for name in parameters.transforms if not name.endswith(GRID_SUFFIX)]
     values = {name: parameters.values[name] for name in learnt}
@@ -181,7 +185,7 @@ def fit(
         raise ValueError(
             "`grids` is given, but the model has no grid to refit: make its prior by `kan_prior(..., adaptive_grid=True)`."
         )
-    config = StaticConfig(plate_model, strategy, optimizer, num_data, batch_size, grids, parameters)
+    config = StaticConfig(plate_model, split_strategy, optimizer, num_data, batch_size, grids, parameters)
 
     unconstrained = parameters.unconstrain(values)
     new_state = TrainingState(
@@ -208,6 +212,8 @@ def fit(
     rows: list[dict[str, Any]] = []
     first = int(current.epoch) + 1
     with TrainingProgress(config, current, num_epochs, progress_bar) as progress:
+        if state is not None:
+            progress.say_where_it_goes_on(current)
         for epoch in range(first, num_epochs + 1):
             for current in train_epoch(config, current, data, every):  # noqa: B020 - the same one, later
                 if not current.is_finite:

@@ -26,6 +26,11 @@ class TrainingProgress:
     def __exit__(self, *_: object) -> None:
         self._progress.begin("finishing")
 
+    def say_where_it_goes_on(self, state: TrainingState) -> None:
+        """Print the place that training is resumed from."""
+        step = f" and {int(state.step)} of {self._num_batches} steps" if int(state.step) else ""
+        self._progress.say(f"training goes on after epoch {int(state.epoch)} of {self._num_epochs}{step}")
+
     def _count(self, state: TrainingState) -> int:
         return int(state.epoch) * self._num_batches + int(state.step)
 

@@ -18,7 +18,7 @@ class FitResult(NamedTuple):
     Attributes:
         params: constrained parameters by site name, as `numpyro.infer.Predictive(model, params=...)` takes them; states of
             modules, `mutable` sites, are among them.
-        history: one row per epoch.
+        history: one row per epoch; `History` says what `loss` and `log_evidence` are for each strategy.
         guide_params: those of the strategy's guide; empty where it has none.
         state: the last training state, to resume from by `fit(..., state=...)`.
 

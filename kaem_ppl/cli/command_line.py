@@ -144,6 +144,12 @@ def _tune(options: argparse.Namespace, signals: StopSignals) -> None:
             raise Stopped(stopped.signal, _continue(options)) from None
 
 
+def _convert(options: argparse.Namespace, signals: StopSignals) -> None:
+    from .commands.convert import convert
+
+    convert(options.file, options.dataset, options.mode, options.out, options.force)
+
+
 def _data(options: argparse.Namespace, signals: StopSignals) -> None:
     is_terminal = sys.stderr.isatty()
     # On a terminal the download has a bar of its own.
@@ -259,6 +265,7 @@ _COMMANDS: dict[str, _Command] = {
     "train": _train,
     "train-sequential": _train_sequential,
     "tune": _tune,
+    "convert": _convert,
     "data": _data,
     "sample": _on_run("compiling and drawing samples", _sample),
     "evaluate": _on_run("compiling and evaluating held-out data", _evaluate),

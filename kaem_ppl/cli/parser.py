@@ -87,6 +87,7 @@ def _make_parser() -> _Parser:
     _add_tune(commands)
     sequential = _add(commands, "train-sequential", "train one run after another; those that are complete are skipped")
     sequential.add_argument("jobs", type=Path, metavar="FILE", help="lines of DATASET MODE [FLAGS]; # starts a comment")
+    _add_convert(commands)
     data = _add(commands, "data", "download the files of a data set")
     data.add_argument("dataset", choices=tuple(DATASETS), metavar="DATASET", help=", ".join(DATASETS))
     sample = _add_for_run(commands, "sample", "draw data from a trained model")
@@ -153,6 +154,28 @@ def _add_train(commands: _Commands) -> None:
     command.add_argument("--seed", metavar="INT", help="random seed (0)")
     command.add_argument("--distributed", action="store_true", help="run as one of several processes")
     _add_settings(command)
+
+
+def _add_convert(commands: _Commands) -> None:
+    command = _add(
+        commands, "convert", "convert settings of the earlier KAEM programs, INI or YAML, into a file for --config"
+    )
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="settings to convert; its ending says which of the two"
+    )
+    command.add_argument(
+        "--dataset",
+        choices=tuple(DATASETS),
+        metavar="NAME",
+        help="data set to train on (the file's)",
+    )
+    command.add_argument(
+        "--mode",
+        choices=("vanilla", "thermo"),
+        help="mode of the earlier program (thermo where the file has temperatures)",
+    )
+    command.add_argument("--out", type=Path, metavar="TOML", help="file to write (standard output)")
+    command.add_argument("--force", action="store_true", help="replace a file that is there")
 
 
 def _add_tune(commands: _Commands) -> None:

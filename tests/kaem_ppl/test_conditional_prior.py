@@ -18,7 +18,7 @@ def prior(name="prior", **arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_components", [None, 3])
+@pytest.mark.parametrize("num_components", [pytest.param(None, marks=pytest.mark.exhaustive), 3])
 def test_each_datum_has_the_density_of_its_class(num_components):
     def model(labels):
         found = prior(context=labels, num_contexts=3, num_components=num_components)

@@ -57,7 +57,10 @@ def test_every_warning_has_an_entry():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "num_blocks"), [("README.md", 4), ("docs/how-to/your_data.md", 1)])
+@pytest.mark.parametrize(
+    ("page", "num_blocks"),
+    [("README.md", 4), ("docs/index.md", 1), ("docs/how-to/your_data.md", 1), ("docs/how-to/bayes_factors.md", 1)],
+)
 def test_code_of_a_page(page, num_blocks):
     # A block of code, and where one follows the text that it prints.
     block = r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?"

@@ -244,6 +244,12 @@ def _read_hierarchical(
     globals_ = tuple(site for site in sites.latents if plate not in site.dims)
     if globals_ and not locals_ and any(plate in site.dims for site in sites.discrete):
         return condition(reading, coordinates)
+    if globals_ and not locals_:
+        names = ", ".join(repr(site.name) for site in globals_)
+        raise OutsidePlateError(
+            f"`plate` is {plate!r}, which has no latent site: all its rows share {names}, and are one problem. "
+            "Leave `plate` out; it is for models with a latent for each row."
+        )
     if not locals_ or not globals_:
         return None
     if reading.discrete is not None:

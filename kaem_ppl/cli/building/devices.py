@@ -1,9 +1,7 @@
-"""Data-parallel training: batches are split over devices, parameters are replicated."""
+"""The devices of a run: processes that join, and data that are placed on all of them."""
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,54 +10,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..errors import CommandError
 
-# Inference makes arrays when it is imported, and processes have to join before the first one.
-if TYPE_CHECKING:
-    from ...inference import Strategy
-    from ...inference.model.parameters import Params
-    from ...inference.model.training_model import TrainingModel
-
 _AXIS = "data"
-
-
-@dataclass(frozen=True)
-class DataParallel:
-    """A strategy whose batches, and their state, are split equally over all devices.
-
-    The compiler propagates the split: each datum is computed on its device, and means over the batch, gradients included,
-    are summed over the devices.
-
-    Attributes:
-        strategy: the loss of a batch.
-        sharding: of arrays whose leading axis runs over the batch.
-    """
-
-    strategy: "Strategy"
-    sharding: NamedSharding
-
-    @property
-    def guide(self) -> Callable | None:
-        """The strategy's guide, if it has one."""
-        return getattr(self.strategy, "guide", None)
-
-    def init(self, key: jax.Array, plate_model: "TrainingModel", params: "Params", data: Any) -> Any:
-        """The strategy's initial state."""
-        return self.strategy.init(key, plate_model, params, data)
-
-    def loss(
-        self, key: jax.Array, plate_model: "TrainingModel", params: "Params", state: Any, batch: Any
-    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        """The strategy's loss of a batch that is split; see `Strategy.loss`."""
-        state, batch = jax.lax.with_sharding_constraint((state, batch), self.sharding)
-        loss, (metrics, state) = self.strategy.loss(key, plate_model, params, state, batch)
-        replicated = NamedSharding(self.sharding.mesh, PartitionSpec())
-        # The state of all data is replicated, so that each process can save it.
-        return loss, (metrics, jax.lax.with_sharding_constraint(state, replicated))
-
-    def draw(
-        self, key: jax.Array, plate_model: "TrainingModel", params: "Params", state: Any, batch: Any
-    ) -> dict[str, jax.Array]:
-        """The strategy's draws."""
-        return self.strategy.draw(key, plate_model, params, state, batch)
 
 
 def start_processes() -> None:

@@ -11,10 +11,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 
 from ...inference import NonFiniteLossError, Strategy, TrainingState, fit
+from ...inference.training.data_parallel import DataParallel
 from ...models import Dataset
 from ...saving import save_params
 from ..building.data import load_data
-from ..building.devices import DataParallel, all_devices, gather, place
+from ..building.devices import all_devices, gather, place
 from ..building.model import build_model, build_optimizer, build_strategy
 from ..errors import CommandError, Stopped, is_out_of_memory
 from ..messages import as_command, print_result, print_warning
@@ -145,6 +146,7 @@ def _fit(
             jax.random.key(config.seed),
             job.model,
             {"x": place(job.dataset.values, sharding)},
+            # Data read from a file are placed on no device, so that `fit` could not tell.
             strategy=strategy if sharding is None else DataParallel(strategy, sharding),
             optimizer=job.optimizer,
             num_epochs=settings.num_epochs,

@@ -22,8 +22,12 @@ MAX_SEED = 2**32 - 1
 MAX_COUNT = 2**31 - 1
 
 
-def read_text(file: Path) -> str:
+def read_text(file: Path, kind: str = "TOML file with settings") -> str:
     """The content of a settings file.
+
+    Args:
+        file: to read.
+        kind: what is expected, for messages.
 
     Raises:
         CommandError: it does not exist, is a folder, is not text, or can't be read.
@@ -31,11 +35,11 @@ def read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise CommandError(f"{file} does not exist: expected a TOML file with settings.") from None
+        raise CommandError(f"{file} does not exist: expected a {kind}.") from None
     except IsADirectoryError:
-        raise CommandError(f"{file} is a folder: expected a TOML file with settings.") from None
+        raise CommandError(f"{file} is a folder: expected a {kind}.") from None
     except UnicodeDecodeError as error:
-        raise CommandError(f"{file} is not TOML: {error}.") from None
+        raise CommandError(f"{file} is no text: expected a {kind}. {error}.") from None
     except OSError as error:
         raise CommandError(f"{file} can't be read: {error.strerror}.") from None
 

@@ -109,7 +109,11 @@ def test_refuses_what_is_no_sampler():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", [NUTS(), MALA(), TemperedSMC(300)], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "sampler",
+    [NUTS(), MALA(), pytest.param(TemperedSMC(300), marks=pytest.mark.exhaustive)],
+    ids=lambda x: type(x).__name__,
+)
 def test_samplers_are_calibrated(sampler):
     # A false alarm in 1 % of seeds for each.
     settings = {"num_simulations": 300, "num_samples": 500, "num_warmup": 500, "progress_bar": False}

@@ -105,6 +105,35 @@ def test_ladder_that_no_replica_climbs(draws):
     assert any("no replica went from the prior to the posterior and back" in words for words in diagnosis.warnings)
 
 
+@pytest.mark.parametrize(
+    ("crosses", "wanted", "expected"),
+    [
+        (True, 3, "Replicas do cross, with 14 round trips in the chain of fewest: draws are too few"),
+        (True, 5, "Draw longer; 5 temperatures in place of 3 bring more trips."),
+        (False, 5, "Give 5 temperatures, as the barrier calls for, in place of 3."),
+        (False, 3, "Draw longer: the barrier calls for no more than the 3 temperatures that there are."),
+    ],
+)
+def test_chains_of_tempering_that_disagree_are_advised_by_their_replicas(draws, crosses, wanted, expected):
+    # Two of the three replicas go to the other end and back in each of eight cycles of 100 draws, 7 times in full.
+    places = np.array([[0, 1, 2], [1, 0, 2], [1, 2, 0], [2, 1, 0]] if crosses else [[0, 1, 2]])
+    replica = np.tile(places[np.arange(800) // 25 % len(places)], (4, 1, 1))
+    stats = {
+        "swap_acceptance": np.full((4, 800, 2), 0.5),
+        "replica": replica,
+        "tempered_log_likelihood": np.asarray(jax.random.normal(jax.random.key(2), (4, 800, 3))),
+    }
+    summary = {"communication_barrier": np.ones(4), "recommended_num_temperatures": np.full(4, wanted)}
+    z = jax.random.normal(jax.random.key(1), (4, 800, 2)).at[0, :, 1].add(8.0)
+    sampler = ParallelTempering(ladder=AdaptedLadder(3))
+    diagnosis = diagnose(changed(draws, sampler=sampler, stats=stats, summary=summary, z=z))
+    about = [words for words in diagnosis.warnings if words.startswith("R-hat of z[1]")]
+    assert len(about) == 1
+    assert expected in about[0]
+    assert "separate modes" not in about[0]
+    assert (diagnosis.run["round_trips"] > 0) == diagnosis.checks["round trips"] == crosses
+
+
 def test_one_chain(draws):
     z = jax.random.normal(jax.random.key(1), (1, 800, 2))
     one = dataclasses.replace(changed(draws, z=z), positions={"z": z[:, :, None]})

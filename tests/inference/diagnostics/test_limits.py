@@ -1,8 +1,12 @@
-"""The test of agreement, against SciPy."""
+"""The test of agreement, against SciPy; and the page that states the limits."""
+
+import re
+from pathlib import Path
 
 import numpy as np
 import scipy.stats as st
 
+from kaem_ppl.inference.diagnostics import limits
 from kaem_ppl.inference.diagnostics.limits import disagreement_p
 
 
@@ -15,3 +19,9 @@ def test_chance_of_a_disagreement():
     np.testing.assert_allclose(disagreement_p(values, errors), expected, rtol=1e-4)
     assert (disagreement_p(values[:1], errors[:1]) == 1).all()
     assert disagreement_p(np.array([0.0, 50.0]), np.array([1.0, 1.0])) < 1e-12
+
+
+def test_the_page_states_every_limit():
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "diagnose.md").read_text()
+    stated = {name: float(value) for name, value in re.findall(r"^\| `([A-Z_]+)` \| ([\d.]+) \|", page, re.M)}
+    assert stated == {name: value for name, value in vars(limits).items() if name.isupper()}

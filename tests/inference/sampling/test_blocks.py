@@ -167,7 +167,7 @@ def test_other_families_agree_with_numpyros_nuts():
     # Oracle: joint NUTS of NumPyro, by means in units of their combined errors; 4.5 of them once in 5,000 runs.
     x = jax.random.normal(jax.random.key(0), (5, 2)) + 1
     weight = jnp.array([0.5, -0.2, 0.3])
-    settings = {"num_samples": 6000, "num_warmup": 1000, "progress_bar": False}
+    settings = {"num_samples": 2000, "num_warmup": 500, "progress_bar": False}
     ours = sample_posterior(jax.random.key(1), chained, x, weight, plate="data", **settings)
     mcmc = numpyro.infer.MCMC(
         numpyro.infer.NUTS(chained, target_accept_prob=0.95), num_chains=4, chain_method="vectorized", **settings
@@ -196,9 +196,20 @@ def outside_depends(y):
     numpyro.factor("total", -jnp.square(z.sum()))
 
 
+def regression(y):
+    mu = numpyro.sample("mu", dist.Normal(0, 1))
+    with numpyro.plate("data", len(y)):
+        numpyro.sample("y", dist.Normal(mu, 1), obs=y)
+
+
 @pytest.mark.parametrize(
     ("model", "settings", "message"),
     [
+        (
+            regression,
+            {"plate": "data"},
+            "has no latent site: all its rows share 'mu', and are one problem. Leave `plate`",
+        ),
         (outside_depends, {"plate": "data"}, "'total' stands outside plate 'data' and depends on 'z'"),
         (outside_depends, {"sampler": Blocks()}, "by `plate=`"),
     ],

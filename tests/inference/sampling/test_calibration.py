@@ -39,7 +39,7 @@ def replications():
 @pytest.mark.parametrize(
     ("sampler", "thin"),
     [
-        (MALA(), 20),
+        pytest.param(MALA(), 20, marks=pytest.mark.exhaustive),
         (NUTS(), 5),
         (TemperedSMC(num_particles=500, kernel=MALA()), 1),
         (ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 20),

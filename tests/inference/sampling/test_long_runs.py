@@ -4,6 +4,7 @@ Oracle of what goes on: the run that nothing stopped, bit for bit.
 """
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -39,8 +40,8 @@ def model(x):
 
 
 def draw(sampler=MALA(), model=model, key=0, **settings):  # noqa: B008
-    settings = {"num_chains": 2, "num_warmup": 40, "num_samples": 60, "plate": "data", **settings}
-    return sample_posterior(jax.random.key(key), model, X, sampler=sampler, progress_bar=False, **settings)
+    few = {"num_chains": 2, "num_warmup": 40, "num_samples": 60, "plate": "data", "progress_bar": False}
+    return sample_posterior(jax.random.key(key), model, X, sampler=sampler, **few | settings)
 
 
 def assert_equal(first, second):
@@ -90,7 +91,7 @@ def stop_after(number):
         pytest.param(ParallelTempering(), None, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_in_parts_is_the_run_as_a_whole(sampler, plate, tmp_path, saves_always):
+def test_a_run_in_parts_is_the_run_as_a_whole(sampler, plate, tmp_path, saves_always, capsys):
     settings = {"sampler": sampler, "plate": plate}
     whole = draw(**settings)
     first = draw(num_samples=25, **settings)
@@ -107,7 +108,8 @@ def test_a_run_in_parts_is_the_run_as_a_whole(sampler, plate, tmp_path, saves_al
     for number in (2, 8):
         with pytest.raises(Stop):
             draw(checkpoint=folder, num_samples=40, callback=stop_after(number), **settings)
-    draw(checkpoint=folder, num_samples=40, **settings)
+    draw(checkpoint=folder, num_samples=40, progress_bar=True, **settings)
+    assert re.search(r"chains go on after step \d+ of (drawing|40 of warm-up)\n", capsys.readouterr().err)
     assert_same_draws(draw(checkpoint=folder, **settings), whole)
 
     spooled = draw(checkpoint=folder, spool=True, **settings)
@@ -169,11 +171,11 @@ def test_blocks_of_draws_are_one_array(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 3, 7])
-def test_populations_and_live_points_go_on(number, tmp_path, saves_always):
-    def evidence(method, **settings):
+def test_populations_and_live_points_go_on(number, tmp_path, saves_always, capsys):
+    def evidence(method, progress_bar=False, **settings):
         return log_evidence(
             jax.random.key(1), model, X, method=method, plate="data", num_chains=2, num_samples=10, num_warmup=20,
-            progress_bar=False, **settings,
+            progress_bar=progress_bar, **settings,
         )  # fmt: skip
 
     methods = {"smc": TemperedSMC(30, MALA(), num_mutation_steps=2)}
@@ -185,10 +187,12 @@ def test_populations_and_live_points_go_on(number, tmp_path, saves_always):
         at = min(number, 3) if name == "smc" else number
         with pytest.raises(Stop):
             evidence(method, checkpoint=tmp_path / name, callback=stop_after(at))
-        for _ in range(2):
-            found = evidence(method, checkpoint=tmp_path / name)
+        for is_shown in (True, False):
+            found = evidence(method, is_shown, checkpoint=tmp_path / name)
             np.testing.assert_array_equal(found.value, whole.value)
             np.testing.assert_array_equal(found.std_error, whole.std_error)
+        words = {"smc": "populations: ", "nested": "live points go on after", "tempering": "chains go on after step"}
+        assert words[name] in capsys.readouterr().err
     if number > 2:
         sampler = methods["smc"]
         whole = draw(sampler)

@@ -49,7 +49,7 @@ def reference():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["tempering", "smc"])
+@pytest.mark.parametrize("kind", ["smc", pytest.param("tempering", marks=pytest.mark.exhaustive)])
 def test_draws_and_evidence_of_each_datum(kind, reference):
     # 4.5 standard errors of 3 evidences, and of 6 means and 6 variances, the effective sizes at least 400: a false alarm in
     # 2e-4 of seeds. From the prior, 300 times as wide, the same ladder would see nothing.

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import optax
 import pytest
 
-from kaem_ppl.inference import fit
+from kaem_ppl.inference import History, fit
 
 from .small_models import QUICK, CountVisits, Pull, convolved, ppca, ppca_data
 
@@ -63,7 +63,7 @@ def test_nothing_compiles_after_the_first_epochs():
     assert len(compiled) == few
 
 
-def test_a_state_resumes_bit_for_bit():
+def test_a_state_resumes_bit_for_bit(capsys):
     # Oracle: the same training without a stop. The state passes through NumPy, as through a file.
     arguments = {"strategy": Pull(), "optimizer": optax.adam(0.1), "batch_size": 8, "progress_bar": False}
     states, rows = [], []
@@ -72,7 +72,9 @@ def test_a_state_resumes_bit_for_bit():
         callback=lambda state, row: (states.append(state), rows.append(row)),
     )  # fmt: skip
     kept = jax.tree.map(np.asarray, states[1])
+    arguments["progress_bar"] = True
     resumed = fit(jax.random.key(9), ppca, ppca_data(20), num_epochs=5, state=kept, **arguments)
+    assert "kaem-ppl: training goes on after epoch 2 of 5\n" in capsys.readouterr().err
     jax.tree.map(np.testing.assert_array_equal, resumed.params, whole.params)
     jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
     np.testing.assert_array_equal(resumed.history["epoch"], [3, 4, 5])
@@ -152,3 +154,14 @@ def test_a_short_last_batch_is_filled_with_distinct_data():
         jax.random.key(0), ppca, data, strategy=CountBits(), num_epochs=5, batch_size=4, progress_bar=False
     ).history
     np.testing.assert_array_equal(history["bits"], 5 * [4])
+
+
+def test_a_history_prints_the_first_last_and_best_of_each_column():
+    columns = {"epoch": [1, 2, 3], "loss": [3.0, 1.0, 2.0], "evaluation": [np.nan, -4.0, -2.5]}
+    lines = repr(History({name: np.array(column) for name, column in columns.items()})).splitlines()
+    assert [line.split() for line in lines] == [
+        ["3", "epochs", "first", "last", "best", "(epoch)"],
+        ["loss", "3", "2", "1", "(2)"],
+        ["evaluation", "nan", "-2.5", "-2.5", "(3)"],
+    ]
+    assert repr(History({})) == "No epochs"

@@ -82,6 +82,7 @@ def test_what_differs():
         "train",
         "train-sequential",
         "tune",
+        "convert",
         "data",
         "sample",
         "evaluate",

@@ -262,7 +262,9 @@ def test_stopped_evidence_goes_on_and_a_disk_that_fills_up_loses_nothing(workpla
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive), (signal.SIGTERM, 143)]
+)
 def test_evidence_that_a_signal_stopped_goes_on(workplace, number, status):
     run(
         f"train vanilla --dataset DIGITS --num-train 32 --num-test 20 --hidden 8 --num-particles 20 {TINY} --run-dir run"

@@ -126,7 +126,7 @@ def test_gradients_of_log_prob(basis, reference, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("basis", ["BSpline3", "RBF"])
+@pytest.mark.parametrize("basis", ["RBF", pytest.param("BSpline3", marks=pytest.mark.exhaustive)])
 def test_gradients_of_log_normalizer(basis, x64):
     _check(_distribution(basis, "Normal"), "log_normalizer")
 
@@ -194,7 +194,7 @@ def test_gradients_of_a_mixture(key, x64):
         np.testing.assert_allclose(exact, found, rtol=1e-5, atol=1e-8 * max(1, np.max(np.abs(found))), err_msg=name)
 
 
-@pytest.mark.parametrize("size", [100.0, *(pytest.param(x, marks=pytest.mark.slow) for x in (1.0, 1e4))])
+@pytest.mark.parametrize("size", [100.0, *(pytest.param(x, marks=pytest.mark.exhaustive) for x in (1.0, 1e4))])
 def test_second_derivatives_of_log_normalizer(size, x64):
     # Oracle: central differences of the gradient, on undivided panels, panels in four parts and a function's own.
     energy = members.bank("RBF", (size, 1.0))

@@ -34,7 +34,13 @@ def _points(batch_shape):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "maker", [pytest.param(name, marks=() if name == "tilted" else pytest.mark.slow) for name in MAKERS]
+    "maker",
+    [
+        pytest.param(
+            name, marks=() if name == "tilted" else pytest.mark.slow if name == "mixture" else pytest.mark.exhaustive
+        )
+        for name in MAKERS
+    ],
 )
 def test_vmap_that_returns_and_takes_a_distribution(maker):
     make = MAKERS[maker]
@@ -76,7 +82,7 @@ def test_expanded_as_normal():
     )
 
 
-@pytest.mark.parametrize("num_components", [pytest.param(None, marks=pytest.mark.slow), 2])
+@pytest.mark.parametrize("num_components", [pytest.param(None, marks=pytest.mark.exhaustive), 2])
 def test_a_prior_inside_a_scan(num_components):
     def model(x=None):
         options = {"basis": kp.RBF(8), "domain": (-3, 3), "reference": dist.Normal(0.0, 1.0)}
