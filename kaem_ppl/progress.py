@@ -188,7 +188,7 @@ def _has_bars() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def _size() -> dict[str, int]:
+def _size() -> dict[str, Any]:
     """What to tell tqdm where a terminal says that it has no columns: it would print nothing there."""
     try:
         return {} if os.get_terminal_size(sys.stderr.fileno()).columns else {"ncols": 100, "nrows": 24}
