@@ -7,14 +7,14 @@ functions here make few of them.
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
 
 # At its third level, the default, LLVM takes 1.4 times as long as at its second, and our steps run no faster on a CPU
@@ -88,27 +88,36 @@ def running_sum(x: Array) -> Array:
 
     `jnp.cumsum` becomes a tree of a dozen loops; this is two levels of blocks, which is two.
     """
-    return _running(x, jnp.sum, jnp.zeros((), x.dtype), jnp.add)
-
-
-def running_max(x: Array) -> Array:
-    """Largest of the first 1, 2, ... entries along the first axis, as `running_sum`."""
-    return _running(x, jnp.max, jnp.asarray(-jnp.inf, x.dtype), jnp.maximum)
-
-
-def _running(x: Array, reduce: Callable[..., Array], empty: Array, combine: Callable[[Array, Array], Array]) -> Array:
     number, rest = x.shape[0], x.shape[1:]
     if number <= _BLOCK**2:
-        return _running_in_block(x[None], reduce, empty)[0]
-    padded = jnp.concatenate([x, jnp.broadcast_to(empty, (-number % _BLOCK, *rest))])
-    blocks = _running_in_block(padded.reshape(-1, _BLOCK, *rest), reduce, empty)
-    before = _running(blocks[:, -1], reduce, empty, combine)[:-1]
-    before = jnp.concatenate([jnp.broadcast_to(empty, (1, *rest)), before])
-    return combine(blocks, before[:, None]).reshape(-1, *rest)[:number]
+        return _running_in_block(x[None])[0]
+    padded = jnp.concatenate([x, jnp.zeros((-number % _BLOCK, *rest), x.dtype)])
+    blocks = _running_in_block(padded.reshape(-1, _BLOCK, *rest))
+    before = running_sum(blocks[:, -1])[:-1]
+    before = jnp.concatenate([jnp.zeros((1, *rest), x.dtype), before])
+    return (blocks + before[:, None]).reshape(-1, *rest)[:number]
 
 
-def _running_in_block(x: Array, reduce: Callable[..., Array], empty: Array) -> Array:
+def rising_sum(x: Array) -> Array:
+    """The same of some hundred numbers that are at least 0: no sum is below the one before it.
+
+    On a CPU one is added after another, which rounds no sum down; a parallel sum is raised where rounding made it fall.
+    """
+    return lax.platform_dependent(x, cpu=_one_after_another, default=_in_parallel)
+
+
+def _one_after_another(x: Array) -> Array:
+    return lax.scan(lambda total, entry: (total + entry,) * 2, jnp.zeros_like(x[0]), x)[1]
+
+
+def _in_parallel(x: Array) -> Array:
+    sums = jnp.cumsum(x, axis=0)
+    values = lax.stop_gradient(sums)
+    return sums + (lax.cummax(values) - values)
+
+
+def _running_in_block(x: Array) -> Array:
     """Along the second axis."""
     size = x.shape[1]
     so_far = np.tri(size, dtype=bool).reshape(1, size, size, *(1,) * (x.ndim - 2))
-    return reduce(jnp.where(so_far, x[:, None], empty), axis=2)
+    return jnp.sum(jnp.where(so_far, x[:, None], jnp.zeros((), x.dtype)), axis=2)
