@@ -44,7 +44,7 @@ def test_banks(basis, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("is_integrated", [False, True])
+@pytest.mark.parametrize("is_integrated", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_distributions(way, is_integrated):
     energy = bank("RBF")
     for d in (

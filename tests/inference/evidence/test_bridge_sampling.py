@@ -17,6 +17,7 @@ from kaem_ppl.inference import (
     NUTS,
     BridgeSampling,
     EllipticalSlice,
+    ImportanceSampling,
     ParallelTempering,
     TemperedSMC,
     compare_evidence,
@@ -123,8 +124,9 @@ def test_spooled_draws_are_read(tmp_path):
     np.testing.assert_array_equal(*found)
 
 
-def test_refuses(draws):
+def test_refuses():
     k, of_plate = jnp.asarray(SUCCESSES), {"plate": "data", "progress_bar": False}
+    draws = sample_posterior(0, beta_binomial, k, sampler=ImportanceSampling(50), num_samples=20, **of_plate)
     for settings, message in [
         ({"method": BridgeSampling()}, "`draws` are missing"),
         ({"method": TemperedSMC(), "draws": draws}, "TemperedSMC makes its own"),

@@ -111,6 +111,7 @@ def test_draws_of_chains_have_two_leading_axes(prior):
     assert dict(joint.sites) == {"mu": (), "shares": (2,)}
 
 
+@pytest.mark.slow
 def test_numbers_that_seem_positive_are_asked_for():
     tau = RNG.gamma(2.0, size=200)
     with pytest.warns(UserWarning, match=r"All draws of 'tau' are above 0.*supports=\{'tau': constraints.positive\}"):

@@ -83,6 +83,7 @@ def test_parameters_go_back_into_the_model(pruned):
     np.testing.assert_allclose(prior.log_prob(jnp.zeros(3)), found.prior.log_prob(jnp.zeros(3)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_components_without_weight_go():
     energy = kp.UnivariateKAN.init(0, (2, 4), basis=kp.RBF(6), domain=(-3, 3))
     # The first component leans to the left, the others to the right.
@@ -97,6 +98,7 @@ def test_components_without_weight_go():
     assert "of 72 parameters" in repr(found)
 
 
+@pytest.mark.slow
 def test_nothing_goes_where_nothing_may_be_lost():
     prior = planted(dist.Normal(0, 1), PLANTED)
     # At the peaks of the planted energies, where anything dropped loses.

@@ -131,6 +131,7 @@ def test_gradients_of_log_normalizer(basis, x64):
     _check(_distribution(basis, "Normal"), "log_normalizer")
 
 
+@pytest.mark.slow
 def test_slope_of_icdf_in_u(x64):
     # Oracle: dz/du = 1 / p(z), p by NumPy and quad.
     d = members.tilted("RBF", "Normal", SIZES)
@@ -194,6 +195,7 @@ def test_gradients_of_a_mixture(key, x64):
         np.testing.assert_allclose(exact, found, rtol=1e-5, atol=1e-8 * max(1, np.max(np.abs(found))), err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [100.0, *(pytest.param(x, marks=pytest.mark.exhaustive) for x in (1.0, 1e4))])
 def test_second_derivatives_of_log_normalizer(size, x64):
     # Oracle: central differences of the gradient, on undivided panels, panels in four parts and a function's own.

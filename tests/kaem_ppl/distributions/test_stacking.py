@@ -82,6 +82,7 @@ def test_expanded_as_normal():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_components", [pytest.param(None, marks=pytest.mark.exhaustive), 2])
 def test_a_prior_inside_a_scan(num_components):
     def model(x=None):

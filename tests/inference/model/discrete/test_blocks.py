@@ -63,7 +63,8 @@ def bernoulli_outside(x):
         numpyro.sample("x", dist.Normal(z + b, 1), obs=x)
 
 
-@pytest.mark.parametrize("model", [entangled, pytest.param(apart, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [entangled, pytest.param(apart, marks=pytest.mark.exhaustive)])
 def test_conditionals_are_the_joint_up_to_a_constant(model):
     # Oracle: differences of the joint log-density, in which the discrete latents are summed out; it is compared with
     # NumPyro's where the model is read.
