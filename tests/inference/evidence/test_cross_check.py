@@ -78,7 +78,7 @@ def test_refuses():
         cross_check(jax.random.key(0), model, jnp.zeros(2), methods=(ImportanceSampling(),))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_default_pair_sees_what_tempering_is_blind_to():
     # Oracle: the closed form, log 101 up to 1e-6 (Skilling 2006, sec. 8): a spike a tenth as wide as the slab, off its
     # centre, holds 100 / 101 of the evidence. Tempering never finds it; nested sampling does.

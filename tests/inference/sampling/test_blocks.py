@@ -162,7 +162,7 @@ def chained(x, weight):
             numpyro.sample("x", dist.Normal(z @ weight + a, 1), obs=x)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_other_families_agree_with_numpyros_nuts():
     # Oracle: joint NUTS of NumPyro, by means in units of their combined errors; 4.5 of them once in 5,000 runs.
     x = jax.random.normal(jax.random.key(0), (5, 2)) + 1

@@ -41,7 +41,7 @@ def replications():
     [
         pytest.param(MALA(), 20, marks=pytest.mark.exhaustive),
         (NUTS(), 5),
-        (TemperedSMC(num_particles=500, kernel=MALA()), 1),
+        pytest.param(TemperedSMC(num_particles=500, kernel=MALA()), 1, marks=pytest.mark.exhaustive),
         (ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 20),
     ],
     ids=["MALA", "NUTS", "TemperedSMC", "ParallelTempering"],

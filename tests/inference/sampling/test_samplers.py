@@ -188,7 +188,7 @@ def one_latent(x, *, basis, reference):
 @pytest.mark.parametrize(
     ("basis", "reference"),
     [
-        pytest.param(kp.RBF(10), dist.Normal(0.0, 1.0), marks=pytest.mark.slow, id="RBF-normal"),
+        pytest.param(kp.RBF(10), dist.Normal(0.0, 1.0), marks=pytest.mark.exhaustive, id="RBF-normal"),
         pytest.param(kp.Fourier(5), dist.Normal(0.0, 1.0), marks=pytest.mark.exhaustive, id="Fourier-normal"),
         pytest.param(kp.RBF(10), dist.Uniform(-1.5, 1.5), marks=pytest.mark.exhaustive, id="RBF-uniform"),
         pytest.param(kp.Fourier(5), dist.Uniform(-1.5, 1.5), marks=pytest.mark.exhaustive, id="Fourier-uniform"),

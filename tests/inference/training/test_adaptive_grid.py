@@ -116,7 +116,7 @@ def test_a_moved_grid_has_an_exact_normalizer():
     np.testing.assert_allclose(mass, 1, atol=2e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_training_compiles_each_function_once(tmp_path):
     # Oracle: JAX's own count of compilations: epochs 3, 4 and 6 refit, after the refit of epoch 2 has compiled all; every
     # epoch is evaluated and saved. A checkpoint goes on to the same evaluations by the programs that are there.

@@ -57,7 +57,7 @@ def test_whitening_goes_both_ways_and_explains_the_density(joint):
     assert jnp.isneginf(joint.log_prob(jnp.array([0.0, 0.0, -1.0])))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_is_a_pytree_and_a_site_that_can_be_whitened(joint):
     x = joint.sample(jax.random.key(3), (5,))
     np.testing.assert_allclose(jax.jit(lambda d, x: d.log_prob(x))(joint, x), joint.log_prob(x), rtol=1e-4, atol=1e-4)

@@ -86,7 +86,7 @@ def test_sites_are_flattened_in_the_order_of_their_names(prior):
     assert np.isneginf(found.log_prob(jnp.array([-1.0, 0.0, 0.5, 0.5])))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_joint_density_is_a_site_of_a_model(prior):
     _, found = prior
 

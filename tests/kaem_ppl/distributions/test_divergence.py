@@ -81,7 +81,7 @@ def test_infinite_where_there_is_no_density():
     assert np.all(np.isfinite(kl_divergence(dist.Uniform(5.0, 6.0), _tilted())))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_gradient(x64):
     # Oracle: central differences in float64.
     energy = members.bank("RBF", SIZES)

@@ -35,12 +35,7 @@ def _points(batch_shape):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "maker",
-    [
-        pytest.param(
-            name, marks=() if name == "tilted" else pytest.mark.slow if name == "mixture" else pytest.mark.exhaustive
-        )
-        for name in MAKERS
-    ],
+    [pytest.param(name, marks=() if name == "tilted" else pytest.mark.exhaustive) for name in MAKERS],
 )
 def test_vmap_that_returns_and_takes_a_distribution(maker):
     make = MAKERS[maker]

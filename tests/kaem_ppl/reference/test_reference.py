@@ -68,12 +68,7 @@ def test_quantiles_and_masses_of_both_tails(name, precision):
 def _each_moments():
     """Names with both precisions."""
     for name, dtype in itertools.product(REFERENCES, ("float32", "float64")):
-        is_slow = (name, dtype) in (
-            ("Normal", "float64"),
-            ("Levy", "float32"),
-            ("Beta", "float32"),
-            ("Shifted", "float32"),
-        )
+        is_slow = (name, dtype) in (("Normal", "float64"), ("Levy", "float32"))
         yield pytest.param(name, dtype, marks=pytest.mark.slow if is_slow else pytest.mark.exhaustive)
 
 
@@ -110,7 +105,7 @@ def test_a_steep_energy_draws_finite_points():
         assert jnp.isfinite(kp.KANTilted(energy, make()).sample(jax.random.key(1), (100_000,))).all()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name", ["TruncatedNormal", *(pytest.param(x, marks=pytest.mark.exhaustive) for x in ("Gamma", "StudentT", "Beta"))]
 )

@@ -113,7 +113,7 @@ GRADIENTS = {
 
 
 # The others run through what these do.
-IN_CI = ("importance", "variational", "mala", "thermodynamic")
+IN_CI = ("importance", "variational", "mala")
 
 
 @pytest.mark.parametrize(

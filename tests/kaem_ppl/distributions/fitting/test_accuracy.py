@@ -44,7 +44,7 @@ def test_the_rival_has_the_bandwidth_of_sheather_and_jones(benchmark):
     assert benchmark.sheather_jones(3 * samples) == pytest.approx(3 * bandwidth, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_bands_hold_the_truth_as_often_as_they_say():
     # 200 normal samples of 500: coverage at 20 quantiles, whose standard error is 1.5 % at each, less over all.
     samples = np.random.default_rng(0).normal(size=(500, 200)).astype(np.float32)
