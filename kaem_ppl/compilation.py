@@ -107,7 +107,10 @@ def rising_sum(x: Array) -> Array:
 
 
 def _one_after_another(x: Array) -> Array:
-    return lax.scan(lambda total, entry: (total + entry,) * 2, jnp.zeros_like(x[0]), x)[1]
+    def add(total: Array, entry: Array) -> tuple[Array, Array]:
+        return total + entry, total + entry
+
+    return lax.scan(add, jnp.zeros_like(x[0]), x)[1]
 
 
 def _in_parallel(x: Array) -> Array:

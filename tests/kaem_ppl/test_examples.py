@@ -65,6 +65,14 @@ SLOW = {
         )
     ),
 }
+# Of these, what takes ten seconds.
+LONGEST = {
+    "kaem_ppl.cli.opening",
+    "kaem_ppl.inference.evidence.annealed_importance",
+    "kaem_ppl.inference.training.adaptive_grid",
+    "kaem_ppl.models.kaem",
+    "kaem_ppl.density.symbolic.symbolify",
+}
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
 
@@ -90,7 +98,9 @@ def test_short_examples():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(SLOW))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.exhaustive] if name in LONGEST else []) for name in sorted(SLOW)]
+)
 def test_longer_examples(name):
     assert run_examples(name) > 0
 

@@ -261,7 +261,7 @@ def test_stopped_evidence_goes_on_and_a_disk_that_fills_up_loses_nothing(workpla
     assert not list(Path().glob(".*"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("number", "status"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive), (signal.SIGTERM, 143)]
 )

@@ -45,7 +45,7 @@ def test_draws_have_the_marginals_and_the_dependence_that_were_asked_for(joint):
     np.testing.assert_allclose(np.corrcoef(scores.T), CORRELATION, atol=4 / np.sqrt(4000))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_whitening_goes_both_ways_and_explains_the_density(joint):
     w = jax.random.normal(jax.random.key(2), (50, 3))
     x = joint.unwhiten(w)

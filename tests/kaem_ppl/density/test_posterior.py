@@ -118,7 +118,7 @@ def test_numbers_that_seem_positive_are_asked_for():
         kp.prior_from({"tau": tau}, ["tau"])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_draws_of_a_sampler_know_their_supports():
     def model():
         numpyro.sample("mu", dist.Normal(0, 1).expand([2]).to_event(1))

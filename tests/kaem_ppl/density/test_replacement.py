@@ -75,7 +75,7 @@ def two_numbers(y):
     numpyro.sample("y", dist.Normal(mean + slope.sum(), 1).expand(y.shape).to_event(1), obs=y)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_joint_prior_of_draws():
     # Oracle: the joint prior's density and the likelihood, written out.
     draws = np.random.default_rng(0).multivariate_normal(np.zeros(3), np.eye(3) + 0.5, 2000)

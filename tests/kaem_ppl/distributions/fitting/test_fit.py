@@ -132,7 +132,7 @@ def test_whole_weights_count_repeated_samples(x64):
     assert by_weight.observations.effective_number[0] == pytest.approx(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_intervals_are_fitted_by_their_masses(x64):
     # At the optimum the derivative of the likelihood, by the density's own distribution function, is the penalty's.
     exact = RNG.normal(size=300)
