@@ -244,16 +244,15 @@ class _Paths:
 
 
 def _paths(prior: KANTilted | KANTiltedMixture) -> _Paths:
-    energy, reference = prior.energy, prior.reference
+    energy = prior.energy
     bank = energy.batch_shape
-    if isinstance(prior, KANTiltedMixture) and reference.batch_shape:
-        # One reference for all components of a latent.
-        reference = reference.expand(prior.batch_shape)
-        reference = jax.tree.map(lambda x: jnp.expand_dims(x, -1), reference)
-        reference._batch_shape = (*prior.batch_shape, 1)
-    single = KANTilted(energy, reference, validate_args=False)
-    quantiles = (jnp.arange(_NUM_NODES) + 0.5) / _NUM_NODES
-    nodes = jnp.moveaxis(single.icdf(quantiles.reshape(-1, *(1,) * len(bank))), 0, -1)
+    quantiles = ((jnp.arange(_NUM_NODES) + 0.5) / _NUM_NODES).reshape(-1, *(1,) * len(bank))
+    if isinstance(prior, KANTiltedMixture):
+        # Components as the first axis: the reference of a latent is that of all of them.
+        single = KANTilted(_components_first(energy), prior.reference, validate_args=False)
+        nodes = jnp.moveaxis(single.icdf(quantiles), (0, 1), (-1, -2))
+    else:
+        nodes = jnp.moveaxis(KANTilted(energy, prior.reference, validate_args=False).icdf(quantiles), 0, -1)
     nodes = np.asarray(jnp.broadcast_to(nodes, (*bank, _NUM_NODES))).reshape(-1, _NUM_NODES)
     weights = np.concatenate(
         [
@@ -265,6 +264,15 @@ def _paths(prior: KANTilted | KANTiltedMixture) -> _Paths:
     weights = weights.reshape(-1, weights.shape[-1])
     found = [_eliminate(_terms(energy, index, nodes[index]), own) for index, own in enumerate(weights)]
     return _Paths(prior, np.stack([x for x, _ in found]), np.stack([x for _, x in found]))
+
+
+def _components_first(energy: UnivariateKAN) -> UnivariateKAN:
+    axis = len(energy.batch_shape) - 1
+    of_each = {"coef": 1, "base_weight": 0, "spline_weight": 0, "grid": 1, "width": 0, "domain": 1}
+    fields = {name: getattr(energy, name) for name in of_each}
+    # What the bank shares has no axis of components.
+    own = {name: x for name, x in fields.items() if jnp.ndim(x) > of_each[name]}
+    return replace(energy, **{name: jnp.moveaxis(x, axis, 0) for name, x in own.items()})
 
 
 def _terms(energy: UnivariateKAN, index: int, points: np.ndarray) -> np.ndarray:

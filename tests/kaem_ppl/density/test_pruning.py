@@ -90,7 +90,9 @@ def test_components_without_weight_go():
     lean = jnp.linspace(-2, 2, 6) * jnp.array([-1.0, 1, 1, 1])[:, None]
     energy = replace(energy, coef=jnp.broadcast_to(lean, energy.coef.shape))
     logits = jnp.array([[0.0, 0.0, -20.0, -30.0], [0.0, -25.0, -20.0, 1.0]])
-    prior = kp.KANTiltedMixture(logits, energy, dist.Normal(jnp.array([0.0, 1.0]), 1.0))
+    # A reference of each latent, which the components share.
+    reference = dist.TruncatedNormal(jnp.array([0.0, 1.0]), 1.0, low=-3.0, high=5.0)
+    prior = kp.KANTiltedMixture(logits, energy, reference)
     # Data that leave no doubt of their latents.
     found = kp.prune(prior, prior.sample(jax.random.key(0), (1, 1, 300)), max_evidence_loss=0.01)
     assert found.kept["logits"].tolist() == [[True, True, False, False], [True, False, False, True]]
