@@ -7,7 +7,7 @@ functions here make few of them.
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
+from jax.typing import DTypeLike
 
 # At its third level, the default, LLVM takes 1.4 times as long as at its second, and our steps run no faster on a CPU
 # (`benchmarks/posterior_steps.py`). A level that XLA_FLAGS names is kept.
@@ -77,6 +78,15 @@ def _inner(equation: Any) -> Iterator[Any]:
         inner = getattr(value, "jaxpr", value)
         if hasattr(inner, "eqns"):
             yield inner
+
+
+def flat_draws(draw: Callable[..., Array], key: Array, shape: tuple[int, ...], dtype: DTypeLike = float) -> Array:
+    """The same numbers as `draw(key, shape, dtype)`, where `draw` is a function of `jax.random` such as `normal`.
+
+    On a CPU, XLA unrolls the inner loops of a random array of several axes: one of shape (100, 8, 10) takes 0.6 s to
+    compile, or 2.4 s of bits and their arithmetic, and up to three times the time of one row, which compiles in 0.1 s.
+    """
+    return draw(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 # Entries that are summed in one go.

@@ -1,5 +1,7 @@
 """The map between a standard normal variable and any univariate one, and the uniform draws behind exact sampling."""
 
+import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ from jax import Array
 from numpyro.distributions import Distribution
 
 from . import reference as ref
+from .compilation import flat_draws
 from .reference.composite import sign_of_all
 from .reference.log_masses import log_normal_mass, normal_quantile
 from .reference.support import follows, is_transformed
@@ -75,6 +78,7 @@ def check_whitening(name: str, fn: Distribution) -> None:
         raise ValueError(f"Latent site {name!r} has the distribution {kind}, which {fault}. {advice}")
 
 
+@partial(jax.jit, static_argnums=(1, 2))
 def uniform_masses(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> tuple[Array, Array]:
     """A uniform number and one minus it, the smaller of them with the resolution of floats down to 2^-65; never 0.
 
@@ -83,9 +87,10 @@ def uniform_masses(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> tupl
     Returns:
         Mass below and mass above, each of the given shape and dtype.
     """
-    high, low = jax.random.bits(key, (2, *shape), jnp.uint32)
+    high, low = flat_draws(jax.random.bits, key, (2, math.prod(shape)), jnp.uint32)
     # 63 random bits are the smaller mass, the last one says on which side it lies.
     fine = ((low >> 1).astype(dtype) + 0.5) * 2.0**-64
     small = high.astype(dtype) * 2.0**-33 + fine
     is_below = (low & 1) == 0
-    return jnp.where(is_below, small, 1 - small), jnp.where(is_below, 1 - small, small)
+    below, above = jnp.where(is_below, small, 1 - small), jnp.where(is_below, 1 - small, small)
+    return below.reshape(shape), above.reshape(shape)

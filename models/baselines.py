@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from numpyro import handlers
 
 from kaem_ppl.arguments import set_counts
+from kaem_ppl.compilation import flat_draws
 
 from .checks import check_generator, check_scale
 from .generators import Generator
@@ -126,10 +127,10 @@ def sample_langevin_prior(
     start_key, steps_key = jax.random.split(key)
 
     def step(z: Array, key: Array) -> tuple[Array, None]:
-        noise = jax.random.normal(key, z.shape)
+        noise = flat_draws(jax.random.normal, key, z.shape)
         return z + step_size * gradient(z) + jnp.sqrt(2 * step_size) * noise, None
 
-    start = jax.random.normal(start_key, (num_draws, model.num_latents))
+    start = flat_draws(jax.random.normal, start_key, (num_draws, model.num_latents))
     return jax.lax.scan(step, start, jax.random.split(steps_key, num_steps))[0]
 
 

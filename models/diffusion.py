@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from numpyro import handlers
 
 from kaem_ppl.arguments import as_shape, check_callable, describe, set_counts, set_number
+from kaem_ppl.compilation import flat_draws
 
 from .denoisers import Denoiser
 from .kaem import plate_size
@@ -115,7 +116,7 @@ class Diffusion:
             # The variance of y at the next time, given the present one and the clean data.
             variance = jnp.square(new_spread / spread) * jnp.maximum(0.0, 1 - jnp.square(signal / new_signal))
             rest = jnp.sqrt(jnp.maximum(0.0, jnp.square(new_spread) - variance))
-            fresh = jnp.sqrt(variance) * jax.random.normal(step_key, y.shape)
+            fresh = jnp.sqrt(variance) * flat_draws(jax.random.normal, step_key, y.shape)
             return new_signal * clean + rest * noise + fresh, None
 
         y = jax.lax.scan(step, y, (times[:-1], times[1:], keys))[0]
@@ -152,5 +153,5 @@ def sample_diffusion(
     start_key, steps_key = jax.random.split(key)
     with handlers.substitute(data=params):
         predict = model.denoiser("denoiser")
-    noise = jax.random.normal(start_key, (num_draws, *model.shape))
+    noise = flat_draws(jax.random.normal, start_key, (num_draws, *model.shape))
     return model._generate(predict, noise, steps_key if is_stochastic else None)

@@ -11,6 +11,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kaem_ppl.arguments import as_array, as_count, as_key, check_callable, check_kind
+from kaem_ppl.compilation import flat_draws
 from kaem_ppl.reference import fault_of, support_bounds
 from kaem_ppl.whitening import from_standard_normal, to_standard_normal
 
@@ -139,7 +140,7 @@ def latent_effects(
     shape = prior.batch_shape
     groups = shape if num_axes is None else shape[: as_count(num_axes, "num_axes", 1)]
     num_groups = math.prod(groups)
-    e = jax.random.normal(key, (number, num_groups, math.prod(shape) // max(1, num_groups)))
+    e = flat_draws(jax.random.normal, key, (number, num_groups, math.prod(shape) // max(1, num_groups)))
 
     def place(e: Array) -> Array:
         return from_standard_normal(prior, e.reshape(number, *shape)).reshape(e.shape)

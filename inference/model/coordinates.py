@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions import biject_to
 
+from kaem_ppl.compilation import flat_draws
 from kaem_ppl.whitening import check_whitening, from_standard_normal
 
 from .wrappers import unwrap
@@ -62,7 +63,7 @@ class Unconstrained:
         if is_improper(fn):
             # As NumPyro starts: uniform in unconstrained space.
             shape = sample_shape + transform.inverse_shape(fn.shape())
-            return jax.random.uniform(key, shape, minval=-2.0, maxval=2.0)
+            return 4 * flat_draws(jax.random.uniform, key, shape) - 2
         return transform.inv(fn.sample(key, sample_shape))
 
     def coordinate(self, fn: dist.Distribution, value: jax.Array) -> jax.Array:
@@ -90,7 +91,7 @@ class Whitened:
 
     def draw(self, key: jax.Array, fn: dist.Distribution, sample_shape: tuple[int, ...] = ()) -> jax.Array:
         """See `Coordinates`."""
-        return jax.random.normal(key, fn.shape(sample_shape))
+        return flat_draws(jax.random.normal, key, fn.shape(sample_shape))
 
 
 def is_improper(fn: dist.Distribution) -> bool:

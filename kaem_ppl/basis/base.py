@@ -10,6 +10,7 @@ from jax import Array
 from numpyro.distributions import constraints
 
 from ..arguments import as_count, as_number, set_number
+from ..compilation import flat_draws
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class Basis(ABC):
 
     def init_coef(self, key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
         """Initial coefficients, shape `shape + (F,)`: independent normal draws."""
-        return self.coef_scale * jax.random.normal(key, (*shape, self.num_features), dtype)
+        return self.coef_scale * flat_draws(jax.random.normal, key, (*shape, self.num_features), dtype)
 
     def breakpoints(self, grid: Array) -> Array | None:
         """Points where the basis functions are not smooth, shape (..., M), increasing; None where they are analytic."""

@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from kaem_ppl.arguments import as_count, as_key
+from kaem_ppl.compilation import flat_draws
 
 from ..convolutions import downsample
 from ..data.images import to_unit_interval
@@ -123,7 +124,7 @@ def _init(key: Array, shape: tuple[int, ...], num_classes: int) -> dict[str, dic
     }  # fmt: skip
     return {
         name: {
-            "kernel": jnp.sqrt(2 / np.prod(sizes[:-1])) * jax.random.normal(part, sizes),
+            "kernel": jnp.sqrt(2 / np.prod(sizes[:-1])) * flat_draws(jax.random.normal, part, sizes),
             "bias": jnp.zeros(sizes[-1]),
         }
         for (name, sizes), part in zip(shapes.items(), jax.random.split(key, len(shapes)), strict=True)
