@@ -19,6 +19,7 @@ from .limits import (
     SMALLEST_ESS_PER_CHAIN,
     disagreement_p,
 )
+from .tails import check_tails
 
 if TYPE_CHECKING:
     import pandas
@@ -113,6 +114,7 @@ def diagnose(draws: Draws) -> Diagnosis:
     if "acceptance_rate" in stats:
         report.run["acceptance_rate"] = float(stats["acceptance_rate"].mean())
     _check_hamiltonian(report, stats, getattr(draws.sampler, "max_tree_depth", None))
+    check_tails(report, draws, stats)
     if "swap_acceptance" in stats:
         check_exchange(report, stats, summary)
     _check_weights(report, summary)

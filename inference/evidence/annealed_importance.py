@@ -65,7 +65,7 @@ class AnnealedImportanceSampling:
 
     blind_to: ClassVar[str] = "a narrow mode that outweighs a wide one only as the temperature nears 1"
     num_particles: int = 64
-    kernel: Kernel = HMC(num_integration_steps=5)  # noqa: RUF009 - a frozen value
+    kernel: Kernel = HMC(num_integration_steps=5, target_acceptance=0.8)  # noqa: RUF009 - a frozen value
     ladder: Ladder = PowerLadder(64, 3.0)  # noqa: RUF009 - a frozen value
     num_steps: int = 1
 

@@ -201,6 +201,8 @@ class _Recorder:
             self.rows.append(
                 {name: int(x) if name == "epoch" else float(x) for name, x in row.items() if name not in hidden}
             )
+        if self._state is None and self.place_saved is None:
+            self._checkpoints.check_space(state)
         self._state = state
         self._signals.check()
         settings = self._config.training

@@ -86,6 +86,17 @@ class Checkpoints:
         matches = [_NAME.fullmatch(path.name) for path in self.folder.iterdir() if path.is_dir()]
         return sorted(Place(int(match[1]), int(match[2] or 0)) for match in matches if match)
 
+    def check_space(self, state: "TrainingState") -> None:
+        """Raise CommandError where the disk has no room for one of this state: before training, not after."""
+        needed = sum(int(leaf.nbytes) for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < needed:
+            raise CommandError(
+                f"A checkpoint takes {needed / 1e6:.1f} MB, and the disk of {self.folder.parent} has {free / 1e6:.1f} MB "
+                "left. Free space, or give another --run-dir.",
+                status=1,
+            )
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Write one, and delete those that are no longer kept.
 
@@ -198,7 +209,8 @@ def _checkpointer() -> "ocp.Checkpointer":
     import orbax.checkpoint as ocp
     from orbax.checkpoint.options import MultiprocessingOptions
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # What fails is raised as well, and said in one line: the log would show a traceback of each of its threads.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     # Each process of a distributed run reads and writes alone: it holds all arrays completely.
     me = jax.process_index()
     alone = MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me))
@@ -229,7 +241,7 @@ def _best(rows: list[dict[str, float]], places: list[Place]) -> Place:
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    free = shutil.disk_usage(folder).free if folder.exists() else None
-    if free is not None and free < 2**20:
+    is_full = "No space left" in str(error) or (folder.exists() and shutil.disk_usage(folder).free < 2**20)
+    if is_full:
         return "the disk is full. Free space."
     return f"{' '.join(str(error).split())[:200]}. Free space, or make the folder writable."

@@ -10,9 +10,11 @@ import numpyro.distributions as dist
 import pytest
 
 from kaem_ppl.inference import (
+    HMC,
     NUTS,
     ULA,
     AdaptedLadder,
+    EllipticalSlice,
     ImportanceSampling,
     ParallelTempering,
     diagnose,
@@ -47,6 +49,37 @@ def test_nothing_to_say_of_independent_draws(draws):
     assert 2000 < diagnosis.table.loc["z", "ess_bulk"] < 5000
     assert diagnosis.table.loc["z", "ess_per_second"] == diagnosis.table.loc["z", "ess_bulk"] / draws.seconds
     assert "Nothing crossed a threshold" in str(diagnosis)
+
+
+@pytest.mark.parametrize("end", [-1, 1])
+def test_steps_that_are_rejected_in_a_tail(draws, end):
+    z = end * np.asarray(draws.positions["z"])[..., 1]
+    rates = np.full(z.shape, 0.9)
+    assert diagnose(changed(draws, stats={"acceptance_rate": rates})).checks["acceptance in the tails"]
+    # Of the step that starts there, which is that of the next draw.
+    rates[:, 1:] = np.where(z > np.quantile(z, 0.985), 0.2, 0.9)[:, :-1]
+    diagnosis = diagnose(changed(draws, stats={"acceptance_rate": rates}))
+    name = {-1: "lowest", 1: "highest"}[end]
+    assert any(
+        f"among the {name} 31 draws of 'z', 20% are accepted, of all 89%" in words for words in diagnosis.warnings
+    )
+    # A slice has no step that could be too long.
+    diagnosis = diagnose(changed(draws, sampler=EllipticalSlice(), stats={"acceptance_rate": rates}))
+    assert "acceptance in the tails" not in diagnosis.checks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slope", [0.0, 2.0])
+def test_a_ridge_that_narrows(slope):
+    """R-hat and effective sizes of the wide direction are good, though the narrow end is hardly visited."""
+
+    def ridge():
+        u = numpyro.sample("u", dist.Normal(0, 1))
+        numpyro.sample("w", dist.Normal(0, jnp.exp(-slope * u)))
+        numpyro.factor("flat", jnp.zeros(()))
+
+    draws = sample_posterior(jax.random.key(2), ridge, sampler=HMC(), progress_bar=False)
+    assert diagnose(draws).checks["acceptance in the tails"] == (slope == 0)
 
 
 def test_separate_modes(draws):

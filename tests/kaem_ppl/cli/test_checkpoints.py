@@ -1,5 +1,7 @@
 """Checkpoints: everything comes back bit for bit, damage is passed over, and the right ones are kept."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +90,15 @@ def test_a_checkpoint_that_can_not_be_written_leaves_the_others(tmp_path):
     with pytest.raises(CommandError, match=r"epoch 2 can't be written .* The last good one is that of epoch 1"):
         checkpoints.save(checkpoint(2, [1.0, 2.0]))
     assert checkpoints.load_last(fail).place == (1, 0)
+
+
+def test_a_full_disk_is_noticed_before_training(tmp_path, monkeypatch):
+    checkpoints, state = Checkpoints(tmp_path / "checkpoints"), checkpoint(1, [1.0]).state
+    checkpoints.check_space(state)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=3))
+    with pytest.raises(CommandError, match=r"A checkpoint takes .* MB, and the disk of .* has 0\.0 MB left") as error:
+        checkpoints.check_space(state)
+    assert error.value.status == 1
 
 
 def test_inside_an_epoch(tmp_path):
