@@ -14,7 +14,7 @@ LARGEST_PARETO_K = 0.7
 # Betancourt 2016.
 SMALLEST_BFMI = 0.3
 # Acceptance of steps that start among the lowest or highest hundredth of a coordinate, over that of all steps.
-SMALLEST_TAIL_ACCEPTANCE = 0.6
+SMALLEST_TAIL_ACCEPTANCE = 0.75
 # Of neighbours of a ladder; below it replicas hardly pass.
 SMALLEST_SWAP_RATE = 0.1
 # Of populations or runs that estimate one evidence: how improbable a disagreement is found only where something is wrong.
