@@ -199,7 +199,7 @@ def linear(dimension, noise=1.0):
     return model, jnp.tile(jnp.asarray(x, jnp.float32), (NUM_SEEDS, 1)), marginal.logpdf(x)
 
 
-HMC5 = HMC(num_integration_steps=5)
+HMC5 = HMC(num_integration_steps=5, target_acceptance=0.8)
 LINEAR = {
     (1, "importance"): (ImportanceSampling(4000), 0.1),
     (1, "smc"): (TemperedSMC(500, HMC5, 3), 0.1),
