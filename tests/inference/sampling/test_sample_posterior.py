@@ -110,10 +110,12 @@ def test_first_draws_take_few_programs():
 
     params = read_parameters(jax.random.key(0), learnt, (X,)).values
     sampler = ParallelTempering(ULA(0.1), ladder=GivenLadder((0.1, 0.3, 1.0)))
+    # What other tests have compiled would not be counted.
+    jax.clear_caches()
     programs.clear()
     draw(model=learnt, params=params, sampler=sampler, num_warmup=0, num_samples=13)
     assert {"jit(_start)", "jit(_advance)"} <= set(programs)
-    assert len(programs) <= 42, programs
+    assert len(programs) <= 63, programs
     programs.clear()
     draw(model=learnt, params=params, sampler=sampler, num_warmup=0, num_samples=13)
     assert not programs
