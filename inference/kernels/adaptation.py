@@ -18,6 +18,9 @@ from jax.flatten_util import ravel_pytree
 from ..model.power_posterior import Position
 from .kernel import Kernel, Tuning
 
+# Where steps are so short that trajectories are cut, this acceptance does: none reaches a higher one where rounding makes
+# the density rough, as in a Gaussian process in single precision.
+_LOWEST_TARGET = 0.4
 # Stages of a run: adapt the step size; that and the metric; draw; do nothing, to fill up a compiled chunk.
 FAST, SLOW, DRAW, IDLE = range(4)
 
@@ -94,7 +97,10 @@ def adapt(
     flat, _ = ravel_pytree(position)
 
     def fast(adaptation: Adaptation) -> Adaptation:
-        state = update(adaptation.step_size, acceptance_rate)
+        is_short = adaptation.tuning.step_size < kernel.shortest_useful_step(adaptation.tuning)
+        # Dual averaging reads how far the acceptance is from its target.
+        surplus = jnp.where(is_short, max(_target(kernel) - _LOWEST_TARGET, 0.0), 0.0)
+        state = update(adaptation.step_size, acceptance_rate + surplus)
         tuning = adaptation.tuning._replace(step_size=jnp.exp(state.log_step_size))
         return adaptation._replace(tuning=tuning, step_size=state)
 
@@ -199,7 +205,11 @@ def warmup_schedule(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _dual_averaging(kernel: Kernel) -> tuple[Callable, Callable, Callable]:
-    return dual_averaging_adaptation(0.8 if kernel.target_acceptance is None else kernel.target_acceptance)
+    return dual_averaging_adaptation(_target(kernel))
+
+
+def _target(kernel: Kernel) -> float:
+    return 0.8 if kernel.target_acceptance is None else kernel.target_acceptance
 
 
 def _unify_types(tree: Any, dtype: Any) -> Any:

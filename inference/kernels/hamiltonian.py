@@ -75,6 +75,12 @@ class HMC(Kernel):
         """Whether there is no step size given."""
         return self.step_size is None
 
+    def shortest_useful_step(self, tuning: Tuning) -> jax.Array | float:
+        """That with which a trajectory of mean length takes all of its steps."""
+        if self.num_integration_steps is not None:
+            return 0.0
+        return 0.5 * jnp.pi * jnp.sqrt(tuning.longest) / self.max_integration_steps
+
     def step(
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
     ) -> tuple[ChainState, dict[str, jax.Array]]:

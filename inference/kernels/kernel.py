@@ -187,6 +187,11 @@ class Kernel(ABC):
         """Whether a warm-up has anything to learn."""
         return self.target_acceptance is not None
 
+    def shortest_useful_step(self, tuning: Tuning) -> jax.Array | float:
+        """The step size below which the kernel moves less far at the same cost, scalar; 0 where there is none."""
+        del tuning
+        return 0.0
+
     def evaluate(self, target: Target, position: Position) -> ChainState:
         """The state at a position."""
         if not self.uses_gradient:

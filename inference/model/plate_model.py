@@ -34,7 +34,7 @@ from .reader import read_rows_model
 from .sites import OutsidePlateError, apply_scale, check_has_latents, plate_dims, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity
 from .two_runs import Reading
-from .wrappers import unwrap, with_base
+from .wrappers import is_picked, unwrap, with_base
 
 
 class PriorIntegrals(TypedDict):
@@ -64,6 +64,7 @@ class PlateModel:
         draws_are_shared: whether prior and likelihood are the same functions for every datum, so that one set of prior
             draws serves all. False when a distribution reads a datum's own covariates or mask, or a latent is discrete.
         discrete: the discrete latents, which are summed out of the likelihood; None where there is none.
+        has_classes: whether data differ only in which members of a bank are their priors, as a `context` picks them.
         training: how the passes that are scored run where they are trained; None where they are evaluated.
     """
 
@@ -73,6 +74,7 @@ class PlateModel:
     observed: tuple[str, ...]
     draws_are_shared: bool
     discrete: DiscreteLatents | None
+    has_classes: bool = field(default=False, kw_only=True)
     training: TrainingMode | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     @property
@@ -131,7 +133,18 @@ class PlateModel:
     ) -> tuple[jax.Array, jax.Array]:
         # No distribution reads the data, so these rows only tell the model how many draws to make.
         rows = jax.tree.map(lambda leaf: jnp.zeros((num_draws, *leaf.shape[1:]), leaf.dtype), batch)
-        sites, log_prior = self._prior_draws(key, params, rows, integrals)
+        sites, log_prior = self.draw_prior(key, params, rows, integrals)
+        return self.score_draws(key, params, batch, sites), log_prior
+
+    def score_draws(self, key: jax.Array, params: Params, batch: Any, sites: Trace) -> jax.Array:
+        """log p(x_b | z_s) of a batch, shape (B, S), where the likelihood is the same function for every datum.
+
+        Args:
+            key: PRNG key.
+            params: constrained parameters.
+            batch: pytree of arrays (B, ...).
+            sites: of a run on S rows, which holds the draws.
+        """
         # Read for the observed values alone, so any latents will do, and XLA drops the rest of this pass.
         num_data = jax.tree.leaves(batch)[0].shape[0]
         any_latents = {name: self._repeat_first(sites[name], num_data) for name in self.latent}
@@ -141,7 +154,7 @@ class PlateModel:
             values = jnp.broadcast_to(batch_sites[name]["value"], batch_sites[name]["fn"].shape())
             log_prob = pairwise_log_prob(sites[name]["fn"], values, self._dim(sites[name]))
             log_likelihood += apply_scale(log_prob, sites[name])
-        return self.note_states(jnp.asarray(log_likelihood), sites), log_prior
+        return self.note_states(jnp.asarray(log_likelihood), sites)
 
     def _score_own_draws(
         self, key: jax.Array, params: Params, batch: Any, num_draws: int, integrals: Integrals | None
@@ -155,7 +168,7 @@ class PlateModel:
         def score(key_and_datum: tuple[jax.Array, Any]) -> tuple[jax.Array, jax.Array]:
             key, datum = key_and_datum
             rows = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_draws, *leaf.shape)), datum)
-            sites, log_prior = self._prior_draws(key, params, rows, integrals)
+            sites, log_prior = self.draw_prior(key, params, rows, integrals)
             return self._log_densities(params, rows, sites, log_prior)
 
         chunk = min(num_data, max(1, _ROWS_AT_ONCE // num_draws))
@@ -169,7 +182,7 @@ class PlateModel:
 
         @jax.checkpoint
         def score(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-            sites, log_prior = self._prior_draws(key, params, batch, integrals)
+            sites, log_prior = self.draw_prior(key, params, batch, integrals)
             return self._log_densities(params, batch, sites, log_prior)
 
         num_data = jax.tree.leaves(batch)[0].shape[0]
@@ -177,9 +190,10 @@ class PlateModel:
         log_likelihood, log_prior = lax.map(score, jax.random.split(key, num_draws), batch_size=together)
         return log_likelihood.T, log_prior.T
 
-    def _prior_draws(
+    def draw_prior(
         self, key: jax.Array, params: Params, rows: Any, integrals: Integrals | None = None
     ) -> tuple[Trace, jax.Array]:
+        """The sites of a run on rows whose latents are prior draws, held fixed; and log p(z) of each row."""
         # Outside, so that it finds the keys that sites have.
         with _HoldDraws(integrals or {}):
             sites = self._train(key, params, rows)
@@ -190,7 +204,7 @@ class PlateModel:
     ) -> tuple[jax.Array, jax.Array]:
         """log p(x | z) and log p(z) of each row at the latents of a run; `log_prior` is that without entangled ones."""
         if self.discrete is None:
-            log_likelihood = jnp.asarray(sum(self._log_prob(sites[name]) for name in self.observed))
+            log_likelihood = jnp.asarray(sum(self.site_log_prob(sites[name]) for name in self.observed))
             return self.note_states(log_likelihood, sites), log_prior
         latents = {name: sites[name]["value"] for name in self.latent}
 
@@ -203,7 +217,7 @@ class PlateModel:
     def _log_prior(self, sites: Trace) -> jax.Array:
         """log p(z) of each row, without the latents whose prior depends on discrete ones."""
         entangled = () if self.discrete is None else self.discrete.entangled
-        terms = [self._log_prob(sites[name]) for name in self.latent if name not in entangled]
+        terms = [self.site_log_prob(sites[name]) for name in self.latent if name not in entangled]
         return jnp.asarray(sum(terms)) if terms else jnp.zeros(())
 
     def note_states(self, log_prob: jax.Array, sites: Trace) -> jax.Array:
@@ -228,7 +242,8 @@ class PlateModel:
         axis = len(site["fn"].batch_shape) + self._dim(site)
         return jnp.take(site["value"], jnp.zeros(num_rows, int), axis)
 
-    def _log_prob(self, site: SiteMessage) -> jax.Array:
+    def site_log_prob(self, site: SiteMessage) -> jax.Array:
+        """Log-density of a site of a trace, scaled, of each row: shape (B,)."""
         return sum_to_plate(scaled_log_prob(site), site, self.plate)
 
     def _dim(self, site: SiteMessage) -> int:
@@ -318,8 +333,16 @@ def describe_plate_model(reading: Reading) -> dict[str, Any]:
         "latent": tuple(site.name for site in sites.latents),
         "observed": tuple(site.name for site in sites.observed),
         "draws_are_shared": not (reading.reads_data() or sites.scale_varies or reading.discrete),
+        "has_classes": _has_classes(reading),
         "discrete": reading.discrete,
     }
+
+
+def _has_classes(reading: Reading) -> bool:
+    names = reading.latents_that_read_data()
+    if not names or reading.discrete or reading.sites.scale_varies or reading.likelihood_reads_data():
+        return False
+    return all(is_picked(reading.priors[name]) for name in names)
 
 
 def _draw_fixed(fn: dist.Distribution, site: SiteMessage) -> jax.Array:

@@ -128,10 +128,6 @@ class TrainingModel(PlateModel):
             return 0.0
         return log_density_outside(self.outside, params, *batch_arguments(jax.tree.map(lambda leaf: leaf[:1], batch)))
 
-    def site_log_prob(self, site: SiteMessage) -> jax.Array:
-        """Log-density of a site of a trace, scaled, of each datum: shape (B,)."""
-        return self._log_prob(site)
-
     def data_first(self, site: SiteMessage) -> jax.Array:
         """Value of a sample site of a trace, its data axis in front."""
         return jnp.moveaxis(site["value"], self._dim(site) - site["fn"].event_dim, 0)
@@ -149,7 +145,7 @@ class TrainingModel(PlateModel):
         keys = jax.random.split(choice_key, jax.tree.leaves(batch)[0].shape[0])
 
         def draws(key: jax.Array, rows: Any) -> tuple[Trace, dict[str, jax.Array]]:
-            sites, _ = self._prior_draws(key, params, rows)
+            sites, _ = self.draw_prior(key, params, rows)
             return sites, {name: self.data_first(sites[name]) for name in self.latent}
 
         if self.draws_are_shared:

@@ -72,6 +72,20 @@ class Reading:
         arrays, _, _ = self.whole.select(lambda outputs: outputs["laws"]).uses()
         return any(arrays)
 
+    def likelihood_reads_data(self) -> bool:
+        """The same of the observed sites alone."""
+        number = len(self.sites.all_latents)
+        arrays, _, _ = self.whole.select(lambda outputs: outputs["laws"][number:]).uses()
+        return any(arrays)
+
+    def latents_that_read_data(self) -> list[str]:
+        """Names of the latent sites whose distributions depend on an array among the arguments."""
+
+        def reads(number: int) -> bool:
+            return any(self.whole.select(lambda outputs: outputs["laws"][number]).uses()[0])
+
+        return [site.name for number, site in enumerate(self.sites.all_latents) if reads(number)]
+
     def reads_rows(self) -> bool:
         """Whether a distribution depends on a row, beyond the values that it is observed at; so where that is not known."""
         arrays, _, _ = self.whole.select(lambda outputs: outputs["laws"]).uses()

@@ -26,6 +26,14 @@ def is_masked(fn: Distribution) -> bool:
     return isinstance(unwrap(fn, masks=False), dist.MaskedDistribution)
 
 
+def is_picked(fn: Distribution) -> bool:
+    """Whether a distribution is members of a bank that an index picks, the first axis of the batch being the index's."""
+    base = unwrap(fn)
+    if not isinstance(base, TiltedDistribution) or base.picked_from is None:
+        return False
+    return jnp.ndim(base.picked_from[1]) == 1 and base.batch_shape == fn.shape()
+
+
 def with_base(fn: Distribution, base: Distribution) -> Distribution:
     """The same wrappers around another distribution."""
     match fn:

@@ -47,6 +47,8 @@ class TiltedDistribution(Distribution):
     pytree_aux_fields = ("_ranks",)
     energy: UnivariateKAN
     reference: Distribution
+    # The bank and the index by which its members were picked, where they were; see `select`.
+    picked_from: tuple[Self, Array] | None = None
     _memory: dict[str, Any]
 
     def __init__(

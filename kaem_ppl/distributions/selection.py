@@ -20,7 +20,7 @@ def select[D: TiltedDistribution](bank: D, index: Array) -> D:
         index: integers below C, any shape.
 
     Returns:
-        The distribution of batch shape index.shape + rest.
+        The distribution of batch shape index.shape + rest, which remembers bank and index as `picked_from`.
     """
     energy = bank.energy
     own = {name: getattr(energy, name)[index] for name in ("coef", "base_weight", "spline_weight")}
@@ -35,4 +35,6 @@ def select[D: TiltedDistribution](bank: D, index: Array) -> D:
     table = jax.tree.map(lambda x: x[index], bank.table)
     # The error estimate has no derivative.
     log_normalizer = bank.log_normalizer[index], lax.stop_gradient(bank.log_normalizer_error)[index]
-    return new.given(table=table, log_normalizer=log_normalizer, tails=bank.reference_tails)
+    new = new.given(table=table, log_normalizer=log_normalizer, tails=bank.reference_tails)
+    new.picked_from = bank, index
+    return new

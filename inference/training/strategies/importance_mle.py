@@ -15,6 +15,7 @@ from kaem_ppl.arguments import check_callable, describe, set_counts, set_number
 from ...model.parameters import Params
 from ...model.plate_model import PlateModel
 from ...model.training_model import TrainingModel
+from .class_draws import score_class_draws
 from .resampling import residual_resampling
 from .strategy import Strategy, guide_of
 
@@ -32,6 +33,9 @@ class ImportanceMLE:
 
     draws and weights held fixed. The gradient of log p(z_s) includes the prior's normaliser exactly, without
     sampling. The estimate is consistent in S, with a bias of order 1 / effective sample size.
+
+    Where each datum has a prior of its own, S draws are made for each; where the priors are those of classes, which a
+    `context` of `kan_prior` picks, S draws of all classes serve all data (see `score_class_draws`).
 
     Attributes:
         num_particles: S, the prior draws of each step.
@@ -83,8 +87,15 @@ class ImportanceMLE:
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], tuple[()]]]:
         """Return the weighted negative log-joint, averaged over the batch; see `Strategy.loss`."""
         particle_key, resampling_key = jax.random.split(key)
-        log_likelihood, log_prior = plate_model.score_prior_draws(particle_key, params, batch, self.num_particles)
-        log_weights = lax.stop_gradient(log_likelihood)
+        num_data = jax.tree.leaves(batch)[0].shape[0]
+        if plate_model.has_classes and num_data <= self.num_particles:
+            log_likelihood, log_prior, log_ratio = score_class_draws(
+                plate_model, particle_key, params, batch, self.num_particles
+            )
+        else:
+            log_likelihood, log_prior = plate_model.score_prior_draws(particle_key, params, batch, self.num_particles)
+            log_ratio = 0.0
+        log_weights = lax.stop_gradient(log_likelihood) + log_ratio
         weights = jax.nn.softmax(log_weights)
         effective_sample_size = 1 / jnp.square(weights).sum(-1)
         metrics = {
@@ -193,7 +204,7 @@ class PathwiseImportanceMLE:
 class _PathwisePlateModel(PlateModel):
     """A plate model whose prior draws are differentiable; the prior's density is not needed and left out."""
 
-    def _prior_draws(
+    def draw_prior(
         self, key: jax.Array, params: Params, rows: Any, integrals: Any = None
     ) -> tuple[dict[str, Any], jax.Array]:
         return self._run(key, params, rows), jnp.zeros(jax.tree.leaves(rows)[0].shape[0])

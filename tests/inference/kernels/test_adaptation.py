@@ -9,7 +9,7 @@ import pytest
 from arviz_stats.base import array_stats
 
 from kaem_ppl.inference import HMC, MALA, ParallelTempering, sample_posterior
-from kaem_ppl.inference.kernels.adaptation import factor_covariance
+from kaem_ppl.inference.kernels.adaptation import FAST, adapt, begin_adaptation, factor_covariance
 
 
 def test_factor_of_a_covariance_in_any_units():
@@ -17,6 +17,21 @@ def test_factor_of_a_covariance_in_any_units():
     factor = np.asarray(factor_covariance(jnp.asarray(covariance), 10_000))
     np.testing.assert_allclose(factor @ factor.T, covariance, rtol=1e-5)
     assert np.isfinite(factor_covariance(jnp.zeros((3, 3)), 25)).all()
+
+
+@pytest.mark.parametrize(("acceptance", "is_bounded"), [(0.6, True), (0.1, False)])
+def test_steps_that_no_longer_help_are_not_shortened(acceptance, is_bounded):
+    # Where rounding makes a density rough, trajectories of any step are accepted alike. The bound is the step that takes a
+    # trajectory of mean length, pi / 2 standard deviations, in `max_integration_steps`; below it chains hardly move.
+    kernel = HMC()
+    position = {"z": jnp.zeros(3)}
+
+    def step(adaptation, _):
+        return adapt(kernel, adaptation, position, jnp.asarray(acceptance), jnp.asarray(FAST), jnp.asarray(False)), None
+
+    adaptation = jax.jit(lambda first: jax.lax.scan(step, first, None, 1000)[0])(begin_adaptation(kernel, position))
+    bound = np.pi / 2 / kernel.max_integration_steps
+    assert (float(adaptation.tuning.step_size) > bound / 3) == is_bounded
 
 
 @pytest.mark.parametrize("kernel", [HMC(), MALA()], ids=["HMC", "MALA"])
