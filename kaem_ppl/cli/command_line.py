@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             end_with_parent()
             options = parse_arguments(sys.argv[1:] if arguments is None else arguments)
-            with one_line_warnings():
+            with one_line_warnings(), signals.restored():
                 return _COMMANDS[options.command](options, signals) or 0
         except CommandError as error:
             return _report(error, error.status)
@@ -108,7 +108,8 @@ def _train(options: argparse.Namespace, signals: StopSignals) -> None:
 
         folder = folder or new_run_folder(config)
         try:
-            (train if options.resume is None else resume)(config, folder, signals)
+            with signals.restored():
+                (train if options.resume is None else resume)(config, folder, signals)
         except Stopped as stopped:
             signals.acknowledge()
             is_begun = (folder.path / "config.toml").exists()
@@ -135,10 +136,11 @@ def _tune(options: argparse.Namespace, signals: StopSignals) -> None:
         from .commands.tune import tune
 
         try:
-            tune(
-                options.dataset, options.judge_by, options.trials, given_flags(options), options.seed, options.preset,
-                RunFolder(options.run_dir), signals,
-            )  # fmt: skip
+            with signals.restored():
+                tune(
+                    options.dataset, options.judge_by, options.trials, given_flags(options), options.seed, options.preset,
+                    RunFolder(options.run_dir), signals,
+                )  # fmt: skip
         except Stopped as stopped:
             signals.acknowledge()
             raise Stopped(stopped.signal, _continue(options)) from None
@@ -179,7 +181,8 @@ def _on_run(activity: str, command: _OnRun) -> _Command:
             saved = open_saved_run(folder, options.checkpoint, sys.stderr.isatty())
             progress.begin(activity)
             try:
-                command(saved, jax.random.key(options.seed), options, part)
+                with signals.restored():
+                    command(saved, jax.random.key(options.seed), options, part)
             except Stopped as stopped:
                 signals.acknowledge()
                 is_begun = unfinished_root(folder, options.out).exists()

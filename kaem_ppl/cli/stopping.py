@@ -59,6 +59,20 @@ class StopSignals:
             self._is_deferred = False
         self.check()
 
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Raise `Stopped` where a library made another error of it, as JAX does where C++ code compares keys of a cache.
+
+        Raises:
+            Stopped: what is inside failed after a signal came.
+        """
+        try:
+            yield
+        except Exception as error:
+            if self._received is None:
+                raise
+            raise Stopped(self._received) from error
+
     def check(self) -> None:
         """Stop now if a signal came whose exception was deferred.
 

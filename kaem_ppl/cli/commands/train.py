@@ -142,21 +142,22 @@ def _fit(
     recorder = _Recorder(config, folder, checkpoint, signals, pictures)
     started = time.perf_counter()
     try:
-        fit(
-            jax.random.key(config.seed),
-            job.model,
-            {"x": place(job.dataset.values, sharding)},
-            # Data read from a file are placed on no device, so that `fit` could not tell.
-            strategy=strategy if sharding is None else DataParallel(strategy, sharding),
-            optimizer=job.optimizer,
-            num_epochs=settings.num_epochs,
-            batch_size=settings.batch_size,
-            average=settings.average,
-            callback=recorder,
-            callback_every=_STEPS_BETWEEN_CALLBACKS,
-            state=None if checkpoint is None else checkpoint.state,
-            progress_bar=jax.process_index() == 0,
-        )
+        with signals.restored():
+            fit(
+                jax.random.key(config.seed),
+                job.model,
+                {"x": place(job.dataset.values, sharding)},
+                # Data read from a file are placed on no device, so that `fit` could not tell.
+                strategy=strategy if sharding is None else DataParallel(strategy, sharding),
+                optimizer=job.optimizer,
+                num_epochs=settings.num_epochs,
+                batch_size=settings.batch_size,
+                average=settings.average,
+                callback=recorder,
+                callback_every=_STEPS_BETWEEN_CALLBACKS,
+                state=None if checkpoint is None else checkpoint.state,
+                progress_bar=jax.process_index() == 0,
+            )
     except NonFiniteLossError as error:
         recorder.save_last()
         save_params(folder.path / "last_good.npz", error.params)

@@ -63,6 +63,24 @@ def test_signals_stop_at_once_but_not_what_is_deferred(number):
     assert done == [True]
 
 
+def test_a_signal_that_a_library_reports_as_another_error_stops():
+    # As JAX's C++ code, which calls `__eq__` of the keys of its caches, makes a ValueError of any exception in it.
+    signals = StopSignals()
+
+    def compare():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except BaseException as error:
+            raise ValueError("Cache keys should be comparable.") from error
+
+    with signals.handled(), pytest.raises(Stopped) as stopped, signals.restored():
+        compare()
+    assert stopped.value.signal == signal.SIGTERM
+    with signals.handled(), pytest.raises(ValueError, match="of our own"), StopSignals().restored():
+        raise ValueError("of our own")
+
+
 @pytest.mark.parametrize("where", ["garbage collector", "weak reference", "__del__"])
 def test_a_signal_where_nothing_can_be_raised_is_delivered_afterwards(capfd, where):
     signals, calls = StopSignals(), []

@@ -15,10 +15,9 @@ NOISE = 0.6
 
 
 def prior_of(label):
-    prior = kp.kan_prior(
+    return kp.kan_prior(
         "prior", (1,), basis=kp.RBF(6), domain=(-3, 3), reference=dist.Normal(0, 1), context=label, num_contexts=3
     )
-    return prior
 
 
 def model(x, label, reads_label=False):
