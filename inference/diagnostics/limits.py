@@ -19,7 +19,8 @@ SMALLEST_TAIL_ACCEPTANCE = 0.75
 SMALLEST_SWAP_RATE = 0.1
 # Of populations or runs that estimate one evidence: how improbable a disagreement is found only where something is wrong.
 SMALLEST_DISAGREEMENT_P = 1e-4
-# A population whose log-evidence is uncertain by half a nat descends from about four draws of the prior.
+# A population whose log-evidence is uncertain by half a nat descends from about four draws of the prior, and so does a mean
+# of weights.
 LARGEST_POPULATION_STD_ERROR = 0.5
 # Of an evidence by bridge sampling, whose standard error is a first-order one: it holds where it is small.
 LARGEST_BRIDGE_STD_ERROR = 0.2

@@ -282,6 +282,13 @@ def _(
 
 def _of_weights(name: str, found: WeightSummary, checks: tuple[Check, ...]) -> MethodResult:
     """An estimate that is the mean of independent weights."""
+    few = Check(
+        "effective draws of the weights",
+        ~(found.std_error <= LARGEST_POPULATION_STD_ERROR),
+        f"the standard error is above {LARGEST_POPULATION_STD_ERROR} nats, so that about four draws carry all the weight and "
+        "it is no measure of the error. Use `TemperedSMC` or `ParallelTempering`.",
+    )
+    checks = (*checks, few)
     summary = {"pareto_k": found.pareto_k, "effective_sample_size": found.effective_sample_size}
     estimate, std_error_of_sum = Estimate(found.value, found.std_error, np.isfinite(found.std_error)), None
     if found.log_bias is not None:

@@ -4,6 +4,8 @@ import numpy as np
 
 # A tail is fitted to at least five of the largest fifth of the weights.
 _FEWEST_WEIGHTS = 25
+# Nats below the largest weight at which numbers of double precision have no digits left.
+_DEEPEST = 600.0
 # Numbers held at once: rows, times points of the profile, times weights in the tail.
 _PIECE = 2**22
 
@@ -17,8 +19,8 @@ def pareto_k(log_weights: np.ndarray) -> np.ndarray:
         log_weights: shape (C, S, ...).
 
     Returns:
-        Shape (...); infinite where fewer than 25 weights differ from 0, minus infinite where the largest are equal, so that
-        there is no tail.
+        Shape (...); infinite where fewer than 25 weights differ from 0, or where a quarter of the tail vanishes beside the
+        largest weight; minus infinite where the largest are equal, so that there is no tail.
     """
     rows = np.moveaxis(log_weights.reshape(-1, *log_weights.shape[2:]), 0, -1)
     shape, number = rows.shape[:-1], rows.shape[-1]
@@ -54,9 +56,11 @@ def pareto_k_of_largest(largest: np.ndarray, number: np.ndarray) -> np.ndarray:
             excess = np.exp(ordered[:, 1:]) - np.exp(ordered[:, :1])
             for part in _parts(len(excess), excess.shape[-1]):
                 k[part], _ = _fit(excess[part])
+            vanishes = _vanishes(ordered)
+            k[vanishes] = np.inf
     # Weights of 0 leave fewer to fit, and equal ones leave none: one row at a time. Of the smaller weights only
     # their number counts.
-    for row in np.flatnonzero(~np.isfinite(k) | (number < most)):
+    for row in np.flatnonzero(np.isnan(k) | (number < most)):
         finite = largest[row][np.isfinite(largest[row])].astype(float)
         fill = np.full(number[row] - len(finite), finite.min(initial=np.inf) - 1.0)
         k[row] = _smooth_row(np.concatenate([fill, finite]))[1] if len(finite) else np.inf
@@ -140,16 +144,18 @@ def _smooth_rows(rows: np.ndarray) -> np.ndarray:
         values = np.take_along_axis(rows, place, axis=-1)
         order = np.argsort(values, axis=-1)
         place, values = (np.take_along_axis(x, order, axis=-1) for x in (place, values))
+        vanishes = _vanishes(values)
         tail = np.exp(values - largest)
         k, sigma = _fit(tail[:, 1:] - tail[:, :1])
         probability = (np.arange(size) + 0.5) / size
         quantiles = np.expm1(-k[:, None] * np.log1p(-probability)) / k[:, None]
         smoothed = np.minimum(np.log(tail[:, :1] + sigma[:, None] * quantiles), 0) + largest
-        good = np.isfinite(rows).all(-1) & np.isfinite(smoothed).all(-1) & (sigma > 0)
+        good = ~vanishes & np.isfinite(rows).all(-1) & np.isfinite(smoothed).all(-1) & (sigma > 0)
     good = np.flatnonzero(good)
     rows[good[:, None], place[good, 1:]] = smoothed[good]
     found = np.full(len(rows), np.nan)
     found[good] = k[good]
+    found[vanishes] = np.inf
     return found
 
 
@@ -164,11 +170,21 @@ def _smooth_row(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
         return log_weights, np.inf
     if _has_flat_tail(log_weights[finite]):
         return log_weights, -np.inf
+    if _vanishes(np.sort(log_weights[finite])[-1 - _tail_size(finite.sum()) :]):
+        return log_weights, np.inf
     # ArviZ takes the log-likelihood that is left out, of which weights are the inverse.
     values, k = array_stats.psislw(-log_weights[finite])
     smoothed = np.full_like(log_weights, -np.inf)
     smoothed[finite] = values
     return smoothed, float(k) if np.isfinite(k) else np.inf
+
+
+def _vanishes(tail: np.ndarray) -> np.ndarray:
+    """Whether a quarter of the increasing log-weights (..., n + 1) of a tail have no digits beside the largest, shape (...).
+
+    A shape that spreads some hundred weights so far is about 90, and the fit, which divides by their excesses, fails.
+    """
+    return tail[..., int((tail.shape[-1] - 1) / 4 + 0.5)] < tail[..., -1] - _DEEPEST
 
 
 def _has_flat_tail(log_weights: np.ndarray) -> bool:

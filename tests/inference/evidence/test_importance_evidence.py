@@ -44,6 +44,20 @@ def test_closed_form(linear_gaussian, largest, monkeypatch):
     assert found.is_trustworthy.all()
 
 
+@pytest.mark.parametrize(("noise", "seed"), [(0.056, 2), (0.058, 6)])
+def test_one_draw_with_all_the_weight_is_not_trusted(noise, seed):
+    # Errors of 226 and 186 nats, with a standard error of 1.
+    def model(y):
+        z = numpyro.sample("z", dist.Normal(0, 1).expand([10]).to_event(1))
+        numpyro.sample("y", dist.Normal(z, noise).to_event(1), obs=y)
+
+    found = log_evidence(
+        jax.random.key(seed), model, jnp.ones(10), method=ImportanceSampling(), num_chains=4, progress_bar=False
+    )
+    assert not found.is_trustworthy
+    assert not found.checks["Pareto k-hat"]
+
+
 @pytest.mark.slow
 def test_std_errors_are_the_spread_of_repeated_estimates(posterior):
     # Oracle: 200 repetitions. Their standard deviation has a relative standard error of 1 / sqrt(400), 5 %; 25 % is five
