@@ -117,8 +117,10 @@ def prior_from(
         >>> prior.event_shape
         (2,)
     """
-    if dependence not in _DEPENDENCES:
-        raise ValueError(f"`dependence` must be one of {', '.join(map(repr, _DEPENDENCES))}, got {describe(dependence)}.")
+    if not isinstance(dependence, str) or dependence not in _DEPENDENCES:
+        raise ValueError(
+            f"`dependence` must be one of {', '.join(map(repr, _DEPENDENCES))}, got {describe(dependence)}."
+        )
     samples, lead = _samples_of(draws, names)
     chosen = _names(names, samples)
     given = {} if supports is None else dict(supports)

@@ -13,16 +13,12 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from ...arguments import as_array, as_count, describe
-from .grid import NUM_CELLS
-from .order import dependence, greedy_path, kendall_tau
-from .pair import fit_pair
-from .table import NUM_ENTRIES, condition, make_cells
+from .fitting import fit_trees
+from .order import dependence, greedy_path
 from .trees import log_density_and_coordinates, scores_of
 
 # So many draws are few for a density.
 _FEWEST_DRAWS = 32
-# Of normal scores: from about here on one variable determines the other in single precision.
-_DETERMINED = 0.99999
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,9 @@ class DVine:
         labels = tuple(f"x{i}" for i in range(number)) if names is None else _check_names(names, number)
         strengths = dependence(x, shares)
         path = greedy_path(strengths) if order is None else _check_order(order, number)
-        return _fit(cls, x, shares, path, trees, labels)
+        found = fit_trees(x, shares, path, trees, labels)
+        numbers = (jnp.asarray(values, float) for values in (found.correlations, found.taus, found.gains, found.cells))
+        return cls(*numbers, path, trees, found.tabulated, labels)
 
     @property
     def num_variables(self) -> int:
@@ -202,43 +200,6 @@ class DVine:
     def _forward(self, scores: ArrayLike) -> tuple[Array, Array]:
         e = jnp.asarray(scores)[..., np.asarray(self.order)]
         return log_density_and_coordinates(e, self.correlations, self.cells, self.tabulated, self.num_trees)
-
-
-_condition = jax.jit(condition)
-
-
-def _fit(
-    cls: type[DVine], x: np.ndarray, weights: np.ndarray, order: tuple[int, ...], num_trees: int, names: tuple[str, ...]
-) -> DVine:
-    number = len(order)
-    left = right = x[:, order]
-    fits, taus, tables, tabulated = [], [], [], []
-    for tree in range(1, num_trees + 1):
-        new_left, new_right = [], []
-        for place in range(number - tree):
-            u, v = left[:, place], right[:, place + 1]
-            fitted = fit_pair(u, v, weights)
-            if abs(fitted.correlation) > _DETERMINED:
-                raise ValueError(
-                    f"`scores` must be of variables that do not determine each other, got a correlation of "
-                    f"{fitted.correlation:.6f} of {names[order[place]]} and {names[order[place + tree]]}: drop one."
-                )
-            if fitted.values is None:
-                rest = (1 - fitted.correlation**2) ** 0.5
-                new_left.append((u - fitted.correlation * v) / rest)
-                new_right.append((v - fitted.correlation * u) / rest)
-            else:
-                tabulated.append(len(fits))
-                tables.append(make_cells(fitted.values))
-                found = _condition(jnp.asarray(tables[-1][None], float), jnp.asarray(0), jnp.asarray(u), jnp.asarray(v))
-                new_left.append(np.asarray(found.first, np.float64))
-                new_right.append(np.asarray(found.second, np.float64))
-            fits.append(fitted)
-            taus.append(kendall_tau(u, v, weights))
-        left, right = np.stack(new_left, axis=1), np.stack(new_right, axis=1)
-    cells = np.stack(tables) if tables else np.zeros((0, NUM_CELLS, NUM_CELLS, NUM_ENTRIES))
-    numbers = ([fitted.correlation for fitted in fits], taus, [fitted.gain for fitted in fits])
-    return cls(*(jnp.asarray(np.asarray(x, float), float) for x in (*numbers, cells)), order, num_trees, tuple(tabulated), names)
 
 
 def _check_weights(weights: Any, number: int) -> np.ndarray:

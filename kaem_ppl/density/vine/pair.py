@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .grid import ABOVE, BELOW, MIDDLE, NODE_WEIGHTS, NODES, NUM_CELLS, WIDTHS
+from .grid import ABOVE, BELOW, MIDDLE, NODE_WEIGHTS, NODES, WIDTHS
 from .splines import NUM_SPLINES, features, gaussian_coefficients, penalty
 from .table import with_uniform_margins
 
@@ -141,20 +141,25 @@ def _moments(problem: _Problem, masses: np.ndarray) -> tuple[np.ndarray, np.ndar
     return mean, second.transpose(0, 2, 1, 3).reshape(len(mean), -1) - np.outer(mean, mean)
 
 
-def _positions(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of scores, and the share of the cell's mass below them, as `locate`."""
+class _Positions(NamedTuple):
+    """Cells of scores, and the share of the cell's mass below each, as `locate` has them."""
+
+    cell: np.ndarray
+    below: np.ndarray
+
+
+def _positions(scores: np.ndarray) -> _Positions:
     cell = np.searchsorted(NODES, scores, side="right")
-    sides = np.where(cell < MIDDLE, scores, -scores)
-    mass = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in sides])
-    near = np.clip((mass - np.where(cell < MIDDLE, BELOW[cell], ABOVE[cell + 1])) / WIDTHS[cell], 0.0, 1.0)
-    return cell, np.where(cell < MIDDLE, near, 1 - near)
+    is_left = cell < MIDDLE
+    mass = np.array([0.5 * math.erfc(-x / math.sqrt(2)) for x in np.where(is_left, scores, -scores)])
+    near = np.clip((mass - np.where(is_left, BELOW[cell], ABOVE[cell + 1])) / WIDTHS[cell], 0.0, 1.0)
+    return _Positions(cell, np.where(is_left, near, 1 - near))
 
 
-def _interpolate(values: np.ndarray, first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def _interpolate(values: np.ndarray, first: _Positions, second: _Positions) -> np.ndarray:
     """The bilinear density at positions."""
     ends = np.pad(values, 1, mode="edge")
     (i, s), (j, t) = first, second
-    assert i.max() < NUM_CELLS
     low = (1 - s) * ends[i, j] + s * ends[i + 1, j]
     high = (1 - s) * ends[i, j + 1] + s * ends[i + 1, j + 1]
     return (1 - t) * low + t * high

@@ -157,9 +157,7 @@ def second_given_first(cells: Array, number: Array, first: Array, wanted: Array)
     corner = [entries[..., i] for i in range(8)]
     low = x.above * corner[0] + x.below * corner[2]
     high = x.above * corner[1] + x.below * corner[3]
-    outside = jnp.where(
-        is_left, x.above * corner[4] + x.below * corner[5], x.above * corner[6] + x.below * corner[7]
-    )
+    outside = jnp.where(is_left, x.above * corner[4] + x.below * corner[5], x.above * corner[6] + x.below * corner[7])
     near, far = jnp.where(is_left, low, high), jnp.where(is_left, high, low)
     width = at_cell(WIDTHS, cell, low.dtype)
     # Of width (near x + (far - near) x^2 / 2) = mass, in the form that loses no digits where near and far are close.

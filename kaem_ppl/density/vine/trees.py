@@ -61,9 +61,7 @@ def log_density_and_coordinates(
     return total, jnp.concatenate(coordinates, axis=-1)
 
 
-def scores_of(
-    coordinates: Array, correlations: Array, cells: Array, tabulated: Sequence[int], num_trees: int
-) -> Array:
+def scores_of(coordinates: Array, correlations: Array, cells: Array, tabulated: Sequence[int], num_trees: int) -> Array:
     """The inverse: normal scores in the order of the vine of independent coordinates, both (..., d).
 
     One loop over all pairs, so that the time to compile does not grow with their number.
