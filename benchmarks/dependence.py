@@ -126,7 +126,7 @@ def fit_kernel_vine(draws, seed):
 
     prior = kp.prior_from({"x": draws.astype(np.float32)}, dependence="independent")
     uniforms = lambda x: np.clip(dist.Normal().cdf(prior.whiten(jnp.asarray(x, jnp.float32))), 1e-6, 1 - 1e-6)  # noqa: E731
-    controls = pyvinecopulib.FitControlsVinecop(family_set=[pyvinecopulib.tll], num_threads=1)
+    controls = pyvinecopulib.FitControlsVinecop(family_set=[pyvinecopulib.families.tll], num_threads=1)
     vine = pyvinecopulib.Vinecop.from_data(np.asarray(uniforms(draws), float), controls=controls)
 
     def log_density(x):
@@ -134,7 +134,7 @@ def fit_kernel_vine(draws, seed):
         return own + np.log(vine.pdf(np.asarray(uniforms(x), float)))
 
     def draw():
-        u = vine.simulate(NUM_COMPARED, seeds=[1000 + seed])
+        u = vine.sample(NUM_COMPARED, seeds=[1000 + seed])
         return prior.unwhiten(dist.Normal().icdf(jnp.asarray(u, jnp.float32)))
 
     return log_density, draw
