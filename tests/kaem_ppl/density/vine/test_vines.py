@@ -66,14 +66,14 @@ def conditional():
 
 
 def test_a_normal_s_copula_costs_nothing_to_find():
-    correlation = np.array([[1, 0.6, -0.3, 0.0], [0.6, 1, 0.1, 0.8], [-0.3, 0.1, 1, 0.2], [0.0, 0.8, 0.2, 1]])
+    correlation = np.array([[1, 0.6, -0.3, 0.3], [0.6, 1, 0.1, 0.7], [-0.3, 0.1, 1, 0.1], [0.3, 0.7, 0.1, 1]])
     e = np.random.default_rng(0).multivariate_normal(np.zeros(4), correlation, size=3 * NUM_DRAWS)
     vine = kp.DVine.fit(e[:NUM_DRAWS])
     # Six parameters cost 6 / 2n = 0.0006 nats in the mean; seed 0.
     held_out = e[NUM_DRAWS:]
     assert loss(vine, held_out, gaussian_log_density(correlation, held_out)) < 0.005
-    # The strongest pair comes first, whichever way around.
-    assert {1, 3} <= set(vine.order[:2]) | set(vine.order[-2:]) or abs(vine.order.index(1) - vine.order.index(3)) == 1
+    # The strongest pair is in the first tree.
+    assert abs(vine.order.index(1) - vine.order.index(3)) == 1
 
 
 def test_a_pair_with_a_joint_tail_and_one_without_correlation():
@@ -101,26 +101,30 @@ def test_a_conditional_pair_is_found_and_shown(conditional):
     assert loss(vine, e[NUM_DRAWS:], truth[NUM_DRAWS:]) < 0.03
     text = repr(vine).splitlines()
     assert text[0] == "D-vine of 3 variables in the order a, b, c"
-    assert text[2].split()[:4] == ["1", "a,", "b", "0.41"] or text[2].startswith("1     a, b")
-    assert "a, c  b" in text[4]
+    assert text[2].startswith("1     a, b")
+    assert text[4].startswith("2     a, c  b")
     assert "table" in text[4]
-    assert kp.DVine.fit(e[:500], order=[0, 1, 2], num_trees=1).correlations.shape == (2,)
 
 
 def test_whitening_goes_both_ways_and_explains_the_density(conditional):
     e, _, vine = conditional
-    w = jax.random.normal(jax.random.key(0), (300, 3))
-    scores = vine.unwhiten(w)
-    np.testing.assert_allclose(vine.whiten(scores), w, atol=1e-3)
-    np.testing.assert_allclose(vine.unwhiten(vine.whiten(e[:300])), e[:300], atol=1e-3)
-    jacobian = jax.vmap(jax.jacfwd(vine.unwhiten))(w[:100])
-    expected = 0.5 * jnp.sum(scores**2 - w**2, axis=-1)[:100] - jnp.linalg.slogdet(jacobian)[1]
-    np.testing.assert_allclose(vine.log_density(scores[:100]), expected, atol=5e-3)
-    reverse = jax.vmap(jax.jacrev(vine.unwhiten))(w[:20])
-    np.testing.assert_allclose(reverse, jacobian[:20], rtol=1e-3, atol=1e-3)
-    # Truncation after the first tree, and in another order of the variables.
-    short = kp.DVine.fit(e[:500], order=[2, 0, 1], num_trees=1)
-    np.testing.assert_allclose(short.whiten(short.unwhiten(w)), w, atol=1e-3)
+    w = jax.random.normal(jax.random.key(0), (200, 3))
+    forward = jax.jit(lambda v, e: (v.whiten(e), v.log_density(e)))
+    scores, jacobian = jax.jit(lambda v, w: (v.unwhiten(w), jax.vmap(jax.jacrev(v.unwhiten))(w)))(vine, w)
+    back, log_density = forward(vine, scores)
+    np.testing.assert_allclose(back, w, atol=1e-3)
+    expected = 0.5 * np.sum(np.square(scores) - np.square(w), axis=-1) - np.linalg.slogdet(jacobian)[1]
+    np.testing.assert_allclose(log_density, expected, atol=5e-3)
+
+
+def test_a_truncated_vine_in_another_order(conditional):
+    e = conditional[0][:500]
+    vine = kp.DVine.fit(e, order=[2, 0, 1], num_trees=1)
+    w = vine.whiten(e)
+    np.testing.assert_allclose(vine.unwhiten(w), e, atol=1e-3)
+    # The first variable of the order is its own coordinate, and the last is independent of it given the one in between.
+    np.testing.assert_allclose(w[:, 2], e[:, 2], rtol=1e-6)
+    assert vine.pairs[0].variables == (2, 0)
 
 
 def test_draws_follow_the_density(conditional):
@@ -138,7 +142,7 @@ def test_draws_follow_the_density(conditional):
 
 @pytest.fixture(scope="module")
 def joint(conditional):
-    return kp.KANCopula([dist.Normal(jnp.zeros(2), 1.0), dist.Gamma(2.0, 1.0)], conditional[2])
+    return kp.KANCopula([dist.Normal(jnp.zeros(2), 1.0), dist.Exponential(1.0)], conditional[2])
 
 
 def test_it_is_a_distribution_that_numpyro_can_use(joint):
@@ -146,18 +150,18 @@ def test_it_is_a_distribution_that_numpyro_can_use(joint):
     expected = joint.log_prob(x)
     assert np.all(joint.support(x))
     assert "D-vine of 3 variables" in repr(joint)
+    one = jax.jit(jax.vmap(jax.value_and_grad(lambda d, x: d.log_prob(x), argnums=1), (None, 0)))
     for same in (
         jax.tree.unflatten(*jax.tree.flatten(joint)[::-1]), pickle.loads(pickle.dumps(joint)), copy.deepcopy(joint),
     ):  # fmt: skip
-        np.testing.assert_allclose(jax.jit(lambda d, x: d.log_prob(x))(same, x), expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(jax.vmap(joint.log_prob)(x), expected, rtol=1e-4, atol=1e-4)
-    slope = jax.grad(lambda x: joint.log_prob(x))(x[0])
-    step = 1e-2 * np.eye(3)
-    around = [float(joint.log_prob(x[0] + d) - joint.log_prob(x[0] - d)) / 2e-2 for d in step]
-    np.testing.assert_allclose(slope, around, rtol=0.1, atol=0.1)
-    assert np.isneginf(joint.log_prob(jnp.array([0.0, 0.0, -1.0])))
-    assert np.isfinite(joint.log_prob(jnp.array([9.0, -9.0, 60.0])))
-    np.testing.assert_allclose(joint.unwhiten(joint.whiten(x)), x, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(one(same, x)[0], expected, rtol=1e-4, atol=1e-4)
+    ends = [one(joint, x + sign * jnp.array([1e-2, 0.0, 0.0]))[0] for sign in (-1, 1)]
+    np.testing.assert_allclose(one(joint, x)[1][:, 0], (ends[1] - ends[0]) / 2e-2, rtol=0.1, atol=0.15)
+    far = x.at[:3].set(jnp.array([[0.0, 0.0, -1.0], [9.0, -9.0, 60.0], [0.0, 0.0, 1e-9]]))
+    values, slopes = one(joint, far)
+    assert np.isneginf(values[0])
+    assert np.all(np.isfinite(values[1:]))
+    assert np.all(np.isfinite(slopes[1:]))
 
 
 @pytest.mark.slow
