@@ -138,8 +138,8 @@ class DVine:
         strengths = dependence(x, shares)
         path = greedy_path(strengths) if order is None else _check_order(order, number)
         found = fit_trees(x, shares, path, trees, labels)
-        numbers = (jnp.asarray(values, float) for values in (found.correlations, found.taus, found.gains, found.cells))
-        return cls(*numbers, path, trees, found.tabulated, labels)
+        correlations, taus, gains, cells = (jnp.asarray(x, float) for x in found[:4])
+        return cls(correlations, taus, gains, cells, path, trees, found.tabulated, labels)
 
     @property
     def num_variables(self) -> int:

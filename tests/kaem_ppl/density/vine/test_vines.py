@@ -106,6 +106,7 @@ def test_a_conditional_pair_is_found_and_shown(conditional):
     assert "table" in text[4]
 
 
+@pytest.mark.slow
 def test_whitening_goes_both_ways_and_explains_the_density(conditional):
     vine = conditional[2]
     w = jax.random.normal(jax.random.key(0), (200, 3))
@@ -145,6 +146,7 @@ def joint(conditional):
     return kp.KANCopula([dist.Normal(jnp.zeros(2), 1.0), dist.Exponential(1.0)], conditional[2])
 
 
+@pytest.mark.slow
 def test_it_is_a_distribution_that_numpyro_can_use(joint):
     x = joint.sample(jax.random.key(2), (7,))
     expected = joint.log_prob(x)
