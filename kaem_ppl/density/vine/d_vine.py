@@ -58,8 +58,8 @@ class DVine:
     forms. What is assumed: that the copula of a pair is the same wherever the variables in between are. A pytree; make one
     with `DVine.fit`, and give it to `KANCopula`.
 
-    A table takes 0.2 MB. On one CPU core eight variables, 28 pairs of 4,000 draws, are fitted in 2 s; their density compiles
-    in 1.4 s, its gradient in 3 s, and draws, which go through the pairs one after another, in 1 s.
+    A table takes 0.2 MB. On one CPU core eight variables, 28 pairs of 4,000 draws, are fitted in 2 s; their density is
+    compiled in 1.4 s, its gradient in 3 s, and draws, which go through the pairs one after another, in 1 s.
 
     Attributes:
         correlations: of the pairs' normal scores, tree by tree, shape (P,).
