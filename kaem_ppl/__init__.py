@@ -27,6 +27,7 @@ from .univariate import UnivariateKAN as UnivariateKAN
 
 if TYPE_CHECKING:
     from .cli.opening import open_run as open_run
+    from .density import DVine as DVine
     from .density import FormulaBasis as FormulaBasis
     from .density import KANCopula as KANCopula
     from .density import density_of_sum as density_of_sum
@@ -41,7 +42,8 @@ __version__ = version("kaem-ppl")
 # What opens a run builds its model and reads its data: it stands above all rooms. What is made of learnt densities searches
 # by SciPy's optimisers. They are imported when they are asked for.
 _ON_DEMAND = {"open_run": ".cli.opening"} | dict.fromkeys(
-    ("FormulaBasis", "KANCopula", "prior_from", "prune", "density_of_sum", "replace_priors", "symbolify"), ".density"
+    ("DVine", "FormulaBasis", "KANCopula", "prior_from", "prune", "density_of_sum", "replace_priors", "symbolify"),
+    ".density",
 )
 
 

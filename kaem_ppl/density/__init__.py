@@ -9,3 +9,4 @@ from .replacement import replace_priors as replace_priors
 from .sums import density_of_sum as density_of_sum
 from .symbolic import FormulaBasis as FormulaBasis
 from .symbolic import symbolify as symbolify
+from .vine import DVine as DVine

@@ -1,9 +1,8 @@
-"""`KANCopula`: univariate densities joined by a Gaussian copula."""
+"""`KANCopula`: univariate densities joined by a copula, Gaussian or a vine of pairs."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -16,25 +15,29 @@ from numpyro.util import not_jax_tracer
 from .. import reference as ref
 from ..arguments import as_array, as_key, as_shape, describe
 from ..whitening import from_standard_normal, to_standard_normal, uniform_masses
+from .gaussian import GaussianDependence
+from .vine import DVine
 
 
 class KANCopula(Distribution):
-    """A joint density of d variables with given marginals, whose normal scores Phi^-1(F_i(x_i)) are jointly normal.
+    """A joint density of d variables with given marginals, and a given dependence of their normal scores.
 
-    log p(x) = sum_i log p_i(x_i) + log N(e; 0, R) - sum_i log N(e_i; 0, 1), e_i = Phi^-1(F_i(x_i)) (Song 2000). Each score
-    is computed from the logarithm of its own tail's mass. In w = L^-1 e, L the Cholesky factor of R, the density is
-    the standard normal one, and both ways are in closed form: `whiten` and `unwhiten`.
+    log p(x) = sum_i log p_i(x_i) + log c(e), e_i = Phi^-1(F_i(x_i)) (Sklar 1959), of jointly normal scores
+    log c(e) = log N(e; 0, R) - sum_i log N(e_i; 0, 1) (Song 2000). Each score is computed from the logarithm of its own
+    tail's mass. There are coordinates w in which the density is the standard normal one, and both ways are in closed form,
+    `whiten` and `unwhiten`: w = L^-1 e, L the Cholesky factor of R, or Rosenblatt's transform of a `DVine`.
 
     Args:
         marginals: univariate continuous distributions in the order of the variables, each of batch shape () or (k,),
             k variables of one kind; or a single one of batch shape (d,).
-        correlation: R, shape (d, d), of the normal scores; None for independent variables.
+        dependence: of the normal scores: their correlation matrix R, shape (d, d), a `DVine`, or None for independent
+            variables. What is kept is `dependence.correlation` of the former, and the vine itself.
         validate_args: whether to look at the numbers, as NumPyro does.
 
     Raises:
-        TypeError: where a marginal is no distribution, or the correlation not made of numbers.
+        TypeError: where a marginal is no distribution, or the dependence not made of numbers.
         ValueError: where a marginal is multivariate, discrete, without a density or of more than one batch axis, or the
-            correlation is no correlation matrix of the marginals' number.
+            dependence is no correlation matrix or vine of the marginals' number.
 
     Example:
         >>> import jax, jax.numpy as jnp, numpyro.distributions as dist, kaem_ppl as kp
@@ -44,38 +47,33 @@ class KANCopula(Distribution):
         (100, 3)
     """
 
-    arg_constraints = {"correlation_cholesky": constraints.corr_cholesky}
-    pytree_data_fields = ("marginals", "correlation_cholesky")
+    arg_constraints = {}
+    pytree_data_fields = ("marginals", "dependence")
     pytree_aux_fields = ("_lengths",)
     marginals: tuple[Any, ...]
-    correlation_cholesky: Array
+    dependence: GaussianDependence | DVine
 
     def __init__(
         self,
         marginals: Distribution | Sequence[Distribution],
-        correlation: ArrayLike | None = None,
+        dependence: ArrayLike | DVine | None = None,
         *,
         validate_args: bool | None = None,
     ) -> None:
         self.marginals = _check_marginals(marginals)
         self._lengths = tuple(m.batch_shape[0] if m.batch_shape else 1 for m in self.marginals)
         number = sum(self._lengths)
-        correlation = np.eye(number) if correlation is None else correlation
-        self.correlation_cholesky = _cholesky(as_array(correlation, "correlation", float), number)
+        self.dependence = _check_dependence(np.eye(number) if dependence is None else dependence, number)
         super().__init__((), (number,), validate_args=validate_args)
 
     def __repr__(self) -> str:
         names = ", ".join(type(m).__name__ for m in self.marginals)
-        return f"{type(self).__name__}(event_shape={self.event_shape}, marginals=({names}))"
-
-    @property
-    def correlation(self) -> Array:
-        """R, of the normal scores, shape (d, d)."""
-        return self.correlation_cholesky @ self.correlation_cholesky.T
+        head = f"{type(self).__name__}(event_shape={self.event_shape}, marginals=({names}))"
+        return f"{head}\n{self.dependence!r}" if isinstance(self.dependence, DVine) else head
 
     @property
     def has_rsample(self) -> bool:
-        """Draws are differentiable in the correlation, and in the marginals where their quantiles are."""
+        """Draws are differentiable in the dependence, and in the marginals where their quantiles are."""
         return True
 
     @property
@@ -96,26 +94,23 @@ class KANCopula(Distribution):
             inside.append(marginal.support(x))
         within = jnp.concatenate(inside, axis=-1)
         e = jnp.where(within, self._scores(value, within), 0.0)
-        w = self._decorrelated(e)
-        log_determinant = jnp.sum(jnp.log(jnp.diagonal(self.correlation_cholesky)))
-        dependence = 0.5 * jnp.sum(jnp.square(e) - jnp.square(w), axis=-1) - log_determinant
-        total = jnp.sum(jnp.concatenate(own, axis=-1), axis=-1) + dependence
+        total = jnp.sum(jnp.concatenate(own, axis=-1), axis=-1) + self.dependence.log_density(e)
         return jnp.where(jnp.all(within, axis=-1), total, -jnp.inf)
 
     def sample(self, key: Array, sample_shape: int | tuple[int, ...] = ()) -> Array:
         """Exact draws, shape sample_shape + (d,); differentiable."""
         shape = self.shape(as_shape(sample_shape, "sample_shape"))
-        masses = uniform_masses(as_key(key), shape, self.correlation_cholesky.dtype)
+        masses = uniform_masses(as_key(key), shape, self.dependence.dtype)
         return self.unwhiten(from_standard_normal_masses(*masses))
 
     def whiten(self, value: ArrayLike) -> Array:
         """Coordinates (..., d) in which the density is the standard normal one, of points (..., d) inside the support."""
         value = jnp.asarray(value)
-        return self._decorrelated(self._scores(value, jnp.ones(value.shape, bool)))
+        return self.dependence.whiten(self._scores(value, jnp.ones(value.shape, bool)))
 
     def unwhiten(self, coordinates: ArrayLike) -> Array:
         """The points (..., d) that have given whitened coordinates (..., d)."""
-        e = jnp.einsum("...j,ij->...i", jnp.asarray(coordinates), self.correlation_cholesky)
+        e = self.dependence.unwhiten(jnp.asarray(coordinates))
         return jnp.concatenate([from_standard_normal(marginal, part) for marginal, part in self._parts(e)], axis=-1)
 
     @property
@@ -144,11 +139,6 @@ class KANCopula(Distribution):
             scores.append(to_standard_normal(marginal, x))
         return jnp.concatenate(scores, axis=-1)
 
-    def _decorrelated(self, e: Array) -> Array:
-        flat = e.reshape(-1, e.shape[-1]).T
-        solved = jax.scipy.linalg.solve_triangular(self.correlation_cholesky, flat, lower=True)
-        return solved.T.reshape(e.shape)
-
 
 def from_standard_normal_masses(below: Array, above: Array) -> Array:
     """Standard normal variables with given masses on either side, from the smaller of the two."""
@@ -173,10 +163,19 @@ def _check_marginals(marginals: Any) -> tuple[Distribution, ...]:
     return tuple(given)
 
 
-def _cholesky(correlation: Array, number: int) -> Array:
+def _check_dependence(dependence: Any, number: int) -> GaussianDependence | DVine:
+    if isinstance(dependence, DVine):
+        if dependence.num_variables != number:
+            raise ValueError(
+                f"`dependence` must be of as many variables as the marginals, {number}, got a vine of "
+                f"{dependence.num_variables}."
+            )
+        return dependence
+    correlation = as_array(dependence, "dependence", float)
     if correlation.shape != (number, number):
         raise ValueError(
-            f"`correlation` must have shape {(number, number)}, one row for each variable, got {correlation.shape}."
+            f"`dependence` must be a correlation matrix of shape {(number, number)}, one row for each variable, or a "
+            f"`DVine`, got {describe(correlation)}."
         )
     factor = jnp.linalg.cholesky(correlation)
     if not_jax_tracer(correlation):
@@ -184,7 +183,7 @@ def _cholesky(correlation: Array, number: int) -> Array:
         is_one = np.allclose(np.diag(matrix), 1, atol=1e-5) and np.allclose(matrix, matrix.T, atol=1e-5)
         if not (is_one and np.all(np.isfinite(factor))):
             raise ValueError(
-                "`correlation` must be symmetric and positive definite with ones on its diagonal, got another matrix: "
-                "drop variables that others determine."
+                "`dependence` must be a correlation matrix, symmetric and positive definite with ones on its diagonal, got "
+                "another matrix: drop variables that others determine."
             )
-    return factor
+    return GaussianDependence(factor)

@@ -1,11 +1,11 @@
-"""Posterior draws turned into a prior: tilted marginals of every number in the sites named, and a Gaussian copula."""
+"""Posterior draws turned into a prior: tilted marginals of every number in the sites named, and a copula."""
 
 import dataclasses
 import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,12 @@ from ..distributions import KANTilted
 from ..reference.composite import sign_of
 from ..whitening import to_standard_normal
 from .copula import KANCopula
+from .vine import DVine
 
 _BASIS = BSpline(3, num_grid=60)
 # So many draws are few for a density, and many for a number of chains.
 _FEW_DRAWS = 32
+_DEPENDENCES = ("gaussian", "vine", "independent")
 
 
 class JointPrior(KANCopula):
@@ -34,7 +36,7 @@ class JointPrior(KANCopula):
 
     Args:
         marginals: as for `KANCopula`.
-        correlation: as for `KANCopula`.
+        dependence: as for `KANCopula`.
         sites: shape of each site, by name.
         validate_args: as for `KANCopula`.
     """
@@ -44,13 +46,13 @@ class JointPrior(KANCopula):
     def __init__(
         self,
         marginals: Distribution | Sequence[Distribution],
-        correlation: ArrayLike,
+        dependence: ArrayLike | DVine | None,
         sites: Mapping[str, tuple[int, ...]],
         *,
         validate_args: bool | None = None,
     ) -> None:
         self.sites = tuple((name, tuple(shape)) for name, shape in sites.items())
-        super().__init__(marginals, correlation, validate_args=validate_args)
+        super().__init__(marginals, dependence, validate_args=validate_args)
 
     def unpack(self, value: ArrayLike) -> dict[str, Array]:
         """The sites' values, (...) + shape each, of the numbers (..., d)."""
@@ -75,12 +77,15 @@ def prior_from(
     supports: Mapping[str, constraints.Constraint] | None = None,
     weights: ArrayLike | None = None,
     basis: Basis = _BASIS,
+    dependence: Literal["gaussian", "vine", "independent"] = "gaussian",
 ) -> JointPrior:
     """The joint density of posterior draws, to be the prior of the next data.
 
     Each number's marginal is fitted by `KANTilted.fit` in unconstrained coordinates (its logarithm, or logit), and their
     dependence is that of the draws' normal scores. What is lost: the error of the fits, of the order of that of the
-    draws themselves, and any dependence that is not a Gaussian copula's.
+    draws themselves, and any dependence that is not a Gaussian copula's. A D-vine keeps the dependence of pairs whatever
+    its shape, such as that of a banana, at the cost of fitting and evaluating a table for each pair that is not Gaussian:
+    `DVine`. What it loses is how the dependence of two numbers changes with others.
 
     Args:
         draws: the result of `sample_posterior`, whose `samples` have two leading axes, of chains and draws; or a mapping
@@ -91,6 +96,7 @@ def prior_from(
             given, the result of `sample_posterior` knows those of its model; in a mapping they are real.
         weights: of the draws, of the shape of their leading axes; equal by default.
         basis: of the energies.
+        dependence: "gaussian", a Gaussian copula; "vine", a D-vine, whose tree is printed with the prior; "independent".
 
     Returns:
         A distribution of event shape (d,) with `unpack`, which gives the sites their shapes back.
@@ -98,7 +104,7 @@ def prior_from(
     Raises:
         TypeError: where `draws` or `names` is of the wrong kind.
         ValueError: where a site is missing, or holds too few draws, draws off its support, or numbers that others
-            determine.
+            determine, or the dependence has another name.
 
     Example:
         >>> import jax, numpyro, numpyro.distributions as dist, kaem_ppl as kp
@@ -111,6 +117,10 @@ def prior_from(
         >>> prior.event_shape
         (2,)
     """
+    if not isinstance(dependence, str) or dependence not in _DEPENDENCES:
+        raise ValueError(
+            f"`dependence` must be one of {', '.join(map(repr, _DEPENDENCES))}, got {describe(dependence)}."
+        )
     samples, lead = _samples_of(draws, names)
     chosen = _names(names, samples)
     given = {} if supports is None else dict(supports)
@@ -119,7 +129,7 @@ def prior_from(
         raise ValueError(f"`supports` names {unknown}, which `names` does not: {chosen}.")
     # Asked of the class: an error while a model is asked for its supports must not pass for a result without any.
     supports = (dict(draws.supports) if hasattr(type(draws), "supports") else {}) | given
-    columns, transforms, sites = [], [], {}
+    columns, transforms, signs, sites = [], [], [], {}
     for name in chosen:
         array = np.asarray(samples[name])
         if lead == 1 and array.ndim > 1 and array.shape[0] < _FEW_DRAWS < array.shape[1]:
@@ -134,6 +144,7 @@ def prior_from(
         if not np.all(np.isfinite(columns[-1])):
             raise ValueError(f"`draws` holds values of {name!r} that are not finite or at an end of its support.")
         transforms += [transform] * flat.shape[1]
+        signs.append(np.broadcast_to(np.asarray(sign_of(transform), float), flat.shape[1]))
         if name not in supports and _is_near_zero(flat):
             warnings.warn(
                 f"All draws of {name!r} are above 0, and some close to it, but `supports` says nothing of it, so its prior "
@@ -145,10 +156,23 @@ def prior_from(
     numbers = np.concatenate(columns, axis=1)
     shares = None if weights is None else np.asarray(weights).reshape(-1)
     bank = KANTilted.fit(numbers, shares, basis=basis).density
-    scores = np.asarray(to_standard_normal(bank, jnp.asarray(numbers)), np.float64)
-    covariance = np.atleast_2d(np.cov(scores, rowvar=False, aweights=shares))
+    # A number falls as its unconstrained coordinate rises where its support is bounded above alone.
+    scores = np.asarray(to_standard_normal(bank, jnp.asarray(numbers)), np.float64) * np.concatenate(signs)
+    return JointPrior(_segments(bank, transforms), _dependence(dependence, scores, shares, sites), sites)
+
+
+def _dependence(
+    kind: str, scores: np.ndarray, weights: np.ndarray | None, sites: Mapping[str, tuple[int, ...]]
+) -> ArrayLike | DVine | None:
+    """What `KANCopula` takes, of the draws' normal scores."""
+    if kind == "independent":
+        return None
+    if kind == "vine":
+        names = [f"{name}{list(i)}" if i else name for name, shape in sites.items() for i in np.ndindex(*shape)]
+        return DVine.fit(scores, weights, names=names)
+    covariance = np.atleast_2d(np.cov(scores, rowvar=False, aweights=weights))
     scale = np.sqrt(np.diag(covariance))
-    return JointPrior(_segments(bank, transforms), covariance / np.outer(scale, scale), sites)
+    return covariance / np.outer(scale, scale)
 
 
 def _samples_of(draws: Any, names: Any) -> tuple[Mapping[str, Any], int]:

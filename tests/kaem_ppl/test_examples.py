@@ -19,6 +19,7 @@ SLOW = {
     "kaem_ppl.density.posterior",
     "kaem_ppl.density.sums",
     "kaem_ppl.density.symbolic.symbolify",
+    "kaem_ppl.density.vine.d_vine",
     "kaem_ppl.distributions.mixture",
     "kaem_ppl.distributions.tilted",
     "kaem_ppl.network",

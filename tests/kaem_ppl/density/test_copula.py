@@ -80,9 +80,9 @@ def test_it_is_a_pytree_and_a_site_that_can_be_whitened(joint):
         ([dist.Normal(0, 1), 2], CORRELATION, "marginals"),
         (dist.Poisson(jnp.ones(3)), CORRELATION, "marginals"),
         (dist.Normal(jnp.zeros((2, 3)), 1.0), CORRELATION, "marginals"),
-        (dist.Normal(jnp.zeros(2), 1.0), CORRELATION, "correlation"),
-        (dist.Normal(jnp.zeros(3), 1.0), 2 * CORRELATION, "correlation"),
-        (dist.Normal(jnp.zeros(3), 1.0), jnp.ones((3, 3)), "correlation"),
+        (dist.Normal(jnp.zeros(2), 1.0), CORRELATION, "dependence"),
+        (dist.Normal(jnp.zeros(3), 1.0), 2 * CORRELATION, "dependence"),
+        (dist.Normal(jnp.zeros(3), 1.0), jnp.ones((3, 3)), "dependence"),
     ],
 )
 def test_wrong_arguments_are_refused(marginals, correlation, name, assert_refused):

@@ -153,7 +153,7 @@ GOOD = {"x": RNG.normal(size=50), "y": RNG.normal(size=50)}
         ({"names": ["x"], "supports": {"y": constraints.positive}}, "supports"),
         ({"supports": {"x": constraints.positive}}, "draws"),
         ({"supports": {"x": constraints.simplex}}, "supports"),
-        pytest.param({"draws": GOOD | {"y": GOOD["x"]}}, "correlation", marks=pytest.mark.slow),
+        pytest.param({"draws": GOOD | {"y": GOOD["x"]}}, "dependence", marks=pytest.mark.slow),
         ({"draws": GOOD | {"y": np.ones(40)}}, "draws"),
         ({"draws": GOOD | {"y": np.full(50, np.nan)}}, "draws"),
     ],
