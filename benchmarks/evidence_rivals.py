@@ -104,22 +104,13 @@ def measure_one(problem, method, python, seed, limit, truth, source, version):
         error = last["estimate"] - truth
         setting |= {"estimate - truth": f"{error:+.3f} +- {last['std_error']:.3f}", "budget": last["budget"]}
         more = {"error": error, "std_error": last["std_error"], "seconds_of_last_run": last["seconds"]}
+        more["peak_memory_mib"] = last["peak_memory_mib"]
         more["evaluations"] = sum(x["evaluations"] for x in found) if last["evaluations"] else None
         if last["trusted"] is not None:
             setting["trusted"] = "yes" if last["trusted"] else "no"
     seconds = limit if outcome == "cut off" else sum(x["seconds"] for x in found)
-    return report(
-        SECONDS,
-        setting,
-        seconds,
-        "seconds",
-        truth=truth,
-        truth_by=source,
-        version=version,
-        runs=found,
-        seed=seed,
-        **more,
-    )
+    more |= {"truth": truth, "truth_by": source, "version": version, "runs": found, "seed": seed}
+    return report(SECONDS, setting, seconds, "seconds", **more)
 
 
 def ratios_of(lines, problems, rivals, key, limit):

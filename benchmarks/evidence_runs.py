@@ -6,6 +6,7 @@ that a user makes, compilation included; imports are counted apart.
 """
 
 import json
+import resource
 import sys
 import time
 
@@ -148,6 +149,8 @@ def main(name, method, seed, doublings):
         start = time.perf_counter()
         found = call(2**doubling, int(seed) + 1000 * doubling)
         found |= {"budget": 2**doubling, "seconds": time.perf_counter() - start, "import_seconds": imports}
+        scale = 1 << 20 if sys.platform == "darwin" else 1 << 10
+        found["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
         print(json.dumps(found), flush=True)
         if found["trusted"] is not False and found["std_error"] <= LARGEST_ERROR:
             break
