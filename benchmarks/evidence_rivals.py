@@ -9,8 +9,8 @@ together, compilation included and imports not. The outcome is one of
 - wrong: the same, but the estimate is farther from the truth;
 - not trusted: a check of ours failed at every budget;
 - not reached: the stated error stayed above 0.1;
-- cut off: the process had the time limit, 90 s (20 s in quick mode), and was ended; its numbers are those of the last run
-  that ended before;
+- cut off: the process had the time limit, 90 s (20 s in quick mode; `KAEM_LIMIT` where it is given), and was ended; its
+  numbers are those of the last run that ended before;
 - failed: the process ended with an error.
 
 The ratio of a problem is the seconds of the best of ours that reached it over those of the best rival. A side that nowhere
@@ -113,62 +113,52 @@ def measure_one(problem, method, python, seed, limit, truth, source, version):
     return report(SECONDS, setting, seconds, "seconds", **more)
 
 
-def ratios_of(lines, problems, rivals, key, limit):
-    """Of each problem that either side reached: ratio, and the two that it compares."""
-    found = {}
-    for problem in problems:
-        best = []
-        for names in (OURS, rivals):
-            reached = [
-                (key(x), x["setting"]["rival"])
-                for x in lines
-                if x["setting"]["problem"] == problem
-                and x["setting"]["rival"] in names
-                and x["setting"]["outcome"] == "reached"
-            ]
-            best.append(min(reached, default=None))
-        ours, theirs = best
-        if ours or theirs:
-            ours, theirs = ours or (limit, "none"), theirs or (limit, "none")
-            found[problem] = ours[0] / theirs[0], ours[1], theirs[1]
-    return found
+def best_of(lines, names, limit, key):
+    """Least seconds of those that reached it and who that was; the time limit where none did."""
+    reached = [
+        (key(x), x["setting"]["rival"])
+        for x in lines
+        if x["setting"]["rival"] in names and x["setting"]["outcome"] == "reached"
+    ]
+    return min(reached, default=(limit, "none"))
+
+
+def compare(lines, problem, rivals, limit):
+    """The ratio of a problem, by all runs and by the last ones alone; no line where neither side reached it."""
+    ours, theirs = (best_of(lines, names, limit, lambda x: x["value"]) for names in (OURS, rivals))
+    if ours[1] == theirs[1] == "none":
+        return []
+    last = [best_of(lines, names, limit, lambda x: x["seconds_of_last_run"])[0] for names in (OURS, rivals)]
+    setting = {"problem": problem, "ours": ours[1], "theirs": theirs[1], "limit": limit}
+    return [report(RATIO, setting, ours[0] / theirs[0], "ratio", by_last_runs=last[0] / last[1])]
 
 
 def measure(quick):
-    """Every method on every problem, then the ratios."""
-    seed, limit = int(os.environ.get("KAEM_SEED", "1")), 20 if quick else 90
+    """Every method on every problem, then the median ratio."""
+    seed, limit = int(os.environ.get("KAEM_SEED", "1")), float(os.environ.get("KAEM_LIMIT", 20 if quick else 90))
     rivals = find_rivals()
     methods = dict.fromkeys(OURS, (sys.executable, "ours")) | rivals
-    problems = list(PROBLEMS)[1:3] if quick else list(PROBLEMS)
-    lines = []
-    for name in tqdm(problems, unit="problem", disable=None, leave=False):
-        problem = PROBLEMS[name]()
-        truth = float(problem.truth())
-        for method, (python, version) in methods.items():
-            lines.append(measure_one(name, method, python, seed, limit, truth, problem.source, version))
     missing = [name for name in RIVALS if name not in rivals]
+    lines, ratios = [], []
     if missing:
         setting = {"not installed": "; ".join(missing), "how": "see the first lines of evidence_rivals.py"}
         lines.append(report("rivals left out", setting, len(missing), "rivals"))
-    return lines + headlines(lines, problems, rivals, limit)
-
-
-def headlines(lines, problems, rivals, limit):
-    """The ratio of each problem, its median beside the bar, and the same by the run alone that reached it."""
-    runs = [line for line in lines if line["question"] == SECONDS]
-    ratios = ratios_of(runs, problems, rivals, lambda x: x["value"], limit)
-    if not rivals or not ratios:
-        return []
-    found = [
-        report(RATIO, {"problem": name, "ours": ours, "theirs": theirs}, ratio, "ratio")
-        for name, (ratio, ours, theirs) in ratios.items()
-    ]
-    setting = {"problems": len(ratios)}
-    found.append(report(f"{RATIO}, median", setting, [x[0] for x in ratios.values()], "ratio", at_most=0.5))
-    alone = ratios_of(runs, problems, rivals, lambda x: x["seconds_of_last_run"], limit)
-    values = [x[0] for x in alone.values()]
-    found.append(report(f"{RATIO}, median, the run that reached it alone", setting, values, "ratio"))
-    return found
+    for name in tqdm(list(PROBLEMS)[1:3] if quick else PROBLEMS, unit="problem", disable=None, leave=False):
+        problem = PROBLEMS[name]()
+        truth = float(problem.truth())
+        found = [
+            measure_one(name, method, python, seed, limit, truth, problem.source, version)
+            for method, (python, version) in methods.items()
+        ]
+        ratios += compare(found, name, rivals, limit) if rivals else []
+        lines += found
+    lines += ratios
+    if ratios:
+        setting = {"problems": len(ratios)}
+        lines.append(report(f"{RATIO}, median", setting, [x["value"] for x in ratios], "ratio", at_most=0.5))
+        values = [x["by_last_runs"] for x in ratios]
+        lines.append(report(f"{RATIO}, median, the run that reached it alone", setting, values, "ratio"))
+    return lines
 
 
 def draw(lines):
