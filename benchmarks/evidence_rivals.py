@@ -23,8 +23,8 @@ Rivals live in environments of their own, for their JAX may be another:
     KAEM_RIVALS=FOLDER/bin/python:OTHER/bin/python python benchmarks/evidence_rivals.py
 
 Each of these Pythons runs those rivals that it has. Without them their lines and all ratios are missing, and the page says
-so. `KAEM_SEED` is the seed, 1 unless given. At most 84 minutes in full: `run.py --only evidence_rivals --minutes 90`. Keep the
-machine quiet: on a core that others use, the time limit cuts off what would have ended.
+so. `KAEM_SEED` is the seed, 1 unless given. At most 84 minutes in full: `run.py --only evidence_rivals --minutes 90`. On a
+core that others use too, the time limit cuts off what would have ended.
 """
 
 import json
