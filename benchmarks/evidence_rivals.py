@@ -42,7 +42,7 @@ from tqdm import tqdm
 
 SECONDS, RATIO = "seconds to a log-evidence within 0.1 nat", "best of ours over best rival"
 OURS = ("TemperedSMC", "ParallelTempering", "NestedSampling", "ImportanceSampling")
-SCRIPT = Path(__file__).parent / "evidence_runs.py"
+SCRIPT = Path(__file__).resolve().parent / "evidence_runs.py"
 DOUBLINGS = 3
 
 
@@ -60,7 +60,8 @@ def find_rivals():
 
 def run(python, problem, method, seed, limit):
     """The runs of a method on a problem, and whether the process was cut off or failed."""
-    command = [python, str(SCRIPT), problem, method, str(seed), str(DOUBLINGS)]
+    # In a folder of its own, for jaxns leaves a log where it runs.
+    command = [os.path.abspath(python), str(SCRIPT), problem, method, str(seed), str(DOUBLINGS)]
     with tempfile.TemporaryDirectory() as folder:
         # Nothing compiled before; and no path of ours into the rivals' Python.
         dropped = ("JAX_COMPILATION_CACHE_DIR", "PYTHONPATH")
@@ -68,7 +69,7 @@ def run(python, problem, method, seed, limit):
         with (Path(folder) / "lines").open("w+") as lines, (Path(folder) / "errors").open("w+") as errors:
             try:
                 code = subprocess.run(
-                    command, stdout=lines, stderr=errors, env=environment, timeout=limit, check=False
+                    command, stdout=lines, stderr=errors, env=environment, cwd=folder, timeout=limit, check=False
                 ).returncode
             except subprocess.TimeoutExpired:
                 code = None
