@@ -77,7 +77,7 @@ def report(
         relative_to: the rival, for a ratio.
         ratios: of the values to the rival's, repetition by repetition, where the values themselves are not relative.
         **more: other numbers that belong to it, such as `first_call_seconds`; a headline has its bar, `at_most` or
-            `at_least`.
+            `at_least`; and `peak_memory_mib` where it is that of another process.
 
     Raises:
         OutOfTimeError: the benchmark's share of time is used up; the line is printed and kept.
@@ -97,7 +97,6 @@ def report(
             if ratios is not None
             else {}
         ),
-        **more,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         / (1 << 20 if sys.platform == "darwin" else 1 << 10),
         **_device_memory(),
@@ -105,6 +104,7 @@ def report(
         "cpus": jax.device_count() if jax.default_backend() != "cpu" else _cpus(),
         "versions": {name: version(name) for name in ("kaem-ppl", "jax", "numpyro", "blackjax")}
         | {"python": platform.python_version()},
+        **more,
     }
     print(json.dumps(line), flush=True)
     _MEASURED.append(line)
