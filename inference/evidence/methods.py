@@ -285,8 +285,8 @@ def _of_weights(name: str, found: WeightSummary, checks: tuple[Check, ...]) -> M
     few = Check(
         "effective draws of the weights",
         ~(found.std_error <= LARGEST_POPULATION_STD_ERROR),
-        f"the standard error is above {LARGEST_POPULATION_STD_ERROR} nats, so that about four draws carry all the weight and "
-        "it is no measure of the error. Use `TemperedSMC` or `ParallelTempering`.",
+        f"the standard error is above {LARGEST_POPULATION_STD_ERROR} nats, so that about four draws carry all the weight "
+        "and it is no measure of the error. Use `TemperedSMC` or `ParallelTempering`.",
     )
     checks = (*checks, few)
     summary = {"pareto_k": found.pareto_k, "effective_sample_size": found.effective_sample_size}

@@ -180,7 +180,7 @@ def _smooth_row(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _vanishes(tail: np.ndarray) -> np.ndarray:
-    """Whether a quarter of the increasing log-weights (..., n + 1) of a tail have no digits beside the largest, shape (...).
+    """Whether a quarter of a tail's increasing log-weights (..., n + 1) have no digits beside the largest, shape (...).
 
     A shape that spreads some hundred weights so far is about 90, and the fit, which divides by their excesses, fails.
     """

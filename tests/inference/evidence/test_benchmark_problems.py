@@ -36,6 +36,7 @@ def plain(law):
     return law
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_model_is_the_problem_on_the_unit_cube(modules, name):
     problem = modules["evidence_problems"].PROBLEMS[name]()

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import pytest
 
 import kaem_ppl as kp
 from kaem_ppl.inference import ImportanceMLE
@@ -51,6 +52,7 @@ def log_evidence(params):
     return jnp.log(jnp.trapezoid(jnp.exp(log_prior + log_likelihood), z))
 
 
+@pytest.mark.slow
 def test_gradient_and_evidence_are_those_of_each_class():
     # Oracle: quadrature, differentiated. 64 independent estimates of 21 derivatives, each mean within 5 of its standard
     # errors: a false alarm in 1e-4 of seeds (Student's t, 63 degrees of freedom). The bias, of order 1 / effective sample

@@ -83,6 +83,7 @@ def test_the_inverse_is_one_far_into_the_tails(cells):
     np.testing.assert_allclose(back[typical], np.asarray(wanted)[typical], rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_density_and_conditional_scores_are_one_another_s_derivatives(cells):
     x, y = (jnp.asarray(a, float) for a in np.random.default_rng(0).normal(size=(2, 200)))
 

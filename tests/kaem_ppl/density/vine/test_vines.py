@@ -118,6 +118,7 @@ def test_whitening_goes_both_ways_and_explains_the_density(conditional):
     np.testing.assert_allclose(log_density, expected, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_truncated_vine_in_another_order(conditional):
     e = conditional[0][:500]
     vine = kp.DVine.fit(e, order=[2, 0, 1], num_trees=1)
@@ -166,7 +167,7 @@ def test_it_is_a_distribution_that_numpyro_can_use(joint):
     assert np.all(np.isfinite(slopes[1:]))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_nuts_takes_it_for_a_prior(conditional):
     vine = conditional[2]
 
