@@ -34,7 +34,7 @@ from .reader import read_rows_model
 from .sites import OutsidePlateError, apply_scale, check_has_latents, plate_dims, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity
 from .two_runs import Reading
-from .wrappers import is_picked, unwrap, with_base
+from .wrappers import unwrap, with_base
 
 
 class PriorIntegrals(TypedDict):
@@ -64,7 +64,7 @@ class PlateModel:
         draws_are_shared: whether prior and likelihood are the same functions for every datum, so that one set of prior
             draws serves all. False when a distribution reads a datum's own covariates or mask, or a latent is discrete.
         discrete: the discrete latents, which are summed out of the likelihood; None where there is none.
-        has_classes: whether data differ only in which members of a bank are their priors, as a `context` picks them.
+        has_classes: whether data differ only in which members of a bank are the prior of one latent, as a `context` picks.
         training: how the passes that are scored run where they are trained; None where they are evaluated.
     """
 
@@ -134,21 +134,21 @@ class PlateModel:
         # No distribution reads the data, so these rows only tell the model how many draws to make.
         rows = jax.tree.map(lambda leaf: jnp.zeros((num_draws, *leaf.shape[1:]), leaf.dtype), batch)
         sites, log_prior = self.draw_prior(key, params, rows, integrals)
-        return self.score_draws(key, params, batch, sites), log_prior
+        return self.score_draws(params, batch, sites), log_prior
 
-    def score_draws(self, key: jax.Array, params: Params, batch: Any, sites: Trace) -> jax.Array:
+    def score_draws(self, params: Params, batch: Any, sites: Trace) -> jax.Array:
         """log p(x_b | z_s) of a batch, shape (B, S), where the likelihood is the same function for every datum.
 
         Args:
-            key: PRNG key.
             params: constrained parameters.
             batch: pytree of arrays (B, ...).
             sites: of a run on S rows, which holds the draws.
         """
         # Read for the observed values alone, so any latents will do, and XLA drops the rest of this pass.
         num_data = jax.tree.leaves(batch)[0].shape[0]
-        any_latents = {name: self._repeat_first(sites[name], num_data) for name in self.latent}
-        batch_sites = self._train(key, params, batch, PlaceLatents(any_latents))
+        batch_sites = self.run_at(
+            params, batch, {name: self._repeat_first(sites[name], num_data) for name in self.latent}
+        )
         log_likelihood = 0.0
         for name in self.observed:
             values = jnp.broadcast_to(batch_sites[name]["value"], batch_sites[name]["fn"].shape())
@@ -189,6 +189,11 @@ class PlateModel:
         together = min(num_draws, max(1, _ROWS_AT_ONCE // num_data))
         log_likelihood, log_prior = lax.map(score, jax.random.split(key, num_draws), batch_size=together)
         return log_likelihood.T, log_prior.T
+
+    def run_at(self, params: Params, rows: Any, latents: dict[str, Any] | None) -> Trace:
+        """The sites of a run on rows at given latents; at zeros where there are none."""
+        place = substitute_zero_latents() if latents is None else PlaceLatents(latents)
+        return self._train(jax.random.key(0), params, rows, place)
 
     def draw_prior(
         self, key: jax.Array, params: Params, rows: Any, integrals: Integrals | None = None
@@ -333,16 +338,9 @@ def describe_plate_model(reading: Reading) -> dict[str, Any]:
         "latent": tuple(site.name for site in sites.latents),
         "observed": tuple(site.name for site in sites.observed),
         "draws_are_shared": not (reading.reads_data() or sites.scale_varies or reading.discrete),
-        "has_classes": _has_classes(reading),
+        "has_classes": reading.has_classes(),
         "discrete": reading.discrete,
     }
-
-
-def _has_classes(reading: Reading) -> bool:
-    names = reading.latents_that_read_data()
-    if not names or reading.discrete or reading.sites.scale_varies or reading.likelihood_reads_data():
-        return False
-    return all(is_picked(reading.priors[name]) for name in names)
 
 
 def _draw_fixed(fn: dist.Distribution, site: SiteMessage) -> jax.Array:

@@ -32,7 +32,7 @@ from .modules.state import ModuleState, state_after
 from .parameters import CheckParams, Parameters, Params
 from .sites import Site, Sites, apply_scale, classify, plate_dims, plate_size, scaled_log_prob, sum_to_plate
 from .traced import ModelIdentity, Traced, compiled
-from .wrappers import is_discrete, omit_normalizer, unwrap
+from .wrappers import is_discrete, is_picked, omit_normalizer, unwrap
 
 _COMPARED = ("log_probs", "sizes", "values", "params")
 
@@ -72,19 +72,16 @@ class Reading:
         arrays, _, _ = self.whole.select(lambda outputs: outputs["laws"]).uses()
         return any(arrays)
 
-    def likelihood_reads_data(self) -> bool:
-        """The same of the observed sites alone."""
-        number = len(self.sites.all_latents)
-        arrays, _, _ = self.whole.select(lambda outputs: outputs["laws"][number:]).uses()
-        return any(arrays)
+    def has_classes(self) -> bool:
+        """Whether data differ only in which members of a bank are the prior of one latent, as a `context` picks them."""
+        if self.discrete or self.sites.scale_varies:
+            return False
+        names = [site.name for site in (*self.sites.all_latents, *self.sites.observed)]
+        reading = [name for i, name in enumerate(names) if self._law_reads_data(i)]
+        return len(reading) == 1 and reading[0] in self.priors and is_picked(self.priors[reading[0]])
 
-    def latents_that_read_data(self) -> list[str]:
-        """Names of the latent sites whose distributions depend on an array among the arguments."""
-
-        def reads(number: int) -> bool:
-            return any(self.whole.select(lambda outputs: outputs["laws"][number]).uses()[0])
-
-        return [site.name for number, site in enumerate(self.sites.all_latents) if reads(number)]
+    def _law_reads_data(self, number: int) -> bool:
+        return any(self.whole.select(lambda outputs: outputs["laws"][number]).uses()[0])
 
     def reads_rows(self) -> bool:
         """Whether a distribution depends on a row, beyond the values that it is observed at; so where that is not known."""

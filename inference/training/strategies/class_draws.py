@@ -26,33 +26,47 @@ class ClassScores(NamedTuple):
     log_ratio: jax.Array
 
 
-def score_class_draws(model: PlateModel, key: jax.Array, params: Params, batch: Any, num_draws: int) -> ClassScores:
-    """Draw latents from the priors of a batch in turn, and evaluate all of them against each datum.
+def score_class_draws(
+    model: PlateModel, key: jax.Array, params: Params, batch: Any, num_draws: int
+) -> ClassScores | None:
+    """Draw latents from the priors of all classes, equally many of each, and evaluate all of them against each datum.
 
-    The draws follow the mixture of the batch's priors, q(z) = 1/S sum_s p_s(z), whose density is known; datum b weights
-    them by p_b(z) / q(z), the balance heuristic (Veach and Guibas 1995, sec. 3.3). The draws are held fixed.
+    The draws follow the mixture of the classes, q(z) = 1/C sum_c p_c(z), whose density is known; datum b weights them by
+    p_b(z) / q(z), the balance heuristic (Veach and Guibas 1995, sec. 3.3). The draws are held fixed.
 
     Args:
         model: one whose data differ by their classes only; see `PlateModel.has_classes`.
         key: PRNG key.
         params: constrained parameters.
         batch: pytree of arrays (B, ...).
-        num_draws: S, at least B.
+        num_draws: prior draws of all classes; S is the largest multiple of the number of classes C that is not above it.
+
+    Returns:
+        The scores; None where there are more classes than draws.
     """
-    num_data = jax.tree.leaves(batch)[0].shape[0]
-    datum = jnp.arange(num_draws) % num_data
-    sites, _ = model.draw_prior(key, params, jax.tree.map(lambda leaf: leaf[datum], batch))
-    log_likelihood = model.score_draws(key, params, batch, sites)
-    own, common = jnp.zeros((num_data, num_draws)), jnp.zeros(num_draws)
-    for name in model.latent:
-        if is_picked(sites[name]["fn"]):
-            base: Any = unwrap(sites[name]["fn"])
-            bank, index = base.picked_from
-            # Of every draw under every class, (S, C, ...).
-            by_class = bank.log_prob(jnp.expand_dims(sites[name]["value"], 1))
-            own += by_class.reshape(num_draws, bank.batch_shape[0], -1).sum(-1).T[index[:num_data]]
-        else:
-            common += model.site_log_prob(sites[name])
-    counts = jnp.bincount(datum, length=num_data)
-    log_mixture = logsumexp(own + jnp.log(counts / num_draws)[:, None], axis=0)
+    name, base = _picked(model, params, batch)
+    bank, index = base.picked_from
+    num_classes = bank.batch_shape[0]
+    if num_draws < num_classes:
+        return None
+    key, class_key = jax.random.split(key)
+    of_class = lax.stop_gradient(bank.held_fixed().sample(class_key, (num_draws // num_classes,)))
+    z = of_class.reshape(-1, *bank.batch_shape[1:])
+    # What the rows hold is read for the class alone, whose draws are put into their place.
+    rows = jax.tree.map(lambda leaf: jnp.zeros((len(z), *leaf.shape[1:]), leaf.dtype), batch)
+    drawn, _ = model.draw_prior(key, params, rows)
+    latents = {other: drawn[other]["value"] for other in model.latent} | {name: z}
+    sites = model.run_at(params, rows, latents)
+    by_class = bank.log_prob(jnp.expand_dims(z, 1)).reshape(len(z), num_classes, -1).sum(-1).T
+    common = sum((model.site_log_prob(drawn[other]) for other in model.latent if other != name), jnp.zeros(len(z)))
+    log_mixture = logsumexp(by_class, axis=0) - jnp.log(num_classes)
+    own = by_class[index]
+    log_likelihood = model.score_draws(params, batch, sites)
     return ClassScores(log_likelihood, own + common, lax.stop_gradient(own - log_mixture))
+
+
+def _picked(model: PlateModel, params: Params, batch: Any) -> tuple[str, Any]:
+    """The latent site whose prior is picked by the class, and that prior for the data of a batch."""
+    sites = model.run_at(params, batch, None)
+    [name] = [name for name in model.latent if is_picked(sites[name]["fn"])]
+    return name, unwrap(sites[name]["fn"])

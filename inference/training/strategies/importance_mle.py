@@ -35,7 +35,7 @@ class ImportanceMLE:
     sampling. The estimate is consistent in S, with a bias of order 1 / effective sample size.
 
     Where each datum has a prior of its own, S draws are made for each; where the priors are those of classes, which a
-    `context` of `kan_prior` picks, S draws of all classes serve all data (see `score_class_draws`).
+    `context` of `kan_prior` picks, S draws, equally many of each class, serve all data (see `score_class_draws`).
 
     Attributes:
         num_particles: S, the prior draws of each step.
@@ -87,23 +87,21 @@ class ImportanceMLE:
     ) -> tuple[jax.Array, tuple[dict[str, jax.Array], tuple[()]]]:
         """Return the weighted negative log-joint, averaged over the batch; see `Strategy.loss`."""
         particle_key, resampling_key = jax.random.split(key)
-        num_data = jax.tree.leaves(batch)[0].shape[0]
-        if plate_model.has_classes and num_data <= self.num_particles:
-            log_likelihood, log_prior, log_ratio = score_class_draws(
-                plate_model, particle_key, params, batch, self.num_particles
-            )
-        else:
-            log_likelihood, log_prior = plate_model.score_prior_draws(particle_key, params, batch, self.num_particles)
-            log_ratio = 0.0
+        scores = None
+        if plate_model.has_classes:
+            scores = score_class_draws(plate_model, particle_key, params, batch, self.num_particles)
+        if scores is None:
+            scores = (*plate_model.score_prior_draws(particle_key, params, batch, self.num_particles), 0.0)
+        log_likelihood, log_prior, log_ratio = scores
         log_weights = lax.stop_gradient(log_likelihood) + log_ratio
         weights = jax.nn.softmax(log_weights)
         effective_sample_size = 1 / jnp.square(weights).sum(-1)
         metrics = {
-            "log_evidence": (logsumexp(log_weights, axis=-1) - jnp.log(self.num_particles)).mean(),
+            "log_evidence": (logsumexp(log_weights, axis=-1) - jnp.log(log_weights.shape[-1])).mean(),
             "effective_sample_size": effective_sample_size.mean(),
         }
         if self.ess_threshold > 0:
-            resampled = self.resampler(resampling_key, weights) / self.num_particles
+            resampled = self.resampler(resampling_key, weights) / weights.shape[-1]
             degenerate = effective_sample_size < self.ess_threshold * self.num_particles
             weights = jnp.where(degenerate[:, None], resampled, weights)
         # A particle of likelihood 0 has weight 0 and log-density -inf; the product counts as 0.
