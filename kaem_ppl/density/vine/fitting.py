@@ -8,11 +8,8 @@ import numpy as np
 
 from .grid import NUM_CELLS
 from .order import kendall_tau
-from .pair import PairFit, fit_pair
+from .pair import DETERMINED, PairFit, fit_pair
 from .table import NUM_ENTRIES, condition, make_cells
-
-# Of normal scores: from about here on one variable determines the other in single precision.
-_DETERMINED = 0.99999
 
 _condition = jax.jit(condition)
 
@@ -57,7 +54,7 @@ def fit_trees(
         for place in range(len(order) - tree):
             u, v = left[:, place], right[:, place + 1]
             fitted = fit_pair(u, v, weights)
-            if abs(fitted.correlation) > _DETERMINED:
+            if abs(fitted.correlation) > DETERMINED:
                 raise ValueError(
                     f"`scores` must be of variables that do not determine each other, got a correlation of "
                     f"{fitted.correlation:.6f} of {names[order[place]]} and {names[order[place + tree]]}: drop one."

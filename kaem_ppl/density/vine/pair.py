@@ -17,7 +17,8 @@ _MOST_FALLS = 2
 _LEAST_GAIN = 4.0
 _RIDGE = 1e-8
 _MOST_STEPS = 50
-_LARGEST_CORRELATION = 0.999999
+# Of normal scores: from about here on one variable determines the other in single precision.
+DETERMINED = 0.99999
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def fit_pair(first: np.ndarray, second: np.ndarray, weights: np.ndarray) -> Pair
     mean = weights @ first, weights @ second
     x, y = first - mean[0], second - mean[1]
     correlation = float(weights @ (x * y) / math.sqrt((weights @ (x * x)) * (weights @ (y * y))))
-    correlation = float(np.clip(correlation, -_LARGEST_CORRELATION, _LARGEST_CORRELATION))
+    if abs(correlation) > DETERMINED:
+        return PairFit(correlation, None, 0.0)
     number = 1 / np.sum(weights**2)
     gaussian = weights @ gaussian_log_density(correlation, first, second) - 1 / number
     problem = _make_problem(first, second, weights)

@@ -44,7 +44,7 @@ def test_closed_form(linear_gaussian, largest, monkeypatch):
     assert found.is_trustworthy.all()
 
 
-@pytest.mark.parametrize(("noise", "seed"), [(0.056, 2), (0.058, 6)])
+@pytest.mark.parametrize(("noise", "seed"), [(0.056, 2), pytest.param(0.058, 6, marks=pytest.mark.slow)])
 def test_one_draw_with_all_the_weight_is_not_trusted(noise, seed):
     # Errors of 226 and 186 nats, with a standard error of 1.
     def model(y):

@@ -78,6 +78,7 @@ def test_gradient_and_evidence_are_those_of_each_class():
     assert abs(error) < 5 * found.std(ddof=1) / np.sqrt(len(found))
 
 
+@pytest.mark.slow
 def test_few_particles_are_those_of_each_datum():
     # Fewer draws than classes could not hold one of each.
     plate_model, params = read(model)

@@ -76,6 +76,7 @@ def test_a_normal_s_copula_costs_nothing_to_find():
     assert abs(vine.order.index(1) - vine.order.index(3)) == 1
 
 
+@pytest.mark.slow
 def test_a_pair_with_a_joint_tail_and_one_without_correlation():
     rng = np.random.default_rng(2)
     e = clayton_draws(rng, 2 * NUM_DRAWS)
@@ -91,6 +92,7 @@ def test_a_pair_with_a_joint_tail_and_one_without_correlation():
     assert np.mean(truth[NUM_DRAWS:]) > 0.3
 
 
+@pytest.mark.slow
 def test_a_conditional_pair_is_found_and_shown(conditional):
     e, truth, vine = conditional
     assert [pair.is_gaussian for pair in vine.pairs] == [True, True, False]
@@ -129,6 +131,7 @@ def test_a_truncated_vine_in_another_order(conditional):
     assert vine.pairs[0].variables == (2, 0)
 
 
+@pytest.mark.slow
 def test_draws_follow_the_density(conditional):
     e, _, vine = conditional
     found = np.asarray(vine.unwhiten(jax.random.normal(jax.random.key(1), (NUM_DRAWS, 3))), float)
