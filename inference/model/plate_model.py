@@ -64,7 +64,7 @@ class PlateModel:
         draws_are_shared: whether prior and likelihood are the same functions for every datum, so that one set of prior
             draws serves all. False when a distribution reads a datum's own covariates or mask, or a latent is discrete.
         discrete: the discrete latents, which are summed out of the likelihood; None where there is none.
-        has_classes: whether data differ only in which members of a bank are the prior of one latent, as a `context` picks.
+        has_classes: whether data differ only in which members of a bank are the prior of the one latent: a `context` picks.
         training: how the passes that are scored run where they are trained; None where they are evaluated.
     """
 

@@ -73,8 +73,8 @@ class Reading:
         return any(arrays)
 
     def has_classes(self) -> bool:
-        """Whether data differ only in which members of a bank are the prior of one latent, as a `context` picks them."""
-        if self.discrete or self.sites.scale_varies:
+        """Whether data differ only in which members of a bank are the prior of the one latent: a `context` picks them."""
+        if self.discrete or self.sites.scale_varies or len(self.priors) != 1:
             return False
         names = [site.name for site in (*self.sites.all_latents, *self.sites.observed)]
         reading = [name for i, name in enumerate(names) if self._law_reads_data(i)]

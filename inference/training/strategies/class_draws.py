@@ -9,7 +9,7 @@ from jax.scipy.special import logsumexp
 
 from ...model.parameters import Params
 from ...model.plate_model import PlateModel
-from ...model.wrappers import is_picked, unwrap
+from ...model.wrappers import unwrap
 
 
 class ClassScores(NamedTuple):
@@ -44,29 +44,18 @@ def score_class_draws(
     Returns:
         The scores; None where there are more classes than draws.
     """
-    name, base = _picked(model, params, batch)
+    [name] = model.latent
+    base: Any = unwrap(model.run_at(params, batch, None)[name]["fn"])
     bank, index = base.picked_from
     num_classes = bank.batch_shape[0]
     if num_draws < num_classes:
         return None
-    key, class_key = jax.random.split(key)
-    of_class = lax.stop_gradient(bank.held_fixed().sample(class_key, (num_draws // num_classes,)))
+    of_class = lax.stop_gradient(bank.held_fixed().sample(key, (num_draws // num_classes,)))
     z = of_class.reshape(-1, *bank.batch_shape[1:])
     # What the rows hold is read for the class alone, whose draws are put into their place.
     rows = jax.tree.map(lambda leaf: jnp.zeros((len(z), *leaf.shape[1:]), leaf.dtype), batch)
-    drawn, _ = model.draw_prior(key, params, rows)
-    latents = {other: drawn[other]["value"] for other in model.latent} | {name: z}
-    sites = model.run_at(params, rows, latents)
     by_class = bank.log_prob(jnp.expand_dims(z, 1)).reshape(len(z), num_classes, -1).sum(-1).T
-    common = sum((model.site_log_prob(drawn[other]) for other in model.latent if other != name), jnp.zeros(len(z)))
     log_mixture = logsumexp(by_class, axis=0) - jnp.log(num_classes)
     own = by_class[index]
-    log_likelihood = model.score_draws(params, batch, sites)
-    return ClassScores(log_likelihood, own + common, lax.stop_gradient(own - log_mixture))
-
-
-def _picked(model: PlateModel, params: Params, batch: Any) -> tuple[str, Any]:
-    """The latent site whose prior is picked by the class, and that prior for the data of a batch."""
-    sites = model.run_at(params, batch, None)
-    [name] = [name for name in model.latent if is_picked(sites[name]["fn"])]
-    return name, unwrap(sites[name]["fn"])
+    log_likelihood = model.score_draws(params, batch, model.run_at(params, rows, {name: z}))
+    return ClassScores(log_likelihood, own, lax.stop_gradient(own - log_mixture))

@@ -21,10 +21,11 @@ def prior_of(label):
     )
 
 
-def model(x, label, reads_label=False):
+def model(x, label, reads_label=False, has_another=False):
     with numpyro.plate("data", len(x)):
         z = numpyro.sample("z", prior_of(label).to_event(1))
-        w = numpyro.sample("w", dist.Normal(0.5, 0.5))
+        # Another latent may depend on this one.
+        w = numpyro.sample("w", dist.Normal(z[:, 0], 0.5)) if has_another else 0.5
         shift = 0.1 * label if reads_label else 0.0
         numpyro.sample("x", dist.Normal(z[:, 0] + w + shift, NOISE), obs=x)
 
@@ -44,11 +45,11 @@ def known_params(function):
 
 
 def log_evidence(params):
-    """log p(x_b) by the trapezoidal rule over z, w integrated in closed form."""
+    """log p(x_b) by the trapezoidal rule over z."""
     z = jnp.linspace(-8, 8, 4001)
     priors = numpyro.handlers.substitute(lambda: prior_of(jnp.arange(3)), params)()
     log_prior = priors.log_prob(z[:, None, None])[..., 0].T[DATA["label"]]
-    log_likelihood = dist.Normal(z + 0.5, np.hypot(NOISE, 0.5)).log_prob(DATA["x"][:, None])
+    log_likelihood = dist.Normal(z + 0.5, NOISE).log_prob(DATA["x"][:, None])
     return jnp.log(jnp.trapezoid(jnp.exp(log_prior + log_likelihood), z))
 
 
@@ -86,6 +87,7 @@ def test_few_particles_are_those_of_each_datum():
     assert np.isfinite(loss)
 
 
-def test_a_likelihood_that_reads_the_class_has_draws_of_its_own():
-    plate_model, _ = read(lambda x, label: model(x, label, reads_label=True))
+@pytest.mark.parametrize("what", ["reads_label", "has_another"])
+def test_other_models_have_draws_of_each_datum(what):
+    plate_model, _ = read(lambda x, label: model(x, label, **{what: True}))
     assert not plate_model.has_classes
