@@ -9,6 +9,7 @@ from ..sampling.draws import Draws
 from .exchange import check_exchange, describe_disagreement
 from .findings import Findings, array_stats
 from .limits import (
+    LARGEST_DEVIATION_ERROR,
     LARGEST_MOVE_CORRELATION,
     LARGEST_PARETO_K,
     LARGEST_POPULATION_STD_ERROR,
@@ -19,6 +20,7 @@ from .limits import (
     SMALLEST_ESS_PER_CHAIN,
     disagreement_p,
 )
+from .spread import error_of_deviation
 from .tails import check_tails
 
 if TYPE_CHECKING:
@@ -168,6 +170,18 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: Findings, apart: str) -
         f"The effective sample size of {name!r} falls to {least:.0f}, below {wanted} ({SMALLEST_ESS_PER_CHAIN} for "
         "each chain): means and quantiles are rough. Draw longer.",
     )
+    if np.issubdtype(x.dtype, np.floating):
+        # Where an effective size is unknown or a draw is infinite, other checks say so.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            error = np.nan_to_num(error_of_deviation(elements, np.fmin(bulk, tail)), nan=0.0, posinf=0.0)
+        worst_error = int(np.argmax(error))
+        report.check(
+            "standard deviation",
+            error[worst_error] <= LARGEST_DEVIATION_ERROR,
+            f"The standard deviation of {name}{_place(worst_error, x.shape[2:])} is known to {error[worst_error]:.0%} only, "
+            f"above {LARGEST_DEVIATION_ERROR:.0%}: values far out, of which there are few, carry it, and so its mean and "
+            "the error of its mean are rough. Draw longer, or report quantiles.",
+        )
     return {
         "r_hat": r_hat[worst],
         "ess_bulk": _least(np.asarray(bulk)),

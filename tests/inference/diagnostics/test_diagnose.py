@@ -8,6 +8,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+import scipy.stats as st
 
 from kaem_ppl.inference import (
     HMC,
@@ -20,6 +21,7 @@ from kaem_ppl.inference import (
     diagnose,
     sample_posterior,
 )
+from kaem_ppl.inference.diagnostics.spread import error_of_deviation
 
 
 def model(x):
@@ -49,6 +51,25 @@ def test_nothing_to_say_of_independent_draws(draws):
     assert 2000 < diagnosis.table.loc["z", "ess_bulk"] < 5000
     assert diagnosis.table.loc["z", "ess_per_second"] == diagnosis.table.loc["z", "ess_bulk"] / draws.seconds
     assert "Nothing crossed a threshold" in str(diagnosis)
+
+
+@pytest.mark.parametrize(("degrees", "is_known"), [(1.5, False), (30.0, True)])
+def test_a_standard_deviation_that_few_draws_carry(draws, degrees, is_known):
+    # Student's t: of 1.5 degrees of freedom it has no variance. Independent draws, so that all else is good.
+    z = st.t(degrees).rvs((4, 800, 2), random_state=1).astype(np.float32)
+    diagnosis = diagnose(changed(draws, z=z))
+    assert diagnosis.checks["standard deviation"] == is_known
+    assert {name for name, passed in diagnosis.checks.items() if not passed} <= {"standard deviation"}
+    assert any("The standard deviation of z[" in words for words in diagnosis.warnings) != is_known
+
+
+def test_the_error_of_a_standard_deviation():
+    # Oracle: the spread of the standard deviations of 2,000 samples; of 400 independent draws each, known to 1.6 %.
+    samples = st.gamma(2).rvs((2000, 400), random_state=0)
+    stated = error_of_deviation(samples.T, np.full(2000, 400)).mean()
+    deviations = samples.std(1)
+    np.testing.assert_allclose(stated, deviations.std() / deviations.mean(), rtol=0.1)
+    assert error_of_deviation(np.full((4, 800, 1), 1e30), np.ones(1)) == 0
 
 
 @pytest.mark.parametrize("end", [-1, 1])
