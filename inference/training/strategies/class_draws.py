@@ -51,10 +51,12 @@ def score_class_draws(
     if num_draws < num_classes:
         return None
     of_class = lax.stop_gradient(bank.held_fixed().sample(key, (num_draws // num_classes,)))
-    z = of_class.reshape(-1, *bank.batch_shape[1:])
+    # Barriers, for XLA would make the draws anew for each class, and the densities for each datum.
+    z = lax.optimization_barrier(of_class.reshape(-1, *bank.batch_shape[1:]))
     # What the rows hold is read for the class alone, whose draws are put into their place.
     rows = jax.tree.map(lambda leaf: jnp.zeros((len(z), *leaf.shape[1:]), leaf.dtype), batch)
     by_class = bank.log_prob(jnp.expand_dims(z, 1)).reshape(len(z), num_classes, -1).sum(-1).T
+    by_class = lax.optimization_barrier(by_class)
     log_mixture = logsumexp(by_class, axis=0) - jnp.log(num_classes)
     own = by_class[index]
     log_likelihood = model.score_draws(params, batch, model.run_at(params, rows, {name: z}))
