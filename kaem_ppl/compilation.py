@@ -25,6 +25,9 @@ _named = re.findall(r"xla_backend_optimization_level=(\d+)", os.environ.get("XLA
 jit_outermost = partial(jax.jit, compiler_options={"xla_backend_optimization_level": int(_named[-1]) if _named else 2})
 """`jax.jit` for a function that no other traced function calls: JAX refuses options of a program within a program."""
 
+jit_once = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+"""The same for what runs once or a few times: what it costs is its compilation, which takes half as long."""
+
 
 def is_slow_in_loops(program: ClosedJaxpr) -> bool:
     """Whether a program should be called again and again, or loops over it unrolled, rather than put into a loop.

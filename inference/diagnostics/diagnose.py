@@ -178,9 +178,9 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: Findings, apart: str) -
         report.check(
             "standard deviation",
             error[worst_error] <= LARGEST_DEVIATION_ERROR,
-            f"The standard deviation of {name}{_place(worst_error, x.shape[2:])} is known to {error[worst_error]:.0%} only, "
-            f"above {LARGEST_DEVIATION_ERROR:.0%}: few values far out carry it, so that its mean and "
-            "the error of its mean are rough. Draw longer, or report quantiles.",
+            f"The standard deviation of {name}{_place(worst_error, x.shape[2:])} is known to {error[worst_error]:.0%} "
+            f"only, above {LARGEST_DEVIATION_ERROR:.0%}: few values far out carry it, so that its mean and the error of "
+            "its mean are rough. Draw longer, or report quantiles.",
         )
     return {
         "r_hat": r_hat[worst],

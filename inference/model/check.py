@@ -9,6 +9,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from kaem_ppl.compilation import jit_once
+
 from .traced import Traced, compiled
 
 # Of the sum of the sizes of a site's terms; float32 rounds each to 6e-8 of itself.
@@ -166,9 +168,7 @@ def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array
     arrays, given, key = whole.input_shapes()
     sizes = jax.tree.leaves(whole.output_shapes()["sizes"])
     rows = [jax.ShapeDtypeStruct((*sizes[0].shape, *x.shape), x.dtype) for x in row]
-    # It runs once: what it costs is its compilation.
-    program = jax.jit(compare, compiler_options={"xla_backend_optimization_level": 0})
-    return program.lower(arrays, rows, shared, given, key).compile()
+    return jit_once(compare).lower(arrays, rows, shared, given, key).compile()
 
 
 @lru_cache(maxsize=_NUM_DISCRETE_POINTS)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_ppl.compilation import jit_outermost
+from kaem_ppl.compilation import jit_once, jit_outermost
 
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior
@@ -32,9 +32,7 @@ def find_starts(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, ke
     """
 
     def start(first: Any) -> tuple[ChainState, jax.Array]:
-        return _start(
-            kernel, num_replicas, posterior, keys, jnp.broadcast_to(jnp.asarray(first, jnp.uint32), keys.shape)
-        )
+        return _start(kernel, num_replicas, posterior, keys, np.broadcast_to(np.asarray(first, np.uint32), keys.shape))
 
     replicas, is_good = start(_FIRST_START)
     for attempt in range(1, _NUM_ATTEMPTS):
@@ -91,7 +89,7 @@ def _search(posterior: PowerPosterior, keys: jax.Array, first: jax.Array) -> tup
     return over_problems(search, posterior, keys)
 
 
-@partial(jit_outermost, static_argnums=(0, 1))
+@partial(jit_once, static_argnums=(0, 1))
 def _start(
     kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array, first: jax.Array
 ) -> tuple[ChainState, jax.Array]:
