@@ -68,6 +68,8 @@ SLOW = {
 }
 # Of these, what takes ten seconds.
 LONGEST = {
+    "kaem_ppl.density.copula",
+    "kaem_ppl.inference.evidence.cross_check",
     "kaem_ppl.cli.opening",
     "kaem_ppl.inference.evidence.annealed_importance",
     "kaem_ppl.inference.training.adaptive_grid",

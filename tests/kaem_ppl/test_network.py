@@ -35,7 +35,7 @@ def double_loop(bank, x):
 
 @pytest.mark.parametrize(
     "basis",
-    [BASES[0], *(pytest.param(b, marks=pytest.mark.slow) for b in BASES[1:])],
+    [BASES[0], *(pytest.param(b, marks=pytest.mark.exhaustive) for b in BASES[1:])],
     ids=lambda basis: type(basis).__name__,
 )
 def test_a_layer_is_the_double_loop_over_its_functions(basis):

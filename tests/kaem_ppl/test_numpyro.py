@@ -86,7 +86,7 @@ def test_svi_learns_a_prior():
     assert losses[-1] < losses[0] - 10
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_svi_with_a_tilted_guide():
     # Law: implicit gradients of draws let a KANTilted be the guide. Oracle: conjugate normal posterior N(0.75, 1/2).
     def model():

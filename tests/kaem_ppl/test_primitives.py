@@ -50,7 +50,7 @@ def test_the_designs_model_registers_its_parameters():
     assert sites["x"].shape == (5, 64)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_designs_model_learns_by_svi():
     x = jax.random.uniform(jax.random.key(1), (20, 64))
     guide = numpyro.infer.autoguide.AutoNormal(design_model)

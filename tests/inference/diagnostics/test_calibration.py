@@ -56,7 +56,7 @@ def test_a_conjugate_model_is_calibrated():
     assert found.plot(backend="none") is not None
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_discrete_latents_are_drawn_from_the_prior():
     # A datum far from most of the prior: were states drawn given it, simulated data would follow another law, and ranks of
     # the mean would crowd at one end. A false alarm in 1 % of seeds.
@@ -111,7 +111,11 @@ def test_refuses_what_is_no_sampler():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sampler",
-    [NUTS(), MALA(), pytest.param(TemperedSMC(300), marks=pytest.mark.exhaustive)],
+    [
+        pytest.param(NUTS(), marks=pytest.mark.exhaustive),
+        MALA(),
+        pytest.param(TemperedSMC(300), marks=pytest.mark.exhaustive),
+    ],
     ids=lambda x: type(x).__name__,
 )
 def test_samplers_are_calibrated(sampler):

@@ -111,7 +111,7 @@ def test_draws_that_miss_a_mode():
     assert not evidence.is_trustworthy
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_spooled_draws_are_read(tmp_path):
     # Law: draws in files give what the same draws in memory give.
     k, settings = jnp.asarray(SUCCESSES[:2]), {"plate": "data", "progress_bar": False}

@@ -67,7 +67,11 @@ def rows(c, x):
         (ImportanceSampling(200), {"num_chains": 1}),
         (AnnealedImportanceSampling(40, ladder=PowerLadder(8, 3.0)), {"num_chains": 1}),
         pytest.param(TemperedSMC(30), {"num_chains": 4}, marks=pytest.mark.exhaustive),
-        (ParallelTempering(ladder=PowerLadder(6)), {"num_chains": 2, "num_samples": 40, "num_warmup": 40}),
+        pytest.param(
+            ParallelTempering(ladder=PowerLadder(6)),
+            {"num_chains": 2, "num_samples": 40, "num_warmup": 40},
+            marks=pytest.mark.exhaustive,
+        ),
     ],
     ids=lambda x: type(x).__name__,
 )

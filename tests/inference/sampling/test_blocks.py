@@ -126,7 +126,15 @@ def test_whitened_kernels_move_in_blocks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", [MALA(), NUTS(), Blocks(NUTS(), MALA()), TemperedSMC(2000)], ids=repr)
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        MALA(),
+        TemperedSMC(2000),
+        *(pytest.param(x, marks=pytest.mark.exhaustive) for x in (NUTS(), Blocks(NUTS(), MALA()))),
+    ],
+    ids=repr,
+)
 def test_other_samplers_follow_the_joint_posterior(sampler):
     draws = sample_posterior(
         jax.random.key(3), groups, _Y, _SIGMA, plate="data", sampler=sampler, num_samples=4000, progress_bar=False
@@ -134,7 +142,9 @@ def test_other_samplers_follow_the_joint_posterior(sampler):
     check_moments(draws.samples, groups_by_quadrature()[0])
 
 
-@pytest.mark.parametrize("method", [ImportanceSampling(20_000), pytest.param(TemperedSMC(500), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", [ImportanceSampling(20_000), pytest.param(TemperedSMC(500), marks=pytest.mark.exhaustive)]
+)
 def test_evidence_integrates_globals_and_locals(method):
     # Three groups, for prior draws to reach.
     evidence = log_evidence(

@@ -66,7 +66,7 @@ np.savez(path, **results)
 @pytest.mark.parametrize(
     ("precision", "names"),
     [
-        pytest.param("float32", "ParallelTempering", marks=pytest.mark.slow),
+        pytest.param("float32", "ParallelTempering", marks=pytest.mark.exhaustive),
         pytest.param("float32", "", marks=pytest.mark.exhaustive),
         pytest.param("x64", "", marks=pytest.mark.exhaustive),
     ],

@@ -170,7 +170,7 @@ def test_blocks_of_draws_are_one_array(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [2, 3, 7])
+@pytest.mark.parametrize("number", [2, pytest.param(3, marks=pytest.mark.exhaustive), 7])
 def test_populations_and_live_points_go_on(number, tmp_path, saves_always, capsys):
     def evidence(method, progress_bar=False, **settings):
         return log_evidence(
@@ -354,7 +354,7 @@ def test_rules_out_of_range(settings, message):
         Until(**settings)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_means_of_runs_that_stop_by_themselves_are_covered():
     # 200 posteriors of a conjugate model, each a run of its own that all stop together with the slowest; intervals of the
     # posterior's mean, known exactly. 190 are expected to cover; outside 90 to 98 % in fewer than 1 of 500 seeds.

@@ -200,7 +200,7 @@ def test_refuses():
         prior = kp.kan_prior("prior", (2,), basis=kp.RBF(8), domain=(-3, 3), reference=REFERENCE, adaptive_grid=True)
         with numpyro.plate("data", len(x)):
             z = numpyro.sample("z", dist.Normal(0, 1).expand([2]).to_event(1))
-            numpyro.sample("x", dist.Normal(z**2 + prior.mean, 0.3).to_event(1), obs=x)
+            numpyro.sample("x", dist.Normal(z**2 + prior.energy.coef.mean(), 0.3).to_event(1), obs=x)
 
     with pytest.raises(ValueError, match=r"grids \['prior\$grid'\] belong to no latent site"):
         fit(jax.random.key(0), squared, jnp.zeros((4, 2)), num_epochs=1, grids=AdaptiveGrid(), progress_bar=False)

@@ -296,7 +296,7 @@ def test_evidence_that_a_signal_stopped_goes_on(workplace, number, status):
     assert names(".") == {"data", "run", "stopped", "whole"} or names(".") == {"run", "stopped", "whole"}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_processes_make_two_runs(workplace):
     words = f"train vanilla --dataset DIGITS --num-train 16 --hidden 4 --num-particles 4 {TINY}".split()
     command = [sys.executable, "-m", "kaem_ppl.cli", *words]

@@ -36,7 +36,9 @@ def batch_after_batch(grid, likelihoods, first, support):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("num_batches", "tolerance"), [(2, 0.02), (10, 0.05)])
+@pytest.mark.parametrize(
+    ("num_batches", "tolerance"), [(2, 0.02), pytest.param(10, 0.05, marks=pytest.mark.exhaustive)]
+)
 @pytest.mark.parametrize("law", ["normal", "beta-binomial"])
 def test_batch_after_batch_is_all_at_once(law, num_batches, tolerance):
     if law == "normal":
@@ -69,7 +71,7 @@ def prior():
     return draws, found
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sites_are_flattened_in_the_order_of_their_names(prior):
     draws, found = prior
     numbers = found.pack({name: x.astype(np.float32) for name, x in draws.items()})

@@ -61,7 +61,7 @@ def test_a_hard_function_changes_nothing_for_the_others(size):
     assert float(known.log_normalizer_error[3]) < 1e-4 * size
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_rows_some_at_a_time(monkeypatch):
     # Law: a bank integrated a few rows at a time gives what it gives at once.
     prior = _mixture("RBF", 10.0)

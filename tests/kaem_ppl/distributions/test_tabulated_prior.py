@@ -25,8 +25,8 @@ def tilted(basis, reference, *, components=None, activation=jax.nn.silu):
     ("basis", "reference", "components"),
     [
         (kp.RBF(8), dist.Normal(0.0, 1.0), None),
-        pytest.param(kp.Fourier(10), dist.Uniform(-1.5, 1.5), None, marks=pytest.mark.slow),
-        pytest.param(kp.RBF(8), dist.LogNormal(0.0, 1.0), 3, marks=pytest.mark.slow),
+        pytest.param(kp.Fourier(10), dist.Uniform(-1.5, 1.5), None, marks=pytest.mark.exhaustive),
+        pytest.param(kp.RBF(8), dist.LogNormal(0.0, 1.0), 3, marks=pytest.mark.exhaustive),
     ],
     ids=["RBF-normal", "Fourier-uniform", "mixture-lognormal"],
 )

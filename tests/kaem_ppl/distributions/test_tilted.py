@@ -265,7 +265,7 @@ def test_expand_to_event_mask():
             (3, 2),
             lambda: dist.Normal(jnp.array([0.0, 0.5]), jnp.array([1.0, 2.0])),
             (3, 2),
-            marks=pytest.mark.slow,
+            marks=pytest.mark.exhaustive,
         ),
         ((), lambda: dist.Normal(0.0, 1.0), ()),
         pytest.param(

@@ -46,7 +46,7 @@ def test_moments_and_masses(bounds):
         np.testing.assert_allclose(d.log_prob(middle)[i], p.log_prob(middle) - np.log(mass), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_truncated_as_a_distribution_of_numpyro():
     # Oracle: SciPy's truncated normal, for a tilted density without a tilt.
     flat = jax.tree.map(jnp.zeros_like, members.bank("RBF", (1.0,)))

@@ -29,7 +29,7 @@ def draw(energy, number, seed):
     return np.interp(np.random.default_rng(seed).uniform(size=number), cumulative / cumulative[-1], z)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_planted_energies_are_found_with_their_constants():
     samples = np.stack([draw(energy, 20_000, i) for i, (energy, _) in enumerate(PLANTED.values())], axis=1)
     fitted = kp.KANTilted.fit(samples.astype(np.float32), reference=dist.Normal(0.0, 1.0), domain=(-3, 3))
@@ -132,7 +132,7 @@ def test_a_formula_prints_and_its_distribution_goes_on(formulae):
         pytest.param("Laplace", stats.laplace(1, 2), {}, marks=pytest.mark.exhaustive),
         ("Logistic", stats.logistic(-1, 0.5), {}),
         pytest.param("Gamma", stats.gamma(3, scale=0.5), {"support": (0, None)}, marks=pytest.mark.exhaustive),
-        ("Beta", stats.beta(2, 5), {"support": (0, 1)}),
+        pytest.param("Beta", stats.beta(2, 5), {"support": (0, 1)}, marks=pytest.mark.exhaustive),
         ("NormalMixture", stats.norm(0, 1), {}),
     ],
 )

@@ -76,7 +76,7 @@ def test_a_normal_s_copula_costs_nothing_to_find():
     assert abs(vine.order.index(1) - vine.order.index(3)) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_pair_with_a_joint_tail_and_one_without_correlation():
     rng = np.random.default_rng(2)
     e = clayton_draws(rng, 2 * NUM_DRAWS)
@@ -213,7 +213,7 @@ def test_draws_become_a_prior_with_a_vine():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["gaussian", "vine"])
+@pytest.mark.parametrize("kind", ["gaussian", pytest.param("vine", marks=pytest.mark.exhaustive)])
 def test_numbers_that_are_bounded_above_keep_the_sign_of_their_dependence(kind):
     x, noise = np.random.default_rng(4).standard_normal((2, 2000))
     draws = {"x": x, "below": 1 - np.exp(-(0.8 * x + 0.6 * noise))}
