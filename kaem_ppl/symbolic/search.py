@@ -109,7 +109,8 @@ class _Search:
         self._scale = np.sqrt(np.mean(centred**2))
         self._values = centred / (self._scale or 1.0)
         self._middle = 0.5 * sum(starts.interval)
-        self._found: dict[tuple[str, ...], tuple[Term, ...]] = {(): ()}
+        # Of each form all places where its searches ended.
+        self._found: dict[tuple[str, ...], list[tuple[Term, ...]]] = {(): [()]}
 
     def fit(self, form: Form) -> tuple[tuple[Form, tuple[Term, ...]], float] | None:
         """The form with its inner constants, and the error at the points of the search; None where terms cancel."""
@@ -120,20 +121,20 @@ class _Search:
         kept = [(terms, self._error(terms)) for terms in refined if not self._cancels(terms)]
         if not kept:
             return None
+        self._found[form.functions] = [terms for terms, _ in kept]
         terms, error = min(kept, key=lambda pair: pair[1])
-        self._found[form.functions] = terms
         return (form, terms), error
 
     def _options(self, form: Form) -> Iterator[tuple[Term, ...]]:
         """Starts: each function in turn added, where it helps most, to what was found without it."""
         for index, name in enumerate(form.functions):
             rest = (*form.functions[:index], *form.functions[index + 1 :])
-            if name in form.functions[:index] or rest not in self._found:
+            if name in form.functions[:index]:
                 continue
-            base = self._found[rest]
-            number = _NUM_STARTS if not base else 1
-            for term in self._best_additions(name, base, number):
-                yield (*base[:index], term, *base[index:])
+            for base in self._found.get(rest, []):
+                number = 1 if base else _NUM_STARTS
+                for term in self._best_additions(name, base, number):
+                    yield (*base[:index], term, *base[index:])
 
     def _best_additions(self, name: str, base: tuple[Term, ...], number: int) -> list[Term]:
         terms, features = self._starts.features[name]
