@@ -109,7 +109,7 @@ class SymbolicNetwork:
         found, number = sum(layer.num_found for layer in self.layers), sum(map(len, self.layers))
         line = f"SymbolicNetwork: {found} of {number} functions within {self.layers[0].max_error:g}"
         if self.output_error is not None:
-            line += f", outputs within {self.output_error:.2g}"
+            line += f", error of the outputs {self.output_error:.2g}"
         lines = [line]
         for index, layer in enumerate(self.layers):
             lines += [f"layer {index}, {layer.functions.shape}: {layer._summary()}", *layer._lines()]

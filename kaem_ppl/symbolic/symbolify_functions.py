@@ -58,13 +58,14 @@ def symbolify_functions(
         error = E[(f(z) - g(z))^2] / Var[f(z)] = 1 - R^2,
 
     z distributed as the function's inputs are: the draws that are given, or the uniform distribution on the function's
-    domain. Forms are tried in the order of their complexity until one is within `max_error`, so that hard functions take
-    longest: a tenth of a second for most, a second where nothing is found. Inner constants b and c minimise the error over
-    256 quantiles of the inputs, outer ones over all inputs, by which the error is stated too. Functions that rounding alone
-    keeps from being constant are constants.
+    domain; inputs beyond it count as its ends. Forms are tried in the order of their complexity until one is within
+    `max_error`, so that hard functions take longest: a tenth of a second for most, a second where nothing is found. Inner
+    constants b and c minimise the error over 256 quantiles of the inputs, outer ones over all inputs, by which the error is
+    stated too. Functions that rounding alone keeps from being constant are constants.
 
     The learnt functions of a `KANGenerator`, or of `kan_generator`, are those of the network that it makes where its
-    parameters are substituted, as in the second example; prior draws of its latents are its inputs.
+    parameters are substituted, as in the second example; prior draws of its latents are its inputs. Errors of its functions
+    add up: `output_error` is what they come to in the outputs.
 
     Args:
         functions: a bank of functions, or a network.

@@ -164,6 +164,7 @@ def test_images_of_a_generator_are_within_the_stated_error():
     # Errors of a layer's functions add up, and the next layer's gain is of order one: a few times that of a function.
     assert 0 < found.output_error < 0.06
     assert "layer 1, (3, 5): 15 of 15 functions within 0.02" in repr(found)
+    assert f"error of the outputs {found.output_error:.2g}" in repr(found)
     # Batches of latents of any shape, also inside a compiled function.
     np.testing.assert_allclose(jax.jit(found)(draws.reshape(4, 100, 2)), images.reshape(4, 100, 5), atol=1e-5)
 
