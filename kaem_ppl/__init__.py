@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from .density import prune as prune
     from .density import replace_priors as replace_priors
     from .density import symbolify as symbolify
+    from .symbolic import symbolify_functions as symbolify_functions
 
 __version__ = version("kaem-ppl")
 
 
-# What opens a run builds its model and reads its data: it stands above all rooms. What is made of learnt densities searches
-# by SciPy's optimisers. They are imported when they are asked for.
-_ON_DEMAND = {"open_run": ".cli.opening"} | dict.fromkeys(
+# What opens a run builds its model and reads its data: it stands above all rooms. What is made of learnt densities, and
+# formulae, are searched for by SciPy's optimisers. They are imported when they are asked for.
+_ON_DEMAND = {"open_run": ".cli.opening", "symbolify_functions": ".symbolic"} | dict.fromkeys(
     ("DVine", "FormulaBasis", "KANCopula", "prior_from", "prune", "density_of_sum", "replace_priors", "symbolify"),
     ".density",
 )

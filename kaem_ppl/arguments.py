@@ -170,6 +170,25 @@ def as_number(
     return number
 
 
+def as_names(value: Any, name: str, known: Iterable[str]) -> list[str]:
+    """The value as a list of one or more names; a string is one name.
+
+    Args:
+        value: what was given.
+        name: of the argument.
+        known: the names that there are.
+
+    Raises:
+        ValueError: where there is none, or one that is not known.
+    """
+    known = list(known)
+    names = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    unknown = [x for x in names if x not in known]
+    if unknown or not names:
+        raise ValueError(f"`{name}` must be of {known}, got {describe(unknown or names)}.")
+    return names
+
+
 def set_counts(settings: Any, **least: int) -> None:
     """Make integers of the fields of a frozen dataclass, in place; None stays where it is the field's default.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +16,19 @@ from jax.typing import ArrayLike
 
 from .arguments import as_shape
 from .basis import Basis
+from .pickling import from_picklable, to_picklable
 from .quadrature import contract
 from .univariate import UnivariateKAN
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["layers"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["layers"], meta_fields=["output"])
 @dataclass(frozen=True, eq=False)
 class KANetwork:
     """A stack of layers x_{l+1, j} = sum_i f_{l, ij}(x_{l, i}) (Liu et al. 2024, arXiv 2404.19756, eq. 2.5).
 
     Attributes:
         layers: one bank of functions of batch shape (in, out) per layer, the `out` of each the `in` of the next.
+        output: elementwise function of the outputs; None leaves them as they are.
 
     Example:
         >>> import jax, kaem_ppl as kp
@@ -36,6 +39,13 @@ class KANetwork:
     """
 
     layers: tuple[UnivariateKAN, ...]
+    output: Callable[[Array], Array] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"output": None if self.output is None else to_picklable(self.output)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, output=from_picklable(state["output"]))
 
     @classmethod
     def init(
@@ -78,7 +88,7 @@ class KANetwork:
         x = jnp.asarray(x)
         for layer in self.layers:
             x = apply_layer(layer, x)
-        return x
+        return x if self.output is None else self.output(x)
 
 
 def apply_layer(bank: UnivariateKAN, x: ArrayLike) -> Array:

@@ -116,7 +116,7 @@ def kan_generator(
     domain: tuple[float, float] = (-3.0, 3.0),
     activation: Callable[[Array], Array] = jax.nn.silu,
     output: Callable[[Array], Array] | None = None,
-) -> Callable[[Array], Array]:
+) -> KANetwork:
     """Declare a Kolmogorov-Arnold network inside a model.
 
     Registers the site `{name}$params`, a dictionary with one entry `layer_0`, `layer_1`, ... per layer, each with the
@@ -132,7 +132,8 @@ def kan_generator(
         output: elementwise function of the outputs, such as `jax.nn.sigmoid` for images in [0, 1].
 
     Returns:
-        A function from inputs (..., sizes[0]) to outputs (..., sizes[-1]).
+        A function from inputs (..., sizes[0]) to outputs (..., sizes[-1]): a `KANetwork`, of which
+        `symbolify_functions` finds formulae.
 
     Raises:
         RuntimeError: where nothing is substituted for the parameters and there is no `numpyro.handlers.seed`.
@@ -159,8 +160,7 @@ def kan_generator(
 
     values = register_parameters(name, init)
     layers = [_bank(values[f"layer_{index}"], basis, domain, activation) for index in range(len(sizes) - 1)]
-    network = KANetwork(tuple(layers))
-    return network if output is None else lambda x: output(network(x))
+    return KANetwork(tuple(layers), output)
 
 
 def register_parameters(name: str, init: Callable[[Array], Any]) -> Any:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -129,7 +129,23 @@ class UnivariateKAN:
     @property
     def is_shared(self) -> bool:
         """Whether the whole bank has one grid, one width and one domain, so that features serve all of it."""
-        return jnp.ndim(self.grid) == 1 and jnp.ndim(self.width) == 0 and jnp.ndim(self.domain) == 1
+        return all(jnp.ndim(x) == rank for _, x, rank in self._constants)
+
+    def member(self, index: int | tuple[int, ...]) -> "UnivariateKAN":
+        """One function of the bank, of batch shape ().
+
+        Args:
+            index: its place, a tuple as long as `batch_shape`, or a number in row-major order.
+        """
+        place = np.unravel_index(index, self.batch_shape) if isinstance(index, int) else index
+        own = {"coef": self.coef, "base_weight": self.base_weight, "spline_weight": self.spline_weight}
+        own |= {name: x for name, x, rank in self._constants if jnp.ndim(x) > rank}
+        return replace(self, **{name: x[place] for name, x in own.items()})
+
+    @property
+    def _constants(self) -> tuple[tuple[str, Array, int], ...]:
+        """Arrays that a bank may share, and how many axes they have where it does."""
+        return ("grid", self.grid, 1), ("width", self.width, 0), ("domain", self.domain, 1)
 
     @property
     def term_size(self) -> Array:
@@ -262,8 +278,13 @@ def _uniform_grid(basis: Basis, domain: tuple[float, float], dtype: jnp.dtype) -
     return {"grid": basis.init_grid(bounds), "width": jnp.asarray(width, dtype), "domain": bounds}
 
 
-def check_bank(energy: UnivariateKAN, check_values: bool = True) -> None:
+def check_bank(energy: UnivariateKAN, check_values: bool = True, argument: str = "energy") -> None:
     """Refuse a bank whose shapes disagree or, where its values are known and `check_values`, whose numbers can't be used.
+
+    Args:
+        energy: the bank.
+        check_values: whether to look at its numbers too.
+        argument: what the user calls the bank.
 
     Raises:
         ValueError: naming the field, what it holds, and what was expected.
@@ -281,17 +302,17 @@ def check_bank(energy: UnivariateKAN, check_values: bool = True) -> None:
         shape = jnp.shape(getattr(energy, name))
         if shape not in shapes:
             wanted = " or ".join(str(s) for s in sorted(shapes, key=len))
-            raise ValueError(f"energy.{name} has shape {shape}: expected {wanted} for {basis}.")
+            raise ValueError(f"{argument}.{name} has shape {shape}: expected {wanted} for {basis}.")
     if not check_values:
         return
     for name in expected:
         value = getattr(energy, name)
         if not_jax_tracer(value) and not np.all(np.isfinite(value)):
-            raise ValueError(f"energy.{name} holds values that are not finite: expected finite numbers throughout.")
+            raise ValueError(f"{argument}.{name} holds values that are not finite: expected finite numbers throughout.")
     for name in ("grid", "domain"):
         value = getattr(energy, name)
         if not_jax_tracer(value) and not np.all(np.diff(value, axis=-1) > 0):
-            raise ValueError(f"energy.{name} is not increasing: expected strictly increasing values, got {value}.")
+            raise ValueError(f"{argument}.{name} is not increasing: expected strictly increasing values, got {value}.")
     constraint = basis.width_constraint
     if constraint is not None and not_jax_tracer(energy.width) and not np.all(constraint(np.asarray(energy.width))):
-        raise ValueError(f"energy.width={energy.width}: expected {constraint} for {basis}.")
+        raise ValueError(f"{argument}.width={energy.width}: expected {constraint} for {basis}.")

@@ -14,7 +14,7 @@ from jax import Array
 from kaem_ppl import RBF, kan_generator
 from kaem_ppl.arguments import check_callable, check_kind, set_counts
 from kaem_ppl.basis import Basis
-from kaem_ppl.network import check_sizes
+from kaem_ppl.network import KANetwork, check_sizes
 from kaem_ppl.primitives import register_parameters
 from kaem_ppl.refitting import check_domain
 
@@ -68,7 +68,7 @@ class KANGenerator:
         check_kind(self.basis, Basis, "basis", "a basis such as `RBF(10)`")
         object.__setattr__(self, "domain", check_domain(self.domain))
 
-    def __call__(self, name: str) -> Callable[[Array], Array]:
+    def __call__(self, name: str) -> KANetwork:
         """Register `{name}$params`, as `kan_generator` does, and return the network."""
         return kan_generator(name, self.sizes, basis=self.basis, domain=self.domain, output=self.output)
 

@@ -1,8 +1,6 @@
 """`prune`: a learnt prior with fewer parameters, as few as the evidence of data allows."""
 
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -277,17 +275,13 @@ def _components_first(energy: UnivariateKAN) -> UnivariateKAN:
 
 def _terms(energy: UnivariateKAN, index: int, points: np.ndarray) -> np.ndarray:
     """The activation and the basis functions of one energy at points, (number of points, T)."""
-    place = np.unravel_index(index, energy.batch_shape)
-    domain, grid, width = (
-        x[place] if jnp.ndim(x) > rank else x for x, rank in ((energy.domain, 1), (energy.grid, 1), (energy.width, 0))
-    )
-    return np.asarray(_evaluate_terms(energy.basis, energy.activation, jnp.asarray(points), domain, grid, width), float)
+    return np.asarray(_evaluate_terms(energy.member(index), jnp.asarray(points)), float)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _evaluate_terms(basis: Any, activation: Any, z: Array, domain: Array, grid: Array, width: Array) -> Array:
-    z = jnp.clip(z, domain[0], domain[1])
-    return jnp.concatenate([activation(z)[:, None], basis(z, grid, width)], axis=-1)
+@jax.jit
+def _evaluate_terms(energy: UnivariateKAN, z: Array) -> Array:
+    z = jnp.clip(z, energy.domain[0], energy.domain[1])
+    return jnp.concatenate([energy.activation(z)[:, None], energy.basis(z, energy.grid, energy.width)], axis=-1)
 
 
 def _eliminate(terms: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ SLOW = {
     "kaem_ppl.distributions.mixture",
     "kaem_ppl.distributions.tilted",
     "kaem_ppl.network",
+    "kaem_ppl.symbolic.symbolify_functions",
     "kaem_ppl.models.baselines",
     "kaem_ppl.models.denoisers",
     "kaem_ppl.models.diffusion",

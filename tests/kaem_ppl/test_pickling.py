@@ -62,6 +62,7 @@ def test_distributions(way, is_integrated):
 def test_a_network_and_a_tabulated_prior(way):
     for x in (
         KANetwork.init(jax.random.key(0), (2, 3, 4), basis=kp.RBF(5), domain=(-3, 3)),
+        KANetwork(KANetwork.init(jax.random.key(0), (2, 3), basis=kp.RBF(5), domain=(-3, 3)).layers, jax.nn.sigmoid),
         tabulate_prior("z", kp.KANTilted(bank("RBF"), dist.Normal(0.0, 1.0))),
     ):
         _is_same(x, WAYS[way](x))

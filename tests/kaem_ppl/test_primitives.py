@@ -160,7 +160,10 @@ def test_a_generator_is_the_network_of_its_parameters():
     ]
     x = jax.random.normal(jax.random.key(1), (5, 3))
     with handlers.substitute(data={"g$params": values}):
-        np.testing.assert_allclose(generator()(x), jnp.tanh(KANetwork(tuple(layers))(x)), rtol=1e-6)
+        learnt = generator()
+    np.testing.assert_allclose(learnt(x), jnp.tanh(KANetwork(tuple(layers))(x)), rtol=1e-6)
+    assert isinstance(learnt, KANetwork)
+    assert learnt.output is jnp.tanh
 
 
 def test_without_a_seed_the_error_says_so():

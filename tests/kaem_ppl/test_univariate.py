@@ -49,6 +49,19 @@ def test_three_ways_to_evaluate_agree(name, shared):
     assert functions.components(points).shape == (3, 2, 4)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_member_is_one_function_of_the_bank(shared):
+    functions = BASES["RBF"](jax.random.key(3), (2, 4))
+    if not shared:
+        functions = functions.refit(jax.random.normal(jax.random.key(4), (200, 2, 4)), domain=(-2, 2.5))
+    for index, place in ((6, (1, 2)), ((0, 3), (0, 3))):
+        own = functions.member(index)
+        assert own.batch_shape == ()
+        assert own.is_shared
+        z = jnp.linspace(-3, 3, 5)
+        np.testing.assert_allclose(own(z), functions.outer(z)[place], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
 def test_shapes(shape):
     functions = kp.UnivariateKAN.init(jax.random.key(0), shape, basis=kp.RBF(7), domain=(0, 2))

@@ -8,7 +8,7 @@ from jax import Array
 
 from ...arguments import describe
 from ...basis import Basis
-from .functions import FUNCTIONS, Term
+from ...symbolic.functions import FUNCTIONS, Term
 
 # Panels of a formula's integral, at whose edges its kinks are.
 _NUM_PANELS = 40
@@ -20,7 +20,7 @@ class FormulaBasis(Basis):
 
     Args:
         terms: functions by name, scale and shift, for example `(("sin", 2.0, 0.5), ("z^2", 1.0, 0.0))`; the names are those
-            of `symbolify`'s library of energies, with "z", "z^2", "z^3" and "z^4".
+            of the library of `symbolify_functions`, with "z", "z^2", "z^3" and "z^4" for the polynomial.
         coef_scale: standard deviation of initial coefficients.
 
     Raises:

@@ -9,15 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .functions import FUNCTIONS, POWERS, Term
+from ...symbolic.forms import Floats, Form, inner_starts
+from ...symbolic.functions import FUNCTIONS, Term
 from .nodes import Nodes
 
-type Floats = NDArray[np.float64]
-
-# Starts of a search for inner constants, of which the best few are followed.
-_NUM_RATES, _NUM_CENTRES, _NUM_STARTS = 24, 31, 3
+# How many of the starts of a search for inner constants are followed.
+_NUM_STARTS = 3
 
 
 class Candidate(ABC):
@@ -58,26 +56,15 @@ class EnergyCandidate(Candidate):
     """exp(sum_k a_k s_k(b_k z + c_k)) pi_0, functions clamped to the domain as the learnt energy is."""
 
     def __init__(self, functions: tuple[str, ...]) -> None:
-        self.functions = functions
-        self.name = " + ".join(functions) or "reference"
-        outer = [f"a{i + 1}" for i in range(len(functions))]
-        inner = []
-        for i, name in enumerate(functions):
-            has_scale = FUNCTIONS[name].num_inner > 0 and not FUNCTIONS[name].has_kink
-            has_shift = FUNCTIONS[name].num_inner == 2 or FUNCTIONS[name].has_kink
-            inner += [f"b{i + 1}"] * has_scale + [f"c{i + 1}"] * has_shift
-        self.labels = (*outer, *inner)
-        # Of each term its coefficient and variable, an exponent (1) or a transcendental function (2), and what is inside;
-        # times the reference, which counts as much as a family of location and scale.
-        used = sum({"z": 0, "abs": 1}.get(name, 1 if name in POWERS else 2) for name in functions)
-        self.complexity = 3 + 2 * len(functions) + used + len(inner)
-        self.complexity += functions.count("gaussian")
+        self.form = Form(functions)
+        self.functions, self.labels = functions, self.form.labels
+        self.name = self.form.name or "reference"
+        # Times the reference, which counts as much as a family of location and scale.
+        self.complexity = 3 + self.form.complexity
 
     def terms(self, constants: Floats) -> tuple[Term, ...]:
         """The functions with their inner constants."""
-        values = dict(zip(self.labels, constants.tolist(), strict=True))
-        pairs = enumerate(self.functions, start=1)
-        return tuple(Term(name, values.get(f"b{i}", 1.0), values.get(f"c{i}", 0.0)) for i, name in pairs)
+        return self.form.terms(constants)
 
     def log_density(self, constants: Floats, nodes: Nodes, z: Floats) -> Floats:
         return self._energy(constants, np.clip(z, *nodes.interval)) - self._log_normaliser(constants, nodes)
@@ -92,7 +79,7 @@ class EnergyCandidate(Candidate):
         if all(FUNCTIONS[name].num_inner == 0 for name in self.functions):
             return [self._least_squares(nodes, self.terms(np.zeros(len(self.labels))))]
         (name,) = self.functions
-        options = [Term(name, rate, shift) for rate, shift in _inner_starts(name, nodes)]
+        options = inner_starts(name, nodes.interval)
         features = np.stack([term(np, nodes.clipped) for term in options])
         # The share of the energy's variance that each explains alone.
         centred = features - (features @ nodes.mass)[:, None]
@@ -105,27 +92,17 @@ class EnergyCandidate(Candidate):
             # Neighbours on the grid lead to the same place.
             if all(np.corrcoef(features[index], features[j])[0, 1] ** 2 < 0.9 for j in chosen):
                 chosen.append(index)
-                term = options[index]
-                outer = self._least_squares(nodes, (term,))
-                found.append(np.append(outer[:1], [getattr(term, _FIELDS[x[0]]) for x in self.labels[1:]]))
+                terms = (options[index],)
+                found.append(self.form.constants(terms, self._least_squares(nodes, terms)))
             if len(chosen) == _NUM_STARTS:
                 break
         return found
 
     def kinks(self, constants: Floats) -> list[float]:
-        return [-term.shift / term.scale for term in self.terms(constants) if FUNCTIONS[term.function].has_kink]
+        return self.form.kinks(constants)
 
     def normalised(self, constants: Floats) -> Floats:
-        values = dict(zip(self.labels, constants.tolist(), strict=True))
-        for i, name in enumerate(self.functions, start=1):
-            odd = {"sin": -1.0, "logistic": -1.0, "gaussian": 1.0}.get(name)
-            if odd is not None and values[f"b{i}"] < 0:
-                values |= {f"a{i}": odd * values[f"a{i}"], f"b{i}": -values[f"b{i}"], f"c{i}": -values[f"c{i}"]}
-            if name == "sin":
-                if values[f"a{i}"] < 0:
-                    values |= {f"a{i}": -values[f"a{i}"], f"c{i}": values[f"c{i}"] + np.pi}
-                values[f"c{i}"] = (values[f"c{i}"] + np.pi) % (2 * np.pi) - np.pi
-        return np.array(list(values.values()))
+        return self.form.normalised(constants)
 
     def _energy(self, constants: Floats, z: Floats) -> Floats:
         total = np.zeros_like(z)
@@ -143,27 +120,6 @@ class EnergyCandidate(Candidate):
         columns = np.stack([*(term(np, nodes.clipped) for term in terms), np.ones_like(nodes.clipped)], axis=1)
         root = np.sqrt(nodes.mass)
         return np.linalg.lstsq(columns * root[:, None], nodes.log_ratio * root, rcond=None)[0][:-1]
-
-
-_FIELDS = {"b": "scale", "c": "shift"}
-
-
-def _inner_starts(name: str, nodes: Nodes) -> list[tuple[float, float]]:
-    """Pairs (scale, shift) of a function on the domain."""
-    low, high = nodes.interval
-    length = high - low
-    centres = np.linspace(low, high, _NUM_CENTRES)
-    match name:
-        case "sin":
-            rates = np.geomspace(0.5 * np.pi, 16 * np.pi, 2 * _NUM_RATES) / length
-            return [(rate, phase - rate * low) for rate in rates for phase in np.arange(4) * np.pi / 4]
-        case "abs":
-            return [(1.0, -centre) for centre in centres]
-        case "exp":
-            rates = np.geomspace(0.3, 30, _NUM_RATES) / length
-            return [(sign * rate, 0.0) for rate in rates for sign in (1, -1)]
-    rates = np.geomspace(3, 60, _NUM_RATES) / length
-    return [(rate, -rate * centre) for rate in rates for centre in centres]
 
 
 class FamilyCandidate(Candidate):

@@ -1,12 +1,12 @@
 """A formula for one density: what it says, how far it is from the density, and the distribution that it is."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpyro.distributions import Distribution
 
-from .functions import Term
+from ...symbolic.formula import Formula, latex_number
+from ...symbolic.functions import Term
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,37 +39,27 @@ class Expression:
 
     def to_text(self, digits: int = 3) -> str:
         """The energy f(z) without its constant, or the family with its parameters."""
-        return self._print(lambda x: f"{x:.{digits}g}", latex=False)
+        if self.formula is not None:
+            return self.formula.to_text(digits)
+        return f"{self.name}({', '.join(f'{key}={value:.{digits}g}' for key, value in self.constants.items())})"
 
     def to_latex(self, digits: int = 3) -> str:
         """The same in LaTeX."""
-        return self._print(lambda x: _latex_number(x, digits), latex=True)
+        if self.formula is not None:
+            return self.formula.to_latex(digits)
+        return rf"\mathrm{{{self.name}}}({', '.join(latex_number(x, digits) for x in self.constants.values())})"
 
     def _repr_latex_(self) -> str:
         return f"${self.to_latex()}$"
 
-    def _print(self, number: Any, latex: bool) -> str:
+    @property
+    def formula(self) -> Formula | None:
+        """The energy as a function of z, without its constant; None for a named family."""
         if not self.terms and self.constants:
-            parameters = ", ".join(f"{key}={number(value)}" for key, value in self.constants.items())
-            if latex:
-                return rf"\mathrm{{{self.name}}}({', '.join(number(value) for value in self.constants.values())})"
-            return f"{self.name}({parameters})"
-        text = ""
-        for term, coefficient in zip(self.terms, self.coefficients, strict=True):
-            sign = "-" if coefficient < 0 else "+"
-            product = f"{number(abs(coefficient))}{chr(92) + ',' if latex else '*'}{term.print(number, latex)}"
-            text += f" {sign} {product}" if text else f"{'-' if sign == '-' else ''}{product}"
-        return text or "0"
+            return None
+        return Formula(self.terms, tuple(self.coefficients.tolist()))
 
     @property
     def coefficients(self) -> np.ndarray:
         """Of the terms."""
         return np.array([self.constants[f"a{i + 1}"] for i in range(len(self.terms))])
-
-
-def _latex_number(x: float, digits: int) -> str:
-    text = f"{x:.{digits}g}"
-    if "e" not in text:
-        return text
-    mantissa, exponent = text.split("e")
-    return rf"{mantissa} \cdot 10^{{{int(exponent)}}}"

@@ -7,7 +7,8 @@ import numpyro.distributions as dist
 from numpyro.distributions import Distribution
 from scipy import special
 
-from .candidates import FamilyCandidate, Floats, log_normal
+from ...symbolic.forms import Floats
+from .candidates import FamilyCandidate, log_normal
 
 _LOCATION_SCALE = (("loc", "scale"), (False, True))
 

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize
 
-from .candidates import Candidate, FamilyCandidate, Floats
+from ...symbolic.forms import Floats
+from .candidates import Candidate, EnergyCandidate, FamilyCandidate
 from .nodes import Nodes
 
 
@@ -55,19 +56,10 @@ def refine(found: Found, nodes: Nodes, samples: Samples) -> Found:
 
 def _unit(candidate: Candidate, nodes: Nodes) -> Floats:
     """What one step in each constant is measured in."""
+    if isinstance(candidate, EnergyCandidate):
+        return candidate.form.units(nodes.interval)
     length = nodes.interval[1] - nodes.interval[0]
-    units = {"b": 1 / length, "c": 1.0, "l": length}
-    if not isinstance(candidate, FamilyCandidate):
-        powers = [int(name[2:]) if name.startswith("z^") else int(name == "z") for name in candidate.name.split(" + ")]
-        reach = max(abs(x) for x in nodes.interval)
-        coefficients = iter([reach**-power for power in powers])
-        is_kink = candidate.name == "abs"
-        units |= {"c": length if is_kink else 1.0}
-        return np.array([
-            (1 / length if is_kink else next(coefficients)) if label[0] == "a" else units[label[0]]
-            for label in candidate.labels
-        ])  # fmt: skip
-    return np.array([units.get(label[0], 1.0) for label in candidate.labels])
+    return np.array([length if label[0] == "l" else 1.0 for label in candidate.labels])
 
 
 def _minimise(function: Callable[[Floats], float], start: Floats, unit: Floats, candidate: Candidate) -> Floats:

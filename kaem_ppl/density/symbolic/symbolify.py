@@ -10,21 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import Distribution
 
-from ...arguments import as_number, check_kind, describe
+from ...arguments import as_names, as_number, check_kind
 from ...distributions.base import TiltedDistribution
 from ...distributions.fitting import TiltedFit
 from ...distributions.tilted import KANTilted
 from ...printing import to_html
+from ...symbolic.functions import POWERS
 from ...univariate import UnivariateKAN, uniform_grid
 from .basis import FormulaBasis
 from .candidates import Candidate, EnergyCandidate
 from .expression import Expression
 from .families import FAMILIES, family_distribution
-from .functions import FUNCTIONS, POWERS
 from .nodes import Nodes, nodes_of
 from .search import Found, Samples, refine, search
 
-_ENERGIES = tuple(name for name in FUNCTIONS if name not in POWERS)
+_ENERGIES = ("abs", "exp", "sin", "logistic", "gaussian")
 # Nats that are not worth more complexity.
 _NO_GAIN = 1e-6
 LIBRARY = ("polynomial", *_ENERGIES, *FAMILIES)
@@ -87,10 +87,7 @@ def symbolify(
     """
     check_kind(density, (TiltedDistribution, TiltedFit), "density", "a tilted density, or what `KANTilted.fit` returns")
     max_kl = as_number(max_kl, "max_kl", above=0)
-    names = [library] if isinstance(library, str) else list(library)
-    unknown = [name for name in names if name not in LIBRARY]
-    if unknown or not names:
-        raise ValueError(f"`library` must be of {list(LIBRARY)}, got {describe(unknown or names)}.")
+    names = as_names(library, "library", LIBRARY)
     fitted = density if isinstance(density, TiltedFit) else None
     tilted = fitted.density if fitted is not None else density
     assert isinstance(tilted, TiltedDistribution)

@@ -1,4 +1,4 @@
-"""Elementary functions of which energies are written: their values, by NumPy or JAX, and how they are printed."""
+"""Elementary functions of which formulae are written: their values, by NumPy or JAX, and how they are printed."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ class Function(NamedTuple):
 
     Attributes:
         evaluate: maps `numpy` or `jax.numpy`, and u, to values.
-        text: of the function of `{u}`.
+        text: of the function of `{u}`; `{v}` is the same in parentheses where it is not z alone.
         latex: the same in LaTeX.
         has_kink: whether it has one at u = 0.
         num_inner: constants inside that make a difference: 0 for powers of z, 1 for a rate or a centre, 2 for both.
@@ -31,8 +31,9 @@ FUNCTIONS = {
     "exp": Function(lambda xp, u: xp.exp(u), "exp({u})", r"\exp({u})", num_inner=1),
     "sin": Function(lambda xp, u: xp.sin(u), "sin({u})", r"\sin({u})"),
     # By the hyperbolic tangent, which does not overflow.
-    "logistic": Function(lambda xp, u: 0.5 * (1 + xp.tanh(0.5 * u)), "1/(1 + exp(-({u})))", r"\sigma({u})"),
-    "gaussian": Function(lambda xp, u: xp.exp(-u * u), "exp(-({u})^2)", r"\exp(-({u})^2)"),
+    "logistic": Function(lambda xp, u: 0.5 * (1 + xp.tanh(0.5 * u)), "1/(1 + exp(-{v}))", r"\sigma({u})"),
+    "gaussian": Function(lambda xp, u: xp.exp(-u * u), "exp(-{v}^2)", r"\exp(-{v}^2)"),
+    "silu": Function(lambda xp, u: u * (0.5 * (1 + xp.tanh(0.5 * u))), "{v}/(1 + exp(-{v}))", r"{v}\,\sigma({u})"),
 }
 """By name; "logistic" stands for the hyperbolic tangent too, which differs by constants."""
 
@@ -54,7 +55,8 @@ class Term(NamedTuple):
     def print(self, number: Callable[[float], str], latex: bool) -> str:
         """The function of z, constants by `number`."""
         function = FUNCTIONS[self.function]
-        return (function.latex if latex else function.text).format(u=self._inner(number, latex))
+        u = self._inner(number, latex)
+        return (function.latex if latex else function.text).format(u=u, v=u if u == "z" else f"({u})")
 
     def _inner(self, number: Callable[[float], str], latex: bool) -> str:
         times = r"\," if latex else "*"
