@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 
-from kaem_ppl.compilation import jit_once
-
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior
 
@@ -96,7 +94,7 @@ class Sampler(ABC):
         """
 
 
-@partial(jit_once, static_argnums=(1, 2))
+@partial(jax.jit, static_argnums=(1, 2))
 def problem_keys(key: jax.Array, num_chains: int, num_data: int) -> jax.Array:
     """A key for each chain and datum, shape (num_chains, num_data), that depends on its two indices only."""
     fold = jax.random.fold_in
