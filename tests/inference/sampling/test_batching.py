@@ -49,7 +49,7 @@ def small_budget(monkeypatch):
 
 @pytest.mark.parametrize(
     ("model", "plate"),
-    [(rows, "data"), pytest.param(whole, None, marks=pytest.mark.slow)],
+    [pytest.param(rows, "data", marks=pytest.mark.slow), pytest.param(whole, None, marks=pytest.mark.slow)],
     ids=["with a plate", "whole"],
 )
 def test_importance_sampling_does_not_depend_on_the_pieces(model, plate, small_budget):

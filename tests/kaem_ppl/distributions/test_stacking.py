@@ -54,6 +54,7 @@ def test_vmap_that_returns_and_takes_a_distribution(maker):
     np.testing.assert_allclose(stacked.mean, jnp.stack([d.mean for d in each]), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_vmap_over_one_argument():
     energy, reference = _bank(KEYS[0]), dist.Normal(0.0, 1.0)
     d = kp.KANTilted(energy, reference)

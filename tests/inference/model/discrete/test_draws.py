@@ -95,6 +95,7 @@ def model(x):
         numpyro.sample("x", dist.Normal(mean, 0.5), obs=x)
 
 
+@pytest.mark.slow
 def test_draws_of_a_sampler_bring_the_discrete_sites():
     x = jnp.array([-0.1, 2.2, 1.8])
     draws = sample_posterior(

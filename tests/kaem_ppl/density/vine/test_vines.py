@@ -65,6 +65,7 @@ def conditional():
     return e, truth, kp.DVine.fit(e[:NUM_DRAWS], order=[0, 1, 2], names=["a", "b", "c"])
 
 
+@pytest.mark.slow
 def test_a_normal_s_copula_costs_nothing_to_find():
     correlation = np.array([[1, 0.6, -0.3, 0.3], [0.6, 1, 0.1, 0.7], [-0.3, 0.1, 1, 0.1], [0.3, 0.7, 0.1, 1]])
     e = np.random.default_rng(0).multivariate_normal(np.zeros(4), correlation, size=3 * NUM_DRAWS)
