@@ -13,8 +13,9 @@ LARGEST_R_HAT_OF_MEAN, SMALLEST_ESS_OF_MEAN = 1.05, 100
 LARGEST_PARETO_K = 0.7
 # Betancourt 2016.
 SMALLEST_BFMI = 0.3
-# Of a standard deviation, relative: what is known less well makes a standard error of a mean that may be too small by more.
-LARGEST_DEVIATION_ERROR = 0.1
+# Of a standard deviation, relative: that of a hundred normal draws. Of the few values that carry a heavy tail's more may be
+# missing.
+LARGEST_DEVIATION_ERROR = 0.07
 # Acceptance of steps that start among the lowest or highest hundredth of a coordinate, over that of all steps.
 SMALLEST_TAIL_ACCEPTANCE = 0.75
 # Of neighbours of a ladder; below it replicas hardly pass.

@@ -138,11 +138,10 @@ def adapt(
 def hand_over(kernel: Kernel, adaptation: Adaptation) -> Adaptation:
     """What Hamiltonian dynamics have learnt as the start of the warm-up of a Langevin kernel.
 
-    The metric and its window stay. One leapfrog step of length h is a Langevin step of eta = h^2 / 2; the mean h of `HMC` is
-    two thirds of its largest.
+    The metric and its window stay. One leapfrog step of length h is a Langevin step of eta = h^2 / 2.
     """
     tuning = adaptation.tuning
-    step_size = 0.5 * jnp.square(tuning.step_size * 2 / 3)
+    step_size = 0.5 * jnp.square(tuning.step_size)
     state = _unify_types(_dual_averaging(kernel)[0](step_size), step_size.dtype)
     state = state._replace(log_step_size_avg=jnp.log(step_size))
     tuning = tuning._replace(step_size=step_size, longest=jnp.ones_like(tuning.longest))

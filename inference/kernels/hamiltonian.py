@@ -25,8 +25,8 @@ class HMC(Kernel):
     3.2), so each draws its own. A trajectory of length pi / 2 in units of the posterior's standard deviation turns a normal
     draw into an independent one: lengths are uniform between a half and three halves of pi / 2 times the largest
     standard deviation, which warm-up measures along the first principal component (as Sountsov and Hoffman 2021).
-    All have the same number of steps, of a third of the nominal size to all of it: the short ones enter and leave places in
-    which the nominal step is too long, such as a heavy tail, and cost no more.
+    The shorter a trajectory, the shorter its steps, down to a third of the nominal one, by which all have the same number
+    of steps: the short ones enter and leave places in which the nominal step is too long, such as a heavy tail.
 
     Attributes:
         step_size: the largest step of the leapfrog integrator, in unconstrained space and with unit masses; None adapts
@@ -35,6 +35,8 @@ class HMC(Kernel):
         num_integration_steps: leapfrog steps of a trajectory, whose step size is then uniform between a half of the
             nominal one and all of it; None follows the lengths above.
         target_acceptance: what the adaptation brings about, in the mean over lengths.
+        shortest_step: that of the shortest trajectory, as a fraction of the nominal step. 1 gives all trajectories the same
+            step: at the same acceptance the longest one is shorter, and diverges less often in modes of unlike widths.
         max_integration_steps: a trajectory is cut there.
 
     Raises:
@@ -59,11 +61,13 @@ class HMC(Kernel):
     step_size: float | None = None
     num_integration_steps: int | None = None
     target_acceptance: float = 0.9
+    shortest_step: float = 1 / 3
     max_integration_steps: int = 512
 
     def __post_init__(self) -> None:
         set_number(self, "step_size", above=0)
         set_number(self, "target_acceptance", above=0, below=1)
+        set_number(self, "shortest_step", above=0, most=1)
         set_counts(self, num_integration_steps=1, max_integration_steps=1)
 
     @property
@@ -77,8 +81,10 @@ class HMC(Kernel):
         return self.step_size is None
 
     def shortest_useful_step(self, tuning: Tuning) -> jax.Array | float:
-        """That with which the longest trajectory takes all of its steps."""
-        return 0.0 if self.num_integration_steps is not None else _longest_length(tuning) / self.max_integration_steps
+        """That with which a trajectory of mean length takes all of its steps."""
+        if self.num_integration_steps is not None:
+            return 0.0
+        return jnp.pi * jnp.sqrt(tuning.longest) / ((1 + self.shortest_step) * self.max_integration_steps)
 
     def step(
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
@@ -88,9 +94,9 @@ class HMC(Kernel):
         uniform = jax.random.uniform(length_key, dtype=tuning.step_size.dtype)
         step_size: jax.Array = tuning.step_size
         if self.num_integration_steps is None:
-            num_steps = jnp.ceil(_longest_length(tuning) / step_size)
-            num_steps = jnp.clip(num_steps, 1, self.max_integration_steps).astype(jnp.int32)
-            step_size *= (1 + 2 * uniform) / 3
+            length = 0.5 * jnp.pi * (0.5 + uniform) * jnp.sqrt(tuning.longest)
+            step_size *= self.shortest_step + (1 - self.shortest_step) * uniform
+            num_steps = jnp.clip(jnp.ceil(length / step_size), 1, self.max_integration_steps).astype(jnp.int32)
         else:
             step_size, num_steps = step_size * (0.5 + 0.5 * uniform), self.num_integration_steps
 
@@ -168,10 +174,6 @@ class NUTS(Kernel):
             "n_steps": info.num_integration_steps,
             "tree_depth": info.num_trajectory_expansions,
         }
-
-
-def _longest_length(tuning: Tuning) -> jax.Array:
-    return 0.75 * jnp.pi * jnp.sqrt(tuning.longest)
 
 
 def _new_state(kernel: Kernel, target: Target, position: dict[str, jax.Array], new: Any, old: ChainState) -> ChainState:

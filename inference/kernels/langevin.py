@@ -108,7 +108,7 @@ class MALA(Kernel):
     @property
     def explorer(self) -> Kernel | None:  # type: ignore[override]
         """`HMC`, where there is something to learn."""
-        return HMC(target_acceptance=0.8, max_integration_steps=32) if self.adapts else None
+        return HMC(target_acceptance=0.8, shortest_step=1, max_integration_steps=32) if self.adapts else None
 
     def step(
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning

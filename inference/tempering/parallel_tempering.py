@@ -66,7 +66,7 @@ class ParallelTempering(Sampler):
     has_chains: ClassVar[bool] = True
     keeps_state: ClassVar[bool] = True
     blind_to: ClassVar[str] = "a narrow mode that outweighs a wide one only as the temperature nears 1"
-    kernel: Kernel = HMC(target_acceptance=0.8, max_integration_steps=64)  # noqa: RUF009 - a frozen value
+    kernel: Kernel = HMC(target_acceptance=0.8, shortest_step=1, max_integration_steps=64)  # noqa: RUF009 - a frozen value
     ladder: Ladder = AdaptedLadder()  # noqa: RUF009 - a frozen value
     reference: StudentProposal | None = None
 

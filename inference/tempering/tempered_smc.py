@@ -72,7 +72,7 @@ class TemperedSMC(Sampler):
     keeps_state: ClassVar[bool] = True
     blind_to: ClassVar[str] = "a narrow mode that outweighs a wide one only as the temperature nears 1"
     num_particles: int = 1000
-    kernel: Kernel = HMC(target_acceptance=0.8, max_integration_steps=32)  # noqa: RUF009 - a frozen value
+    kernel: Kernel = HMC(target_acceptance=0.8, shortest_step=1, max_integration_steps=32)  # noqa: RUF009 - a frozen value
     num_mutation_steps: int | None = None
     max_mutation_steps: int = 100
     target_ess: float = 0.5

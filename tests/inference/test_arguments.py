@@ -234,6 +234,7 @@ SETTINGS = [
     *_with("target_acceptance", NUTS, 0, 1.5, "a", None, model),
     *_with("num_integration_steps", HMC, 0, 1.5, "a"),
     *_with("max_integration_steps", HMC, None, 0),
+    *_with("shortest_step", HMC, 0, 1.5, "a"),
     *_with("max_tree_depth", NUTS, 0, 2.5, None),
     *_with("num_particles", ImportanceSampling, 0, 10.5, "a", None, NAN, NUTS()),
     *_with("num_particles", TemperedSMC, 0, 1.5, MALA()),

@@ -13,7 +13,7 @@ from ..messages import print_result
 from ..storage.saved_run import SavedRun, first_held_out
 
 # Of thousands of latents at every temperature longer trajectories would take hours.
-TEMPERING = ParallelTempering(HMC(max_integration_steps=8))
+TEMPERING = ParallelTempering(HMC(shortest_step=1, max_integration_steps=8))
 SAMPLERS: dict[str, Sampler | Kernel] = {"mala": MALA(), "nuts": NUTS(), "tempering": TEMPERING}
 
 

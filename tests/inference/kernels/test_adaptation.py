@@ -22,7 +22,7 @@ def test_factor_of_a_covariance_in_any_units():
 @pytest.mark.parametrize(("acceptance", "is_bounded"), [(0.6, True), (0.1, False)])
 def test_steps_that_no_longer_help_are_not_shortened(acceptance, is_bounded):
     # Where rounding makes a density rough, trajectories of any step are accepted alike. The bound is the step that takes a
-    # longest trajectory, 3 pi / 4 standard deviations, in `max_integration_steps`; below it chains move less far.
+    # trajectory of mean length, pi / 2 standard deviations, in `max_integration_steps`; below it chains move less far.
     kernel = HMC()
     position = {"z": jnp.zeros(3)}
 
@@ -30,7 +30,7 @@ def test_steps_that_no_longer_help_are_not_shortened(acceptance, is_bounded):
         return adapt(kernel, adaptation, position, jnp.asarray(acceptance), jnp.asarray(FAST), jnp.asarray(False)), None
 
     adaptation = jax.jit(lambda first: jax.lax.scan(step, first, None, 1000)[0])(begin_adaptation(kernel, position))
-    bound = 0.75 * np.pi / kernel.max_integration_steps
+    bound = np.pi / (1 + kernel.shortest_step) / kernel.max_integration_steps
     assert (float(adaptation.tuning.step_size) > bound / 3) == is_bounded
 
 
