@@ -147,7 +147,11 @@ def assert_close(evidence, exact):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", [NUTS(), EllipticalSlice(), ParallelTempering()], ids=lambda x: type(x).__name__)
+@pytest.mark.parametrize(
+    "sampler",
+    [NUTS(), *(pytest.param(x, marks=pytest.mark.exhaustive) for x in (EllipticalSlice(), ParallelTempering()))],
+    ids=lambda x: type(x).__name__,
+)
 def test_eight_schools(sampler):
     # Oracle: quadrature over tau, mu and the schools being normal given it. Within 3 standard errors: a false alarm in 3e-3
     # of seeds for each sampler.
@@ -206,7 +210,7 @@ def pine_evidence(x):
     return -21 * np.log(2 * np.pi) + determinants + gammas
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_radiata_pine():
     # Oracle: closed forms of both regressions; their Bayes factor is 8.42 nats for the adjusted density.
     found, exact = {}, {}

@@ -42,7 +42,7 @@ def replications():
         pytest.param(MALA(), 20, marks=pytest.mark.exhaustive),
         (NUTS(), 5),
         pytest.param(TemperedSMC(num_particles=500, kernel=MALA()), 1, marks=pytest.mark.exhaustive),
-        (ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 20),
+        pytest.param(ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 20, marks=pytest.mark.exhaustive),
     ],
     ids=["MALA", "NUTS", "TemperedSMC", "ParallelTempering"],
 )

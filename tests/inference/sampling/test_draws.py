@@ -104,12 +104,13 @@ def test_tree_without_a_plate_names_the_models_own():
     [
         MALA(),
         *(
-            pytest.param(sampler, marks=pytest.mark.slow)
-            for sampler in (ULA(0.1), HMC(num_integration_steps=2), NUTS(max_tree_depth=3), EllipticalSlice(), PCNL())
+            pytest.param(sampler, marks=pytest.mark.exhaustive)
+            for sampler in (ULA(0.1), HMC(num_integration_steps=2), EllipticalSlice(), PCNL())
         ),
+        pytest.param(NUTS(max_tree_depth=3), marks=pytest.mark.slow),
         pytest.param(ImportanceSampling(100), marks=pytest.mark.slow),
         pytest.param(ParallelTempering(ladder=AdaptedLadder(3)), marks=pytest.mark.slow),
-        pytest.param(TemperedSMC(num_particles=50, kernel=MALA()), marks=pytest.mark.slow),
+        pytest.param(TemperedSMC(num_particles=50, kernel=MALA()), marks=pytest.mark.exhaustive),
     ],
     ids=lambda sampler: type(sampler).__name__,
 )

@@ -268,7 +268,7 @@ _LABELS = (
         pytest.param("noncentred", NUTS(0.95), marks=pytest.mark.exhaustive),
         ("logistic", NUTS(0.95)),
         ("noncentred", TemperedSMC(num_particles=2_000)),
-        ("logistic", TemperedSMC(num_particles=2_000)),
+        pytest.param("logistic", TemperedSMC(num_particles=2_000), marks=pytest.mark.exhaustive),
     ],
     ids=["centred-NUTS", "noncentred-NUTS", "logistic-NUTS", "noncentred-TemperedSMC", "logistic-TemperedSMC"],
 )

@@ -98,7 +98,7 @@ def assert_close(found, expected, tolerance=1e-5):
         ImportanceMLE(3, ess_threshold=0),
         LangevinMLE(num_steps=1),
         VariationalMLE(guide, num_draws=2),
-        ThermodynamicMLE(num_steps=2, objective="thermodynamic"),
+        pytest.param(ThermodynamicMLE(num_steps=2, objective="thermodynamic"), marks=pytest.mark.exhaustive),
     ],
     ids=lambda strategy: type(strategy).__name__,
 )
@@ -176,7 +176,7 @@ def test_evaluates_with_running_means_and_without_dropout(learnt, tmp_path):
     np.testing.assert_array_equal(first.value, second.value)
 
 
-@pytest.mark.parametrize("kind", ["nnx", "linen"])
+@pytest.mark.parametrize("kind", ["nnx", pytest.param("linen", marks=pytest.mark.exhaustive)])
 @pytest.mark.slow
 def test_dropout_is_drawn_anew_in_each_step(kind):
     # Oracle: dropout of inputs with rate 1/2 makes least squares ridge regression with the penalty sum_j w_j^2 |x_j|^2

@@ -83,7 +83,7 @@ def test_parameters_go_back_into_the_model(pruned):
     np.testing.assert_allclose(prior.log_prob(jnp.zeros(3)), found.prior.log_prob(jnp.zeros(3)), rtol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_components_without_weight_go():
     energy = kp.UnivariateKAN.init(0, (2, 4), basis=kp.RBF(6), domain=(-3, 3))
     # The first component leans to the left, the others to the right.

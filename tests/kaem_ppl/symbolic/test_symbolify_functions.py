@@ -184,7 +184,7 @@ def test_later_layers_are_read_at_the_sums_of_earlier_ones():
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_three_terms_and_random_functions_of_every_basis():
     waves = [lambda z: 0.1 * z**3 - z + np.sin(4 * z), lambda z: 1 - z + 0.3 * z**2 + 0.1 * z**3]
     found = kp.symbolify_functions(learnt(waves, kp.RBF(40)), max_terms=3)
