@@ -81,6 +81,7 @@ def test_the_default_follows_the_joint_posterior(draws):
     check_moments(draws.samples, groups_by_quadrature()[0])
 
 
+@pytest.mark.slow
 def test_shapes_are_numpyros_and_the_plate_is_a_dimension(draws):
     assert draws.samples["mu"].shape == (4, 800)
     assert draws.samples["theta"].shape == (4, 800, 8)
@@ -98,6 +99,7 @@ def test_shapes_are_numpyros_and_the_plate_is_a_dimension(draws):
     assert diagnosis.checks["R-hat"]
 
 
+@pytest.mark.slow
 def test_log_density_of_draws_is_that_of_the_joint(draws):
     # Oracle: NumPyro's own log density of the values.
     values = {name: x[0, 0] for name, x in draws.samples.items()}

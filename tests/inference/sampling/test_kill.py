@@ -29,7 +29,7 @@ def kill_and_compare(folder, num_kills, jobs):
 
 @pytest.mark.slow
 def test_a_few_moments(tmp_path):
-    assert kill_and_compare(tmp_path, 2, ["nuts", "smc"]) >= 2
+    assert kill_and_compare(tmp_path, 2, ["nuts"]) >= 1
 
 
 @pytest.mark.exhaustive

@@ -267,7 +267,7 @@ _LABELS = (
         pytest.param("centred", NUTS(0.95), marks=pytest.mark.exhaustive),
         pytest.param("noncentred", NUTS(0.95), marks=pytest.mark.exhaustive),
         ("logistic", NUTS(0.95)),
-        ("noncentred", TemperedSMC(num_particles=2_000)),
+        pytest.param("noncentred", TemperedSMC(num_particles=2_000), marks=pytest.mark.exhaustive),
         pytest.param("logistic", TemperedSMC(num_particles=2_000), marks=pytest.mark.exhaustive),
     ],
     ids=["centred-NUTS", "noncentred-NUTS", "logistic-NUTS", "noncentred-TemperedSMC", "logistic-TemperedSMC"],

@@ -113,12 +113,8 @@ def mean_and_error(x):
     return x.mean((0, 1)), x.std((0, 1)) / np.sqrt(effective_sample_size(x))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "model",
-    [assignments, *(pytest.param(x, marks=pytest.mark.exhaustive) for x in (entangled, apart))],
-    ids=lambda x: x.__name__,
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("model", [assignments, entangled, apart], ids=lambda x: x.__name__)
 def test_posterior_means_and_evidence(model):
     # Oracle: the mixture by hand. Three means and an evidence within 4.5 errors: a false alarm in 3e-5 of seeds.
     settings = {"num_chains": 4, "num_samples": 1500, "progress_bar": False}

@@ -52,7 +52,8 @@ def test_chains_are_drawn_by_forward_filtering_backward_sampling(reverse):
 NAMES = ["nested plates", "a chain from a latent start", "continuous latents of a class", "an event of three"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != NAMES[1])) for name in NAMES])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_joint_draws_have_the_moments_of_the_exact_law(name):
     # Means of all discrete values and of their products, at most 100 of them: a false alarm in 1,500 runs.
     example = SMALL[name]

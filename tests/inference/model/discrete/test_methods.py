@@ -153,10 +153,8 @@ def mean_and_error(x):
     return batches.mean(0), batches.std(0, ddof=1) / np.sqrt(len(batches))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=[pytest.mark.exhaustive] if x != "zero inflated" else []) for x in AGAINST_NUTS]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", AGAINST_NUTS)
 def test_posterior_means_are_those_of_numpyros_nuts(name):
     # At most 5 means at 4.5 combined errors: a false alarm in 10,000 runs, some more by the error of 60 batches.
     model, data = AGAINST_NUTS[name]

@@ -87,7 +87,7 @@ def test_few_particles_are_those_of_each_datum():
     assert np.isfinite(loss)
 
 
-@pytest.mark.parametrize("what", ["reads_label", "has_another"])
+@pytest.mark.parametrize("what", [pytest.param("reads_label", marks=pytest.mark.slow), "has_another"])
 def test_other_models_have_draws_of_each_datum(what):
     plate_model, _ = read(lambda x, label: model(x, label, **{what: True}))
     assert not plate_model.has_classes

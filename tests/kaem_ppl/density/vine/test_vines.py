@@ -193,7 +193,7 @@ def test_nuts_takes_it_for_a_prior(conditional):
     assert (x[:, 2] ** 2).mean() == pytest.approx(second, abs=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_draws_become_a_prior_with_a_vine():
     rng = np.random.default_rng(3)
     x, y = two_ways(rng, 4000)

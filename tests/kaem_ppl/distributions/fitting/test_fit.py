@@ -101,6 +101,7 @@ def test_a_bank_reports_what_its_density_says(bank):
     assert "batch_shape=(3,)" in repr(fitted)
 
 
+@pytest.mark.slow
 def test_each_density_is_drawn_with_its_band_over_its_samples(bank):
     pytest.importorskip("matplotlib")
     from kaem_ppl.plots import plot_fit
