@@ -18,9 +18,7 @@ from PIL import Image
 
 from .distributions.base import TiltedDistribution
 from .distributions.fitting import TiltedFit
-
-_LEARNT = "#2a6f97"
-_REFERENCE = "#8a8a8a"
+from .plot_style import MAIN, NEUTRAL, plain_axes
 
 
 class Curves(NamedTuple):
@@ -87,13 +85,13 @@ def plot_prior(prior: TiltedDistribution, *, num_columns: int = 4, max_panels: i
             panel.set_visible(False)
             continue
         learnt_label, reference_label = ("learnt", "reference") if column == 0 else (None, None)
-        panel.fill_between(z, learnt[:, column], color=_LEARNT, alpha=0.2, linewidth=0)
-        panel.plot(z, learnt[:, column], color=_LEARNT, linewidth=1.4, label=learnt_label)
-        panel.plot(z, reference[:, column], color=_REFERENCE, linewidth=1.1, linestyle="--", label=reference_label)
+        panel.fill_between(z, learnt[:, column], color=MAIN, alpha=0.2, linewidth=0)
+        panel.plot(z, learnt[:, column], color=MAIN, linewidth=1.4, label=learnt_label)
+        panel.plot(z, reference[:, column], color=NEUTRAL, linewidth=1.1, linestyle="--", label=reference_label)
         if prior.batch_shape:
             panel.set_title(f"z[{', '.join(map(str, indices[column]))}]", fontsize=9)
         panel.tick_params(labelsize=8, labelbottom=column + num_columns >= num_latents)
-        panel.spines[["top", "right"]].set_visible(False)
+        plain_axes(panel)
     # A density may be infinite at an end of its support.
     panels[0, 0].set_ylim(0, 1.08 * np.max(learnt[np.isfinite(learnt)]))
     shown = "" if num_latents == num_in_all else f" (the first {num_latents} of {num_in_all:,} latents)"
@@ -141,13 +139,13 @@ def plot_fit(fitted: TiltedFit, *, level: float = 0.95, num_columns: int = 4, ma
             observations.finite[column], bins=40, weights=observations.weights[column], density=True, color="#d0d0d0",
             label=labels[0],
         )  # fmt: skip
-        panel.plot(z[:, column], curve[:, column], color=_LEARNT, linewidth=1.4, label=labels[1])
+        panel.plot(z[:, column], curve[:, column], color=MAIN, linewidth=1.4, label=labels[1])
         panel.fill_between(
-            z[:, column], below[:, column], above[:, column], color=_LEARNT, alpha=0.25, linewidth=0, label=labels[2]
+            z[:, column], below[:, column], above[:, column], color=MAIN, alpha=0.25, linewidth=0, label=labels[2]
         )
         panel.set_ylim(0, 1.3 * np.nanmax(curve[:, column]))
         panel.tick_params(labelsize=8)
-        panel.spines[["top", "right"]].set_visible(False)
+        plain_axes(panel)
     figure.supxlabel("value z", fontsize=10)
     figure.supylabel("density", fontsize=10)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
@@ -257,11 +255,11 @@ def plot_snapshot(
         if column >= learnt.shape[1]:
             panel.set_visible(False)
             continue
-        panel.fill_between(curves.z, learnt[:, column], color=_LEARNT, alpha=0.2, linewidth=0)
-        panel.plot(curves.z, learnt[:, column], color=_LEARNT, linewidth=1.2)
-        panel.plot(curves.z, curves.reference[:, column], color=_REFERENCE, linewidth=0.9, linestyle="--")
+        panel.fill_between(curves.z, learnt[:, column], color=MAIN, alpha=0.2, linewidth=0)
+        panel.plot(curves.z, learnt[:, column], color=MAIN, linewidth=1.2)
+        panel.plot(curves.z, curves.reference[:, column], color=NEUTRAL, linewidth=0.9, linestyle="--")
         panel.tick_params(labelsize=7)
-        panel.spines[["top", "right"]].set_visible(False)
+        plain_axes(panel)
     panels[0, 0].set_xlim(z_range or (curves.z[0], curves.z[-1]))
     panels[0, 0].set_ylim(0, top)
     parts[1].supxlabel("latent value z (dashed: reference)", fontsize=9)

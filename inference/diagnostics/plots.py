@@ -3,13 +3,12 @@
 import numpy as np
 from matplotlib.figure import Figure
 
+from kaem_ppl.plot_style import CYCLE, MAIN, NEUTRAL, plain_axes
+
 from ..sampling.draws import Draws
 
-_POSTERIOR = "#2a6f97"
-_PRIOR = "#8a8a8a"
 # Of a prior, over all data, for a curve without noise.
 _PRIOR_DRAWS = 20_000
-_REPLICAS = ("#2a6f97", "#c8553d", "#588157", "#7b5ea7", "#b08900", "#4a4a4a")
 
 
 def plot_swap_rates(draws: Draws) -> Figure:
@@ -37,10 +36,10 @@ def plot_swap_rates(draws: Draws) -> Figure:
 
     figure = Figure(figsize=(5.4, 3.2), layout="constrained")
     panel = figure.subplots()
-    panel.fill_between(between, rates.min(0), rates.max(0), color=_POSTERIOR, alpha=0.2, linewidth=0)
-    panel.plot(between, rates.mean(0), color=_POSTERIOR, marker="o", markersize=4, linewidth=1.4)
+    panel.fill_between(between, rates.min(0), rates.max(0), color=MAIN, alpha=0.2, linewidth=0)
+    panel.plot(between, rates.mean(0), color=MAIN, marker="o", markersize=4, linewidth=1.4)
     for temperature in temperatures.mean(0):
-        panel.axvline(temperature, color=_PRIOR, linewidth=0.6, alpha=0.5, zorder=0)
+        panel.axvline(temperature, color=NEUTRAL, linewidth=0.6, alpha=0.5, zorder=0)
     # Ladders crowd towards the prior; between 0 and the first step the axis is linear.
     panel.set_xscale("symlog", linthresh=max(temperatures.mean(0)[1], 1e-6))
     # At most five labels, so that none covers another.
@@ -52,7 +51,7 @@ def plot_swap_rates(draws: Draws) -> Figure:
     panel.set_xlabel("temperature (exponent of the likelihood)")
     panel.set_ylabel("swap rate between neighbours")
     panel.set_title(f"communication barrier {barrier.max():.2f}, calls for {wanted} temperatures", fontsize=10)
-    panel.spines[["top", "right"]].set_visible(False)
+    plain_axes(panel)
     return figure
 
 
@@ -88,13 +87,13 @@ def plot_replica_trace(
     figure = Figure(figsize=(7.0, 1.0 + 1.3 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for number, panel in zip(shown, panels, strict=True):
-        color = _REPLICAS[int(number) % len(_REPLICAS)]
+        color = CYCLE[int(number) % len(CYCLE)]
         panel.plot(place[:, number], color=color, linewidth=0.9, drawstyle="steps-post")
         panel.set_title(f"replica {number}", fontsize=9, loc="left")
         panel.set_ylim(-0.3, num_replicas - 0.7)
         panel.set_yticks([0, num_replicas - 1], ["prior" if _starts_at_prior(draws) else "hottest", "posterior"])
         panel.tick_params(labelsize=8)
-        panel.spines[["top", "right"]].set_visible(False)
+        plain_axes(panel)
     panels[-1].set_xlabel("step")
     figure.supylabel("place on the ladder", fontsize=10)
     return figure
@@ -142,17 +141,17 @@ def plot_posterior_over_prior(draws: Draws, *, num_columns: int = 4, max_panels:
         low, high = ends[:, 0].min(), ends[:, 1].max()
         bins = np.linspace(low, high, 41) if high > low else 10
         first = panel is panels[0]
-        is_few = 1 < num_data <= len(_REPLICAS)
+        is_few = 1 < num_data <= len(CYCLE)
         parts = list(posterior) if is_few else [posterior.ravel()]
         labels = [f"posterior of datum {index}" for index in range(num_data)] if is_few else ["posterior, all data"]
         panel.hist(
-            parts, bins, density=True, stacked=True, color=list(_REPLICAS[: len(parts)]), alpha=0.5,
+            parts, bins, density=True, stacked=True, color=list(CYCLE[: len(parts)]), alpha=0.5,
             label=labels if first else None,
         )  # fmt: skip
         panel.hist(prior_draws, bins, density=True, histtype="step", color="black", label="prior" if first else None)
         panel.set_title(name, fontsize=9)
         panel.tick_params(labelsize=8)
-        panel.spines[["top", "right"]].set_visible(False)
+        plain_axes(panel)
     for panel in panels[len(columns) :]:
         panel.set_visible(False)
     shown = "" if len(columns) == num_in_all else f" (the first {len(columns)} of {num_in_all:,} latents)"

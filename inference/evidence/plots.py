@@ -5,12 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
+from kaem_ppl.plot_style import CONTRAST, MAIN, NEUTRAL, plain_axes
+
 from .annealed_importance import LogEvidenceBounds
 from .log_evidence import LogEvidence
-
-_ESTIMATE = "#2a6f97"
-_OTHER = "#c8553d"
-_GUIDE = "#8a8a8a"
 
 
 def plot_thermodynamic_curve(evidence: LogEvidence, *, datum: int = 0) -> Figure:
@@ -42,7 +40,7 @@ def plot_thermodynamic_curve(evidence: LogEvidence, *, datum: int = 0) -> Figure
     figure = Figure(figsize=(5.8, 3.6), layout="constrained")
     panel = figure.subplots()
     t, mean = curve.temperatures, curve.mean
-    panel.errorbar(t, mean, 2 * curve.std_error, color=_ESTIMATE, marker="o", markersize=3.5, linewidth=1.4)
+    panel.errorbar(t, mean, 2 * curve.std_error, color=MAIN, marker="o", markersize=3.5, linewidth=1.4)
     # Near the prior the curve may fall by thousands of nats on a sliver of the axis.
     shown = mean[t >= 0.02] if (t >= 0.02).sum() > 1 else mean
     span = max(np.ptp(shown), 1e-3)
@@ -51,13 +49,13 @@ def plot_thermodynamic_curve(evidence: LogEvidence, *, datum: int = 0) -> Figure
         low, high = min(low, 0.0), max(high, 0.0)
     label = f"area {value:.2f} ± {std_error:.2f}"
     if low <= 0 <= high:
-        panel.fill_between(t, mean, 0, color=_ESTIMATE, alpha=0.15, linewidth=0, label=label)
-        panel.axhline(0, color=_GUIDE, linewidth=0.6)
+        panel.fill_between(t, mean, 0, color=MAIN, alpha=0.15, linewidth=0, label=label)
+        panel.axhline(0, color=NEUTRAL, linewidth=0.6)
     else:
         panel.plot([], [], " ", label=f"{label}, down to 0" if low > 0 else f"{label}, up to 0")
-    panel.stairs(mean[:-1], t, baseline=None, color=_GUIDE, linewidth=0.9, label=f"lower sum {curve.lower:.2f}")
+    panel.stairs(mean[:-1], t, baseline=None, color=NEUTRAL, linewidth=0.9, label=f"lower sum {curve.lower:.2f}")
     panel.stairs(
-        mean[1:], t, baseline=None, color=_GUIDE, linewidth=0.9, linestyle="--", label=f"upper sum {curve.upper:.2f}"
+        mean[1:], t, baseline=None, color=NEUTRAL, linewidth=0.9, linestyle="--", label=f"upper sum {curve.upper:.2f}"
     )
     notes = [] if evidence.plate is None else [f"datum {datum} of {len(np.atleast_1d(evidence.value))}"]
     notes += [f"{mean[0]:.4g} nats at temperature 0"] if mean.min() < low else []
@@ -66,7 +64,7 @@ def plot_thermodynamic_curve(evidence: LogEvidence, *, datum: int = 0) -> Figure
     panel.set_xlim(0, 1)
     panel.set_xlabel("temperature (exponent of the likelihood)")
     panel.set_ylabel("mean log-likelihood (nats)")
-    panel.spines[["top", "right"]].set_visible(False)
+    plain_axes(panel)
     figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=8)
     return figure
 
@@ -89,17 +87,17 @@ def plot_bounds(bounds: LogEvidenceBounds) -> Figure:
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     panel = figure.subplots()
     place = np.arange(len(order))
-    parts = ((upper, upper_error, _OTHER, "upper, reverse"), (lower, lower_error, _ESTIMATE, "lower, forward"))
+    parts = ((upper, upper_error, CONTRAST, "upper, reverse"), (lower, lower_error, MAIN, "lower, forward"))
     for bound, error, color, label in parts:
         panel.errorbar(
             place, bound[order] - middle, 2 * error[order], color=color, marker="o", markersize=3, linestyle="none",
             elinewidth=0.8, label=label,
         )  # fmt: skip
-    panel.axhline(0, color=_GUIDE, linewidth=0.6)
+    panel.axhline(0, color=NEUTRAL, linewidth=0.6)
     panel.set_xlabel("datum, by log-evidence")
     panel.set_ylabel("bound, from the middle (nats)")
     panel.set_title(f"mean gap {np.mean(upper - lower):.2f} nats", fontsize=10)
-    panel.spines[["top", "right"]].set_visible(False)
+    plain_axes(panel)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=9)
     return figure
 
@@ -134,16 +132,16 @@ def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None 
     panel = figure.subplots()
     for place, (_, value, std_error, trust) in enumerate(rows):
         panel.errorbar(
-            value, place, xerr=2 * std_error, color=_ESTIMATE, marker="o", markersize=5, linewidth=1.4,
-            markerfacecolor=_ESTIMATE if trust else "white",
+            value, place, xerr=2 * std_error, color=MAIN, marker="o", markersize=5, linewidth=1.4,
+            markerfacecolor=MAIN if trust else "white",
         )  # fmt: skip
     if exact is not None:
-        panel.axvline(exact, color=_OTHER, linewidth=1, label="exact")
+        panel.axvline(exact, color=CONTRAST, linewidth=1, label="exact")
     for is_trusted, label in ((True, "passes its checks"), (False, "fails a check")):
         if any(row[3] == is_trusted for row in rows):
-            face = _ESTIMATE if is_trusted else "white"
-            panel.plot([], [], "o", color=_ESTIMATE, markersize=5, markerfacecolor=face, label=label)
-    panel.plot([], [], color=_ESTIMATE, linewidth=1.4, label="two standard errors")
+            face = MAIN if is_trusted else "white"
+            panel.plot([], [], "o", color=MAIN, markersize=5, markerfacecolor=face, label=label)
+    panel.plot([], [], color=MAIN, linewidth=1.4, label="two standard errors")
     figure.legend(loc="outside upper right", ncols=4, frameon=False, fontsize=8)
     panel.set_yticks(range(len(rows)), [row[0] for row in rows], fontsize=8)
     panel.set_ylim(len(rows) - 0.5, -0.5)
@@ -151,5 +149,5 @@ def plot_estimates(evidences: Mapping[str, LogEvidence], *, exact: float | None 
     of_data = f" of {numbers.pop()} data together" if len(numbers) == 1 else ""
     panel.set_xlabel(f"log-evidence{of_data} (nats)")
     panel.locator_params(axis="x", nbins=5)
-    panel.spines[["top", "right"]].set_visible(False)
+    plain_axes(panel)
     return figure

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.fft import dstn
 
-from ...plot_style import CONTRAST, MAIN
+from ...plot_style import CONTRAST, MAIN, plain_axes
 
 _UNITS = {
     **dict.fromkeys(("log_evidence", "log_likelihood", "kl_divergence", "loss", "evaluation"), "nats per datum"),
@@ -36,10 +36,8 @@ def plot_history(rows: list[dict[str, float]], *, num_columns: int = 3) -> Figur
             panel.set_xlim(epochs[0] - 1, epochs[0] + 1)
         unit = _UNITS.get(name)
         panel.set_title(name.replace("_", " ") + (f" ({unit})" if unit else ""), fontsize=10)
-        # Whole numbers at the ticks, without an offset to add to them.
-        panel.yaxis.get_major_formatter().set_useOffset(False)
         panel.tick_params(labelsize=8)
-        panel.spines[["top", "right"]].set_visible(False)
+        plain_axes(panel)
     for panel in panels[len(names) :]:
         panel.set_visible(False)
     figure.supxlabel("epoch", fontsize=10)
@@ -94,7 +92,7 @@ def plot_spectra(generated: np.ndarray, real: np.ndarray) -> Figure:
     panel.set_xlabel("wave number (half waves along a side)")
     panel.set_ylabel("mean power of a mode")
     panel.legend(frameon=False)
-    panel.spines[["top", "right"]].set_visible(False)
+    plain_axes(panel)
     return figure
 
 

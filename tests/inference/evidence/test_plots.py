@@ -74,3 +74,14 @@ def test_refuses():
         plot_thermodynamic_curve(evidence(plate="data"), datum=2)
     with pytest.raises(ValueError, match="`evidences` is empty"):
         plot_estimates({})
+
+
+def test_numbers_at_the_ticks_are_whole():
+    # Far from 0, matplotlib writes 0.2 and adds 1.305e3 in a corner.
+    found = evidence()
+    estimates = {name: Estimate(x.value + 1306.8, x.std_error, x.is_trustworthy) for name, x in found.estimates.items()}
+    figure = plot_estimates({"tempering": dataclasses.replace(found, estimates=estimates)})
+    figure.canvas.draw()
+    axis = figure.axes[0].xaxis
+    assert axis.get_offset_text().get_text() == ""
+    assert all(1300 < float(label.get_text()) < 1310 for label in axis.get_ticklabels())
