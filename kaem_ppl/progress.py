@@ -2,6 +2,7 @@
 few seconds.
 """
 
+import contextlib
 import functools
 import os
 import sys
@@ -9,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
+
+from .interrupts import keyboard_interrupt, sent_again
 
 # The first line comes within 3 seconds of the start, imports included; the others at most 15 seconds apart.
 FIRST_LINE_SECONDS = 1.0
@@ -21,7 +24,8 @@ class Progress:
     """Says what is being done, how far it is, how fast it goes, how long it will take, and a figure that matters.
 
     A thread of its own prints, so that compilation does not silence it. Where one is entered inside another, as when a
-    command calls a function that shows its own, the inner one prints alone until it is left.
+    command calls a function that shows its own, the inner one prints alone until it is left. Shown or not, Ctrl-C is heard
+    while one is entered, in callbacks too.
 
     Args:
         activity: what is done first, such as "reading the model".
@@ -48,6 +52,7 @@ class Progress:
         # Where speed is measured from: compilation is over when something has been done.
         self._first: tuple[float, float] | None = None
         self._bar: Any = None
+        self._interrupts = contextlib.ExitStack()
 
     @staticmethod
     def innermost() -> "Progress":
@@ -55,6 +60,7 @@ class Progress:
         return Progress._active[-1] if Progress._active else Progress("", is_shown=False)
 
     def __enter__(self) -> Self:
+        self._interrupts.enter_context(sent_again(KeyboardInterrupt, keyboard_interrupt))
         if self.is_shown:
             if Progress._active:
                 self._name = Progress._active[0]._name
@@ -65,6 +71,7 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._interrupts.close()
         if not self.is_shown:
             return
         self._is_over.set()

@@ -5,18 +5,17 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from ..interrupts import sent_again
 from .errors import Stopped
 
 # The process that a command started by another one ends with.
 PARENT_VARIABLE = "KAEM_PARENT_PROCESS"
 _PR_SET_PDEATHSIG = 1
-_SECONDS_TO_RETRY = 0.05
 # A second signal so soon after the first would interrupt what the first one does: of a job that ends, or of Ctrl-C in a
 # terminal, whose processes may send another one to their children.
 _SECONDS_TO_UNWIND = 1.0
@@ -29,23 +28,19 @@ class StopSignals:
         self._received: int | None = None
         self._is_deferred = False
         self._raised_at = -math.inf
-        self._report_unraisable = sys.unraisablehook
 
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Install the handlers, and restore the former ones at the end.
 
-        Callbacks of the garbage collector, of weak references and `__del__` can't raise: Python reports what they raise to
-        `sys.unraisablehook` and goes on. A signal that came in one is sent once more.
+        A signal that came in a callback, which can't raise, is sent once more.
         """
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._handle) for number in numbers}
-        report, sys.unraisablehook = sys.unraisablehook, self._send_again
-        self._report_unraisable = report
         try:
-            yield
+            with sent_again(Stopped, self._forget):
+                yield
         finally:
-            sys.unraisablehook = report
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -97,12 +92,10 @@ class StopSignals:
         self._raised_at = now
         raise Stopped(number)
 
-    def _send_again(self, unraisable: "sys.UnraisableHookArgs") -> None:
-        if isinstance(unraisable.exc_value, Stopped) and self._received is not None:
-            self._raised_at = -math.inf
-            threading.Timer(_SECONDS_TO_RETRY, os.kill, (os.getpid(), self._received)).start()
-        else:
-            self._report_unraisable(unraisable)
+    def _forget(self) -> int | None:
+        # It was raised in vain: it is to be raised again when it comes again.
+        self._raised_at = -math.inf
+        return self._received
 
 
 def end_with_parent() -> None:
