@@ -84,7 +84,7 @@ def test_uniform_masses(dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", [EllipticalSlice(), PCNL()])
+@pytest.mark.parametrize("sampler", [EllipticalSlice(), pytest.param(PCNL(), marks=pytest.mark.exhaustive)])
 def test_a_users_subclass_keeps_its_law(sampler):
     # Oracle: N(3, 1) with a datum 1 of unit noise has the posterior N(2, 1/2), though `loc` says 0.
     def model(x):

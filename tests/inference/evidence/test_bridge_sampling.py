@@ -80,7 +80,7 @@ def exact_evidence():
     return choose + betaln(A + SUCCESSES, B + TRIALS - SUCCESSES) - betaln(A, B)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_each_datum_of_a_plate(draws):
     # Oracle: the beta-binomial law. Three data within 4 standard errors: a false alarm in 2e-4 of seeds.
     evidence = log_evidence(

@@ -109,7 +109,7 @@ def test_tree_without_a_plate_names_the_models_own():
         ),
         pytest.param(NUTS(max_tree_depth=3), marks=pytest.mark.slow),
         pytest.param(ImportanceSampling(100), marks=pytest.mark.slow),
-        pytest.param(ParallelTempering(ladder=AdaptedLadder(3)), marks=pytest.mark.slow),
+        pytest.param(ParallelTempering(ladder=AdaptedLadder(3)), marks=pytest.mark.exhaustive),
         pytest.param(TemperedSMC(num_particles=50, kernel=MALA()), marks=pytest.mark.exhaustive),
     ],
     ids=lambda sampler: type(sampler).__name__,

@@ -38,7 +38,10 @@ def _mixture(setting, size, batch_shape=(20, 10)):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(
+    "setting",
+    [pytest.param(x, marks=[] if x in (*FAST, "Gamma", "Beta") else [pytest.mark.exhaustive]) for x in SETTINGS],
+)
 def test_few_functions_need_more_than_the_shared_panels(setting):
     # Law: as drawn no panel is divided, in float32, and at thirty times that no function needs panels of its own.
     integrate = jax.jit(lambda bank: stages.fine_integrals(bank, stages.evaluate_seeds(bank)))

@@ -38,9 +38,21 @@ def _check(basis, reference, precision, sizes, domain):
             assert estimate[i] <= 1e-8
 
 
+# Half a minute of float64 together.
+LONGEST = (("Fourier", "TruncatedNormal"), ("Morlet", "Uniform"))
+
+
 @_pairs()
 def test_log_normalizer(basis, reference, precision):
+    if precision == "float64" and (basis, reference) in LONGEST:
+        pytest.skip("float64 of these two runs with the exhaustive tests")
     _check(basis, reference, precision, SIZES, (-3.0, 3.0))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("basis", "reference"), LONGEST)
+def test_log_normalizer_of_the_longest(basis, reference, x64):
+    _check(basis, reference, "float64", SIZES, (-3.0, 3.0))
 
 
 @pytest.mark.parametrize(

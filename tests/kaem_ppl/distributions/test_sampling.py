@@ -10,7 +10,7 @@ from scipy import stats
 import kaem_ppl as kp
 
 from .. import members
-from ..members import BASES, FAST_PAIRS, ONE_PER_BASIS, PAIRS, REFERENCES, density, tilted
+from ..members import BASES, ONE_PER_BASIS, PAIRS, REFERENCES, density, tilted
 
 SIZES = (None, 10, 100)
 
@@ -23,13 +23,8 @@ def _ks(draws, cdf):
     return stats.kstwobign.sf(statistic * np.sqrt(n))
 
 
-@pytest.mark.parametrize(
-    ("basis", "reference"),
-    [
-        pytest.param(*FAST_PAIRS[0], marks=pytest.mark.slow),
-        *(pytest.param(*p, marks=pytest.mark.exhaustive) for p in PAIRS if p != FAST_PAIRS[0]),
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("basis", "reference"), PAIRS)
 def test_a_million_draws(basis, reference):
     # Oracle: Gauss sums in NumPy with SciPy's reference, which quad confirms. Key 0; p above 1e-4 for each of 3 x 28
     # densities and two mixtures: family-wise false alarm at most 86e-4 = 0.9 %.
@@ -56,7 +51,14 @@ def test_a_million_draws_of_a_mixture(reference):
 
 
 @pytest.mark.parametrize(
-    ("basis", "reference"), [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.slow) for p in ONE_PER_BASIS[1:])]
+    ("basis", "reference"),
+    [
+        ONE_PER_BASIS[0],
+        *(
+            pytest.param(*p, marks=pytest.mark.exhaustive if p[0] == "Fourier" else pytest.mark.slow)
+            for p in ONE_PER_BASIS[1:]
+        ),
+    ],
 )
 def test_numpyros_goodness_of_fit(basis, reference):
     # Oracle: NumPyro's gof, draws against log_prob. Key 2, 20,000 draws; each of 21 fails with probability 1e-4: 0.2 %.

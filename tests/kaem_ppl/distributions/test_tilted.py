@@ -163,7 +163,14 @@ def test_moments_that_do_not_exist():
 
 
 @pytest.mark.parametrize(
-    ("basis", "reference"), [ONE_PER_BASIS[0], *(pytest.param(*p, marks=pytest.mark.slow) for p in ONE_PER_BASIS[1:])]
+    ("basis", "reference"),
+    [
+        ONE_PER_BASIS[0],
+        *(
+            pytest.param(*p, marks=pytest.mark.exhaustive if p[0] == "Fourier" else pytest.mark.slow)
+            for p in ONE_PER_BASIS[1:]
+        ),
+    ],
 )
 def test_log_prob(basis, reference):
     # Oracle: f + log pi_0 - log Z by NumPy and SciPy; -inf outside the support, and no NaN gradient there.
@@ -185,7 +192,7 @@ def test_log_prob(basis, reference):
     ("basis", "reference"),
     [
         ("RBF", "Normal"),
-        ("BSpline3", "LogNormal"),
+        pytest.param("BSpline3", "LogNormal", marks=pytest.mark.exhaustive),
         ("Fourier", "Normal"),
     ],
 )
