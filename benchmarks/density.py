@@ -205,10 +205,11 @@ def plot(lines):
             label = what if rival is None else f"{what} of {rival}"
             panel.plot([line["ratio"] for line in found], places, mark, color=colour, label=label)
     panel.axvline(1, color="#7f7f7f", linewidth=0.8, linestyle="--")
-    panel.set_yticks(range(len(names)), names, fontsize=8)
-    panel.invert_yaxis()
     panel.legend(frameon=False, fontsize=8)
     plain_axis(panel, "error relative to the kernel estimate's", "fitted densities", yscale="linear")
+    panel.set_yticks(range(len(names)), names, fontsize=8)
+    panel.set_xticks([0.03, 0.1, 0.3, 1, 3], ["0.03", "0.1", "0.3", "1", "3"])
+    panel.invert_yaxis()
     return figure
 
 

@@ -6,8 +6,10 @@ PALETTE = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e
 
 def plain_axis(panel, xlabel, title, *, xscale="log", yscale="log"):
     """Labels, scales, and a light grid, after everything is drawn."""
-    panel.set_xscale(xscale)
-    panel.set_yscale(yscale)
+    # To set a scale anew, the same one too, takes away the names that stand at its ticks.
+    for name, scale in (("x", xscale), ("y", yscale)):
+        if getattr(panel, f"get_{name}scale")() != scale:
+            panel.set(**{f"{name}scale": scale})
     for axis, scale, (low, high) in (
         (panel.xaxis, xscale, panel.get_xlim()), (panel.yaxis, yscale, panel.get_ylim()),
     ):  # fmt: skip
