@@ -238,7 +238,39 @@ def _algorithm(method: NestedSampling, target: Target, num_coordinates: int) -> 
         label = ndtr(labelled.label) - 0.5
         return jnp.where(value > _IMPOSSIBLE, value + _NATS_OF_LABEL * label, _IMPOSSIBLE * (1.5 - label))
 
-    return nss.as_top_level_api(log_prior, log_likelihood, steps, method.num_delete, update_strategy=_replace_deleted)
+    return nss.as_top_level_api(
+        log_prior, log_likelihood, steps, method.num_delete, proposal=_along_differences,
+        inner_kernel_params=_live_points, update_strategy=_replace_deleted,
+    )  # fmt: skip
+
+
+def _live_points(key: jax.Array, state: Any, info: Any, params: Any = None) -> dict[str, jax.Array]:
+    return {"points": jax.vmap(lambda point: ravel_pytree(point)[0])(state.particles.position)}
+
+
+def _along_differences(make_state: Callable[..., Any], loglikelihood_0: jax.Array, points: jax.Array) -> Any:
+    """Slices along differences of two live points, for BlackJAX (ter Braak 2006, of differential evolution).
+
+    Of two points in one mode they have twice the covariance of that mode, whatever the distance of the modes; along the
+    covariance of all points every direction is one from mode to mode, and within a mode points hardly move.
+    """
+    num_live, dimension = points.shape
+    # The length that BlackJAX gives directions of the covariance: two standard deviations.
+    scale = 2 / np.sqrt(2 * dimension)
+
+    def propose(key: jax.Array, position: Any, _: Any) -> Callable[[jax.Array], tuple[Any, jax.Array]]:
+        first_key, second_key = jax.random.split(key)
+        first = jax.random.randint(first_key, (), 0, num_live)
+        second = (first + jax.random.randint(second_key, (), 1, num_live)) % num_live
+        direction = ravel_pytree(position)[1](scale * (points[first] - points[second]))
+
+        def at(t: jax.Array) -> tuple[Any, jax.Array]:
+            moved = make_state(jax.tree.map(lambda x, d: x + t * d, position, direction), loglikelihood_birth=loglikelihood_0)
+            return moved, moved.loglikelihood > loglikelihood_0
+
+        return at
+
+    return propose
 
 
 def _replace_deleted(step: Callable[..., Any], num_steps: int, num_delete: int) -> Callable[..., Any]:
