@@ -10,7 +10,7 @@ CYCLE = (MAIN, CONTRAST, "#588157", "#7b5ea7", "#b08900", "#4a4a4a")
 
 
 def plain_axes(panel: Axes) -> None:
-    """Leave the axes that carry numbers, and whole numbers at their ticks, without an offset to add to them."""
+    """Leave the two axes that carry numbers, and write each tick's number in full, without an offset to add to it."""
     panel.spines[["top", "right"]].set_visible(False)
     for axis in (panel.xaxis, panel.yaxis):
         formatter = axis.get_major_formatter()

@@ -93,8 +93,9 @@ class StopSignals:
         raise Stopped(number)
 
     def _forget(self) -> int | None:
-        # It was raised in vain: it is to be raised again when it comes again.
-        self._raised_at = -math.inf
+        # It was raised in vain: it is to be raised again when it comes again, unless the command is stopping.
+        if self._received is not None:
+            self._raised_at = -math.inf
         return self._received
 
 

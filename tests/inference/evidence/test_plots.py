@@ -76,7 +76,7 @@ def test_refuses():
         plot_estimates({})
 
 
-def test_numbers_at_the_ticks_are_whole():
+def test_numbers_at_the_ticks_are_written_in_full():
     # Far from 0, matplotlib writes 0.2 and adds 1.305e3 in a corner.
     found = evidence()
     estimates = {name: Estimate(x.value + 1306.8, x.std_error, x.is_trustworthy) for name, x in found.estimates.items()}
