@@ -3,10 +3,11 @@
 from .diagnostics.anomaly import anomaly_p_values
 from .diagnostics.calibration import Calibration, simulation_based_calibration
 from .diagnostics.diagnose import Diagnosis, diagnose
-from .evidence.annealed_importance import AnnealedImportanceSampling, LogEvidenceBounds, bound_log_evidence
+from .evidence.annealed_importance import AnnealedImportanceSampling
 from .evidence.bridge_sampling import BridgeSampling
 from .evidence.compare import EvidenceComparison, compare_evidence
 from .evidence.cross_check import CrossCheck, cross_check
+from .evidence.evidence_bounds import LogEvidenceBounds, bound_log_evidence
 from .evidence.log_evidence import LogEvidence, log_evidence
 from .evidence.nested_sampling import NestedSampling
 from .evidence.thermodynamic import Curve, Estimate, steppingstone, thermodynamic_curve, thermodynamic_integration

@@ -1,32 +1,27 @@
 """Annealed importance sampling from the prior to the posterior, and back from an exact posterior draw."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
-from numpyro import handlers
 
-from kaem_ppl.arguments import as_count, as_key, check_kind, set_counts
+from kaem_ppl.arguments import set_counts
 from kaem_ppl.compilation import jit_outermost
-from kaem_ppl.progress import Progress
 
 from ..kernels.hamiltonian import HMC
 from ..kernels.kernel import ChainState, Kernel, Tuning, check_kernel
 from ..kernels.langevin import ULA
 from ..model.coordinates import Coordinates
-from ..model.parameters import Params
-from ..model.power_posterior import Position, PowerPosterior, read_power_posterior
+from ..model.power_posterior import Position, PowerPosterior
 from ..sampling.batching import map_particles, over_problems
-from ..sampling.checks import check_prior
 from ..sampling.run import Run
 from ..sampling.sampler import problem_keys
 from ..tempering.ladders import Ladder, PowerLadder, check_ladder
 from ..tempering.population import run_populations
+from ..tempering.rare_likelihood import start_where_possible
 from ..tempering.tempered_smc import TemperedSMC
 
 # Of the population that tunes the kernel: particles at most, and moves at each temperature.
@@ -81,15 +76,20 @@ class AnnealedImportanceSampling:
         """The kernel's own."""
         return self.kernel.coordinates
 
-    def forward(self, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, run: Run) -> jax.Array:
-        """Anneal draws of the prior to the posterior.
+    def forward(self, key: jax.Array, posterior: PowerPosterior, *, num_chains: int, run: Run) -> "AnnealedWeights":
+        """Anneal draws of the prior to the posterior; where most have a likelihood of 0, draws of the prior given one.
 
-        Returns:
-            Log-weights, shape (num_chains, N, P): their exponentials have the evidence as their mean.
+        Raises:
+            ValueError: the likelihood of some datum is 0 at every one of many prior draws.
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
-        start = _draw_prior(self, posterior, keys)
-        return self._anneal(keys, posterior, start, _tune(self, key, posterior, run), reverse=False, run=run)
+        run.progress.begin("compiling the start")
+        start = start_where_possible(self.kernel, self.num_particles, posterior, keys)
+        tunings = _tune(self, key, posterior, run)
+        log_weights = self._anneal(keys, posterior, start.particles, tunings, reverse=False, run=run)
+        different = start.ancestors.max(-1) + 1
+        found = (log_weights + start.log_share[..., None], start.share_variance, different)
+        return AnnealedWeights(*map(np.asarray, found))
 
     def reverse(
         self, key: jax.Array, posterior: PowerPosterior, start: Position, *, num_chains: int, run: Run
@@ -140,110 +140,19 @@ class AnnealedImportanceSampling:
         return log_weights
 
 
-class LogEvidenceBounds(NamedTuple):
-    """Stochastic bounds of the log-evidence of simulated data, in nats, shape (N,) with a plate and () without.
+class AnnealedWeights(NamedTuple):
+    """Weights of P particles of C chains and N data.
 
     Attributes:
-        lower: mean over chains of log mean weight of the forward run; below the log-evidence on average.
-        lower_std_error: of `lower`, from the spread between chains.
-        upper: mean over chains of -log mean 1/weight of the reverse run; above the log-evidence on average.
-        upper_std_error: of `upper`, given the exact draw that the chains start from.
-        observations: the simulated data by name of the observed site.
-
-    Example:
-        >>> import jax, numpyro, numpyro.distributions as dist
-        >>> from kaem_ppl.inference import AnnealedImportanceSampling, bound_log_evidence
-        >>> def model(y):
-        ...     z = numpyro.sample("z", dist.Normal(0, 1))
-        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
-        >>> method = AnnealedImportanceSampling(16)
-        >>> bounds = bound_log_evidence(jax.random.key(0), model, 0.0, method=method, num_chains=4, progress_bar=False)
-        >>> exact = dist.Normal(0, 2**0.5).log_prob(bounds.observations["y"])
-        >>> bool(abs(exact - bounds.lower) < 0.3), bool(abs(exact - bounds.upper) < 0.3)
-        (True, True)
+        log_weights: shape (C, N, P): their exponentials have the evidence as their mean.
+        share_variance: relative variance of a factor that all weights of a chain share, the probability of a likelihood
+            above 0, shape (C, N); 0 where none was estimated.
+        num_different: particles that start at a draw of their own, shape (C, N).
     """
 
-    lower: np.ndarray
-    lower_std_error: np.ndarray
-    upper: np.ndarray
-    upper_std_error: np.ndarray
-    observations: dict[str, jax.Array]
-
-
-def bound_log_evidence(
-    key: jax.Array,
-    model: Callable,
-    *args: Any,
-    params: Params | None = None,
-    method: AnnealedImportanceSampling = AnnealedImportanceSampling(),
-    plate: str | None = None,
-    num_chains: int = 8,
-    progress_bar: bool = True,
-    **kwargs: Any,
-) -> LogEvidenceBounds:
-    """Simulate data from a model and bracket their log-evidence from both sides (Grosse et al. 2015).
-
-    Latents and data are drawn from the model together, so the latents are an exact posterior draw given the data: the
-    start of a reverse run, whose weights bound the log-evidence from above as the forward run's bound it from below. A
-    small gap says that the method, with these settings, measures the evidence of data that are like the model's.
-
-    Args:
-        key: PRNG key.
-        model: NumPyro model.
-        *args: its positional arguments; the values of the observed sites are replaced.
-        params: constrained values of the model's `numpyro.param` sites.
-        method: how to anneal. More temperatures bring the bounds together, and so do more particles.
-        plate: name of the plate whose rows are problems of their own.
-        num_chains: independent bounds that are averaged, at least two; their spread is the standard error.
-        progress_bar: whether to show progress: a bar on a terminal, elsewhere a line every ten seconds.
-        **kwargs: the model's keyword arguments.
-
-    Raises:
-        TypeError: `method` is not annealed importance sampling.
-        ValueError: an argument or the model is not usable; the message says which and what to do.
-
-    Example:
-        >>> import jax, numpyro, numpyro.distributions as dist
-        >>> from kaem_ppl.inference import AnnealedImportanceSampling, bound_log_evidence
-        >>> def model(y):
-        ...     z = numpyro.sample("z", dist.Normal(0, 1))
-        ...     numpyro.sample("y", dist.Normal(z, 1), obs=y)
-        >>> method = AnnealedImportanceSampling(16)
-        >>> bounds = bound_log_evidence(jax.random.key(0), model, 0.0, method=method, num_chains=4, progress_bar=False)
-        >>> bool(bounds.upper - bounds.lower < 0.5)
-        True
-    """
-    check_kind(method, AnnealedImportanceSampling, "method", "an `AnnealedImportanceSampling()`")
-    key, num_chains = as_key(key), as_count(num_chains, "num_chains", 2)
-    read = partial(read_power_posterior, params=params, plate=plate, coordinates=method.coordinates)
-    posterior = read(model, args, kwargs)
-    check_prior(posterior, "bound_log_evidence")
-    simulate_key, forward_key, reverse_key = jax.random.split(key, 3)
-    positions, observations = _simulate(posterior, problem_keys(simulate_key, 1, posterior.num_data)[0])
-    axes = {site.name: site.plate_axis for site in posterior.observed if site.plate_axis is not None}
-
-    def simulated(observations: dict[str, ArrayLike], *args: Any, **kwargs: Any) -> Any:
-        if plate is not None:
-            observations = {name: jnp.moveaxis(x, 0, axes[name]) for name, x in observations.items()}
-        with handlers.condition(data=observations):
-            return model(*args, **kwargs)
-
-    given = observations if plate is not None else jax.tree.map(lambda x: x[0], observations)
-    posterior = read(simulated, (given, *args), kwargs)
-    with Progress("compiling the pilot", progress_bar) as progress:
-        settings: dict[str, Any] = {"num_chains": num_chains, "run": Run(progress)}
-        forward = np.asarray(method.forward(forward_key, posterior, **settings), float)
-        reverse = np.asarray(method.reverse(reverse_key, posterior, positions, **settings), float)
-    num_particles = np.log(method.num_particles)
-    lower = np.logaddexp.reduce(forward, axis=-1) - num_particles
-    upper = num_particles - np.logaddexp.reduce(-reverse, axis=-1)
-    numbers = [f(x) for x in (lower, upper) for f in (lambda x: x.mean(0), _spread)]
-    numbers = [np.asarray(x if plate is not None else x[0]) for x in numbers]
-    return LogEvidenceBounds(*numbers, given)
-
-
-def _spread(x: np.ndarray) -> np.ndarray:
-    return x.std(0, ddof=1) / np.sqrt(len(x))
+    log_weights: np.ndarray
+    share_variance: np.ndarray
+    num_different: np.ndarray
 
 
 def _tune(method: AnnealedImportanceSampling, key: jax.Array, posterior: PowerPosterior, run: Run) -> Tuning:
@@ -267,20 +176,6 @@ def _default_tuning(method: AnnealedImportanceSampling, posterior: PowerPosterio
         return method.kernel.default_tuning(posterior.target(datum).draw(key))
 
     return over_problems(default, posterior, keys)
-
-
-@partial(jit_outermost, static_argnums=0)
-def _draw_prior(method: AnnealedImportanceSampling, posterior: PowerPosterior, keys: jax.Array) -> ChainState:
-    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> ChainState:
-        target = posterior.target(datum)
-
-        def particle(number: jax.Array) -> ChainState:
-            draw_key = jax.random.fold_in(jax.random.fold_in(key, 0), number)
-            return method.kernel.evaluate(target, target.draw(draw_key))
-
-        return map_particles(particle, posterior, keys.size, jnp.arange(method.num_particles))
-
-    return over_problems(draw, posterior, keys)
 
 
 @partial(jit_outermost, static_argnums=0)
@@ -335,15 +230,3 @@ def _move(
 
     tuning = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(keys), *x.shape)), tuning)
     return over_problems(move, posterior, keys, particles, log_weights, tuning)
-
-
-@jit_outermost
-def _simulate(posterior: PowerPosterior, keys: jax.Array) -> tuple[Position, dict[str, jax.Array]]:
-    """Positions from the prior and observations given them, (N, ...)."""
-
-    def simulate(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[Position, dict[str, jax.Array]]:
-        draw_key, predict_key = jax.random.split(key)
-        position = posterior.target(datum).draw(draw_key)
-        return position, posterior.predict(predict_key, datum, position)
-
-    return jax.tree.map(lambda x: x[0], over_problems(simulate, posterior, keys[None]))

@@ -244,12 +244,17 @@ def _(
     run: Run,
     **_: Any,
 ) -> MethodResult:
-    weights = np.asarray(method.forward(key, posterior, num_chains=num_chains, run=run), float)
+    annealed = method.forward(key, posterior, num_chains=num_chains, run=run)
+    weights = annealed.log_weights.astype(float)
     # Chains are but more particles: (C, N, P) to (1, C P, N).
     flat = np.moveaxis(weights, 2, 1).reshape(1, -1, weights.shape[1])
     check_likelihood(np.isfinite(flat).any(1), flat.shape[1], posterior)
     batches = [x.T for x in np.array_split(flat[0], min(NUM_BATCHES, flat.shape[1]))]
     found = summarize(iter(batches), flat.shape[1], are_shared=False)
+    # Particles that start at the same draw count as one, and all of a chain share its estimate of how many draws may start.
+    copies = method.num_particles / annealed.num_different.min(0)
+    variance = np.square(found.std_error) * copies + annealed.share_variance.mean(0) / num_chains
+    found = found._replace(std_error=np.sqrt(variance))
     if flat.shape[1] == 1:
         # One weight has no spread to judge it by.
         found = found._replace(std_error=np.full_like(found.std_error, np.nan))

@@ -1,7 +1,6 @@
 """Nested sampling, by BlackJAX's nested slice sampler, of all chains and data at once."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -9,43 +8,39 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.ns import nss
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from jax.scipy.special import ndtr
 
 from kaem_ppl.arguments import set_counts, set_number
 from kaem_ppl.compilation import jit_outermost
 
+from ..kernels.elliptical_slice import EllipticalSlice
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.power_posterior import Position, PowerPosterior, Target
 from ..sampling.batching import over_problems, shard_like
-from ..sampling.checks import check_likelihood, check_prior
+from ..sampling.checks import check_prior
 from ..sampling.run import Run
 from ..sampling.sampler import Sampler, SamplerOutput, problem_keys
+from ..tempering.rare_likelihood import Start, start_where_possible
 from .nested_draws import NestedPoints, integrate, resample
+from .nested_moves import IMPOSSIBLE, LABELS_LOG_EVIDENCE, Labelled, nested_sampler
 
-# Labels are uniform on (-1/2, 1/2) and add this many nats for a unit; the mean of exp(c u) is sinh(c / 2) / (c / 2).
-_NATS_OF_LABEL = 0.1
-_LABELS_LOG_EVIDENCE = float(np.log(np.sinh(_NATS_OF_LABEL / 2) / (_NATS_OF_LABEL / 2)))
-# Stands for the logarithm of 0; with a label, between this and twice this.
-_IMPOSSIBLE = -1e30
 # Iterations of a compiled chunk.
 _CHUNK = 10
-_MOST_IMPOSSIBLE = 200
 
 
 @dataclass(frozen=True)
 class NestedSampling(Sampler):
     """Live points climb the likelihood, each iteration replacing the lowest tenth (Skilling 2006).
 
-    The points move by slice sampling along directions of the live points' covariance (Yallup, Kroupa and Handley 2026).
+    The points move by slice sampling (Yallup, Kroupa and Handley 2026) along differences of neighbouring live points.
     It reads no gradient and no ladder, and is a second opinion: best in up to a few tens of dimensions.
 
     Points of equal likelihood have no order, without which the shrinkage of the prior mass is not known (Fowlie, Handley
     and Su 2020). So each point has a label, one more coordinate with a prior of its own, that adds up to a tenth of a nat
     to its log-likelihood: then no two are equal, the theory holds as it stands, and what the labels add to the evidence
-    is known and taken off. Where the likelihood is 0, labels alone order the points.
+    is known and taken off. Where the likelihood is 0, labels alone order the points; where it is 0 for more than half of
+    them, the run starts from draws of the prior given that it is not, whose share is estimated by counting.
 
     Draws from the posterior are the points met on the way, resampled by their weights, which are means over the simulated
     shrinkage of the prior mass. Points that descend from each other stand next to each other, copies of one first of all,
@@ -54,7 +49,7 @@ class NestedSampling(Sampler):
 
     Attributes:
         num_live: live points of each chain and datum.
-        num_slice_steps: slice moves that make a replacement; None takes three times the number of coordinates, at least 5.
+        num_slice_steps: slice moves that make a replacement; None takes three times the number of coordinates, at least 10.
         remaining: the run ends when live points can add this share of the evidence.
 
     Raises:
@@ -138,13 +133,14 @@ class NestedSampling(Sampler):
             keep_points: whether all points met are wanted.
 
         Raises:
-            ValueError: for some chain and datum the likelihood is 0 at all points met.
+            ValueError: the likelihood of some datum is 0 at every one of many prior draws.
         """
         keys = problem_keys(key, num_chains, posterior.num_data)
         saved = run.load("live_points")
         run.progress.begin("compiling the moves of live points", unit="iteration")
         if saved is None:
-            carry, chunks = _begin(self, posterior, keys), []
+            start = start_where_possible(EllipticalSlice(), self.num_live, posterior, keys)
+            carry, chunks = _begin(self, posterior, keys, start), []
             carry = shard_like(carry.state.particles.loglikelihood, carry)
         else:
             carry = jax.tree.map(jnp.asarray, saved["carry"])
@@ -174,13 +170,14 @@ class NestedSampling(Sampler):
             value[chain, datum], std_error[chain, datum], information[chain, datum] = numbers
             if keep_points:
                 weights[chain, datum] = of_points
-        check_likelihood(value > _IMPOSSIBLE / 2, self.num_live, posterior)
+        value += np.asarray(carry.log_share, float) - LABELS_LOG_EVIDENCE
+        std_error = np.sqrt(np.square(std_error) + np.asarray(carry.share_variance, float))
         points = None
         if keep_points:
             live_positions = jax.device_get(carry.state.particles.position.position)
             genealogy = (dead.numbers, np.asarray(carry.numbers), dead.parents)
             points = NestedPoints(weights, dead.positions, live_positions, dead.counts, *genealogy)
-        return NestedRun(value - _LABELS_LOG_EVIDENCE, std_error, information, dead.counts.sum(0), points)
+        return NestedRun(value, std_error, information, dead.counts.sum(0), points)
 
 
 class NestedRun(NamedTuple):
@@ -202,11 +199,16 @@ class NestedRun(NamedTuple):
 
 
 class _Carry(NamedTuple):
-    """State of a run; points are numbered as they are made, `numbers` being those of the live ones."""
+    """State of a run; points are numbered as they are made, `numbers` being those of the live ones.
+
+    `log_share` is that of the prior where it starts, with its relative variance; see `Start`.
+    """
 
     state: Any
     is_done: jax.Array
     numbers: jax.Array
+    log_share: jax.Array
+    share_variance: jax.Array
 
 
 class _Dead(NamedTuple):
@@ -219,52 +221,6 @@ class _Dead(NamedTuple):
     parents: Any
 
 
-class _Labelled(NamedTuple):
-    """A position, and a standard normal number whose normal probability is the label."""
-
-    position: Position
-    label: jax.Array
-
-
-def _algorithm(method: NestedSampling, target: Target, num_coordinates: int) -> Any:
-    steps = method.num_slice_steps or max(5, 3 * num_coordinates)
-
-    def log_prior(labelled: _Labelled) -> jax.Array:
-        value = target.log_prior(labelled.position) - 0.5 * jnp.square(labelled.label)
-        return jnp.where(jnp.isnan(value), -jnp.inf, value)
-
-    def log_likelihood(labelled: _Labelled) -> jax.Array:
-        value = target.log_likelihood(labelled.position)
-        label = ndtr(labelled.label) - 0.5
-        return jnp.where(value > _IMPOSSIBLE, value + _NATS_OF_LABEL * label, _IMPOSSIBLE * (1.5 - label))
-
-    return nss.as_top_level_api(log_prior, log_likelihood, steps, method.num_delete, update_strategy=_replace_deleted)
-
-
-def _replace_deleted(step: Callable[..., Any], num_steps: int, num_delete: int) -> Callable[..., Any]:
-    """BlackJAX's way to make new points, by moves of copies of random survivors; it says which ones these were."""
-
-    def update(key: jax.Array, state: Any, threshold: jax.Array, **settings: Any) -> tuple[Any, jax.Array]:
-        choose_key, move_key = jax.random.split(key)
-        particles = state.particles
-        survives = particles.loglikelihood > threshold
-        weights = jnp.where(survives.any(), survives, True).astype(threshold.dtype)
-        chosen = jax.random.choice(choose_key, len(weights), (num_delete,), p=weights / weights.sum())
-
-        def move(key: jax.Array, particle: Any) -> Any:
-            def body(particle: Any, key: jax.Array) -> tuple[Any, None]:
-                return step(key, particle, loglikelihood_0=threshold, **settings)[0], None
-
-            return lax.scan(body, particle, jax.random.split(key, num_steps))[0]
-
-        starts = jax.tree.map(lambda x: x[chosen], particles)
-        moved = jax.vmap(move)(jax.random.split(move_key, num_delete), starts)
-        birth = jnp.full_like(moved.loglikelihood_birth, threshold)
-        return moved._replace(loglikelihood_birth=birth), chosen
-
-    return update
-
-
 def _to_save(carry: _Carry, chunks: list[_Dead]) -> dict[str, Any]:
     return {"carry": carry, "dead": _join(chunks)}
 
@@ -274,23 +230,19 @@ def _join(chunks: list[_Dead]) -> _Dead:
 
 
 @partial(jit_outermost, static_argnums=0)
-def _begin(method: NestedSampling, posterior: PowerPosterior, keys: jax.Array) -> _Carry:
-    def begin(key: jax.Array, datum: Any) -> _Carry:
-        target = posterior.target(datum)
+def _begin(method: NestedSampling, posterior: PowerPosterior, keys: jax.Array, start: Start) -> _Carry:
+    def begin(key: jax.Array, datum: Any, position: Position, log_share: jax.Array, variance: jax.Array) -> _Carry:
+        points = Labelled(position, jax.random.normal(jax.random.fold_in(key, 2), (method.num_live,)))
+        state = _sampler(method, posterior.target(datum), points).init(points)
+        return _Carry(state, jnp.array(False), jnp.arange(method.num_live), log_share, variance)
 
-        def draw(number: jax.Array) -> _Labelled:
-            draw_key, label_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, 0), number))
-            return _Labelled(target.draw(draw_key), jax.random.normal(label_key))
-
-        points = jax.vmap(draw)(jnp.arange(method.num_live))
-        state = _algorithm(method, target, _num_coordinates(points)).init(points)
-        return _Carry(state, jnp.array(False), jnp.arange(method.num_live))
-
-    return over_problems(begin, posterior, keys)
+    given = (start.particles.position, start.log_share, start.share_variance)
+    return over_problems(begin, posterior, keys, *given)
 
 
-def _num_coordinates(points: _Labelled) -> int:
-    return ravel_pytree(jax.tree.map(lambda x: x[0], points.position))[0].size
+def _sampler(method: NestedSampling, target: Target, points: Labelled) -> Any:
+    num_coordinates = ravel_pytree(jax.tree.map(lambda x: x[0], points.position))[0].size
+    return nested_sampler(target, method.num_slice_steps, method.num_delete, num_coordinates)
 
 
 @jax.jit
@@ -319,17 +271,15 @@ def _advance(
 
     def advance(key: jax.Array, datum: Any, carry: _Carry, number: jax.Array) -> tuple[_Carry, _Dead]:
         target = posterior.target(datum)
-        size = _num_coordinates(carry.state.particles.position)
         step_key = jax.random.fold_in(jax.random.fold_in(key, 1), number)
-        state, info = _algorithm(method, target, size).step(step_key, carry.state)
+        state, info = _sampler(method, target, carry.state.particles.position).step(step_key, carry.state)
         left = state.integrator.logZ_live - state.integrator.logZ
-        is_done = (left < jnp.log(method.remaining)) & (state.integrator.logZ > _IMPOSSIBLE / 2)
-        # Where all points met are impossible, this many iterations leave a share of 1e-9 of the prior.
-        is_done |= (number > _MOST_IMPOSSIBLE) & (state.integrator.logZ_live < _IMPOSSIBLE / 2)
+        is_done = (left < jnp.log(method.remaining)) & (state.integrator.logZ > IMPOSSIBLE / 2)
         # As BlackJAX finds them.
         deleted = lax.top_k(-carry.state.particles.loglikelihood, method.num_delete)[1]
         made = method.num_live + number * method.num_delete + jnp.arange(method.num_delete)
-        new = _Carry(state, is_done, carry.numbers.at[deleted].set(made.astype(carry.numbers.dtype)))
+        numbers = carry.numbers.at[deleted].set(made.astype(carry.numbers.dtype))
+        new = carry._replace(state=state, is_done=is_done, numbers=numbers)
         kept = (info.particles.position.position, carry.numbers[deleted], carry.numbers[info.update_info])
         dead = _Dead(info.particles.loglikelihood, ~carry.is_done, *(kept if keep_points else ((), (), ())))
         return jax.tree.map(partial(jnp.where, carry.is_done), carry, new), dead

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from kaem_ppl.plot_style import CONTRAST, MAIN, NEUTRAL, plain_axes
 
-from .annealed_importance import LogEvidenceBounds
+from .evidence_bounds import LogEvidenceBounds
 from .log_evidence import LogEvidence
 
 

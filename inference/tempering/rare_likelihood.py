@@ -17,6 +17,8 @@ from ..sampling.checks import check_likelihood
 # Prior draws of one population at most, and how many of them must have a likelihood. At a share of 1e-5 the search ends
 # with some forty, whose number alone makes the evidence uncertain by 0.16.
 _MOST_DRAWS, _FEWEST_FOUND = 4_000_000, 20
+# Draws that a search takes at once, at least.
+_FEWEST_AT_ONCE = 1000
 
 
 class Start(NamedTuple):
@@ -57,19 +59,20 @@ def start_where_possible(kernel: Kernel, num_particles: int, posterior: PowerPos
     states, counts = _draw(kernel, num_particles, posterior, keys, np.uint32(0))
     shape = jax.tree.leaves(states)[0].shape[:3]
     ancestors = jnp.broadcast_to(jnp.arange(num_particles), shape)
-    # Half of them is what the first step of a ladder keeps anyway.
+    # Half of them are enough: the first step of a ladder, short as it may be, leaves out the others.
     if np.all(np.asarray(counts) >= num_particles // 2):
         nothing = jnp.zeros(shape[:2])
         return Start(states, ancestors, nothing, nothing, False)
 
-    found, num_found, batch = states, counts, 1
-    while np.any(np.asarray(num_found) < num_particles) and batch * num_particles < _MOST_DRAWS:
-        new, new_counts = _draw(kernel, num_particles, posterior, keys, np.uint32(batch))
+    found, num_found, batch, num_draws = states, counts, 1, num_particles
+    size = max(num_particles, _FEWEST_AT_ONCE)
+    while np.any(np.asarray(num_found) < num_particles) and num_draws < _MOST_DRAWS:
+        new, new_counts = _draw(kernel, size, posterior, keys, np.uint32(batch))
         found, num_found = _append(found, num_found, new, new_counts), num_found + new_counts
-        batch += 1
+        batch, num_draws = batch + 1, num_draws + size
     number = np.asarray(num_found)
-    check_likelihood(number >= min(_FEWEST_FOUND, num_particles), batch * num_particles, posterior)
-    share = num_found / (batch * num_particles)
+    check_likelihood(number >= min(_FEWEST_FOUND, num_particles), num_draws, posterior)
+    share = num_found / num_draws
     index = jnp.arange(num_particles) % jnp.minimum(num_found, num_particles)[..., None]
     states = jax.vmap(jax.vmap(lambda state, i: jax.tree.map(lambda x: x[i], state)))(found, index)
     variance = (1 - share) / num_found
@@ -102,8 +105,8 @@ def _append(found: ChainState, num_found: jax.Array, new: ChainState, num_new: j
     """Put new good states behind those found, as far as there is room."""
 
     def append(found: ChainState, number: jax.Array, new: ChainState, num_new: jax.Array) -> ChainState:
-        size = len(found.log_prior)
-        place = jnp.where(jnp.arange(size) < num_new, number + jnp.arange(size), size)
+        order = jnp.arange(len(new.log_prior))
+        place = jnp.where(order < num_new, number + order, len(found.log_prior))
         return jax.tree.map(lambda x, y: x.at[place].set(y, mode="drop"), found, new)
 
     return jax.vmap(jax.vmap(append))(found, num_found, new, num_new)

@@ -75,7 +75,7 @@ class TemperedSMC(Sampler):
     kernel: Kernel = HMC(target_acceptance=0.8, shortest_step=1, max_integration_steps=32)  # noqa: RUF009 - a frozen value
     num_mutation_steps: int | None = None
     max_mutation_steps: int = 100
-    target_ess: float = 0.5
+    target_ess: float = 0.7
     ladder: Ladder | None = None
     reference: StudentProposal | None = None
 

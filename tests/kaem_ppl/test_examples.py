@@ -40,6 +40,7 @@ SLOW = {
             "evidence.annealed_importance",
             "evidence.bridge_sampling",
             "evidence.cross_check",
+            "evidence.evidence_bounds",
             "evidence.nested_sampling",
             "kernels.elliptical_slice",
             "kernels.hamiltonian",

@@ -160,14 +160,17 @@ def impossible(x):
         ({"model": flat}, ValueError, "its evidence is not defined"),
         ({"method": ParallelTempering(ladder=GivenLadder((0.1, 1)))}, ValueError, "must start at 0"),
         pytest.param(
-            {"model": impossible, "method": SMALL["TemperedSMC"]}, ValueError, "0 at every one of 4000000 prior draws",
+            {"model": impossible, "method": SMALL["TemperedSMC"]}, ValueError, "0 at every one of 4000... prior draws",
             marks=pytest.mark.slow,
         ),
         ({"model": impossible, "method": SMALL["ImportanceSampling"]}, ValueError, "0 at every one of 4000 prior draws"),
-        ({"model": impossible, "method": NestedSampling(50)}, ValueError, "0 at every one of 50 prior draws"),
+        pytest.param(
+            {"model": impossible, "method": NestedSampling(50)}, ValueError, "0 at every one of 4000... prior draws",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             {"model": impossible, "method": SMALL["AnnealedImportanceSampling"]}, ValueError,
-            "0 at every one of 200 prior draws", marks=pytest.mark.slow,
+            "0 at every one of 4000... prior draws", marks=pytest.mark.slow,
         ),
         ({"model": impossible, "method": SMALL["ParallelTempering"]}, ValueError, "log-likelihood is not finite at any"),
     ],
@@ -376,3 +379,18 @@ def test_eight_schools():
     for one in found.values():
         for other in found.values():
             assert abs(one.value - other.value) <= 3 * np.hypot(one.std_error, other.std_error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method", [TemperedSMC(200), AnnealedImportanceSampling(), NestedSampling(200)], ids=lambda x: type(x).__name__
+)
+def test_a_likelihood_above_0_at_one_draw_in_740(method):
+    # Oracle: SciPy's tail of the normal law. Within 4 standard errors: a false alarm in 2e-4 of seeds.
+    def model():
+        z = numpyro.sample("z", dist.Normal(0, 1))
+        numpyro.factor("tail", jnp.where(z > 3.0, 0.0, -jnp.inf))
+
+    evidence = log_evidence(jax.random.key(0), model, method=method, progress_bar=False)
+    assert abs(evidence.value - st.norm.logsf(3.0)) < 4 * evidence.std_error
+    assert 0.01 < evidence.std_error < 0.2

@@ -1,4 +1,4 @@
-"""Tempered SMC: starts where likelihoods are rare, slow moves told from modes, and effective sizes that are honest."""
+"""Tempered SMC: slow moves told from modes, and effective sizes that are honest."""
 
 import jax
 import jax.numpy as jnp
@@ -6,25 +6,10 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
-import scipy.stats as st
 from arviz_stats.base.array import array_stats
 
-from kaem_ppl.inference import TemperedSMC, diagnose, log_evidence, sample_posterior
+from kaem_ppl.inference import TemperedSMC, diagnose, sample_posterior
 from kaem_ppl.inference.tempering.decorrelation import has_settled
-
-
-def tail_model(low):
-    z = numpyro.sample("z", dist.Normal(0, 1))
-    numpyro.factor("tail", jnp.where(z > low, 0.0, -jnp.inf))
-
-
-@pytest.mark.slow
-def test_a_likelihood_above_0_at_one_draw_in_740():
-    # Oracle: SciPy's tail of the normal law. Within 4 standard errors: a false alarm in 6e-5 of seeds.
-    method = TemperedSMC(200)
-    evidence = log_evidence(jax.random.key(0), tail_model, 3.0, method=method, progress_bar=False)
-    assert abs(evidence.value - st.norm.logsf(3.0)) < 4 * evidence.std_error
-    assert 0.01 < evidence.std_error < 0.2
 
 
 def test_slow_moves_are_told_from_modes():
