@@ -70,9 +70,9 @@ def test_ties_do_no_harm(below):
 
 @pytest.mark.exhaustive
 def test_far_modes():
-    # Oracle: the closed form of two modes of 25 and 75 % at 19 prior standard deviations of a mode from each other, in ten
-    # coordinates. The mean of eight runs within 4 of its own errors (a false alarm in 1e-3 of seeds, 7 degrees of
-    # freedom) of which the stated error is no less than half.
+    # Oracle: the closed form of two modes of 25 and 75 % at 53 of their standard deviations from each other, in ten
+    # coordinates. The mean of eight runs within 4 of its errors, by their spread (a false alarm in 5e-3 of seeds, 7
+    # degrees of freedom), and the errors stated on average at least half of that spread.
     centres, scale, weights = np.stack([np.full(10, -2.53), np.full(10, 2.53)]), 0.3, np.array([0.25, 0.75])
 
     def model():
