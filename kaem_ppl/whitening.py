@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax import Array
+from jax import Array, lax
 from numpyro.distributions import Distribution
 
 from . import reference as ref
@@ -92,5 +92,8 @@ def uniform_masses(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> tupl
     fine = ((low >> 1).astype(dtype) + 0.5) * 2.0**-64
     small = high.astype(dtype) * 2.0**-33 + fine
     is_below = (low & 1) == 0
-    below, above = jnp.where(is_below, small, 1 - small), jnp.where(is_below, 1 - small, small)
+    # A barrier, for XLA's CPU compiler would draw the bits anew for each use of the masses.
+    below, above = lax.optimization_barrier(
+        (jnp.where(is_below, small, 1 - small), jnp.where(is_below, 1 - small, small))
+    )
     return below.reshape(shape), above.reshape(shape)

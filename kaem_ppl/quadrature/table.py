@@ -11,7 +11,7 @@ from ..compilation import rising_sum
 from .rule import DEGREE, TO_LEGENDRE, multiply_nodes, safe_log
 
 # Legendre coefficients that a panel's point is first found by.
-_FIRST_TERMS = 4
+_FIRST_TERMS = 6
 
 
 class Table(NamedTuple):
