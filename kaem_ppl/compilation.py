@@ -8,6 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,23 @@ jit_outermost = partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 jit_once = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 """The same for what runs once or a few times: what it costs is its compilation, which takes half as long."""
+
+
+def compile_ahead(traced: Any) -> Future[Any]:
+    """Begin to compile a program in a thread of its own, for XLA's CPU compiler keeps to one; the call that needs it waits.
+
+    A call of the function afterwards, with arguments of the same shapes, finds the program.
+
+    Args:
+        traced: what `trace` of a jitted function returns. Tracing is for one thread, as NumPyro's handlers are.
+
+    Returns:
+        Its `result()` waits for the program, and raises what the compiler does.
+    """
+    thread = ThreadPoolExecutor(1)
+    compiled = thread.submit(traced.lower().compile)
+    thread.shutdown(wait=False)
+    return compiled
 
 
 def is_slow_in_loops(program: ClosedJaxpr) -> bool:

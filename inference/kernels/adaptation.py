@@ -196,12 +196,30 @@ def _follow_longest(longest: LongestDirection, moments: WelfordAlgorithmState, f
     return LongestDirection(direction / jnp.linalg.norm(direction), variance)
 
 
-def warmup_schedule(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
+def _warmup_schedule(num_warmup: int) -> tuple[np.ndarray, np.ndarray]:
     """Stage of each step of a warm-up, and whether a window ends with it, shape (num_warmup,) each."""
     if num_warmup == 0:
         return np.zeros(0, np.int32), np.zeros(0, bool)
     stages, ends = np.asarray(build_schedule(num_warmup)).T
     return stages.astype(np.int32), ends.astype(bool)
+
+
+def warmup_steps(num_warmup: int, length: int) -> np.ndarray:
+    """Of each step of a warm-up its number, stage, and whether a window ends; what fills the last chunk is idle."""
+    stages, ends = _warmup_schedule(num_warmup)
+    steps = np.stack([np.arange(num_warmup, dtype=np.int32), stages, ends.astype(np.int32)], axis=-1)
+    return np.concatenate([steps, _idle(-num_warmup % length)])
+
+
+def drawing_steps(first: int, num_steps: int, length: int) -> np.ndarray:
+    """The same for steps after it, numbered from `first`, so that keys are the same for any cut into chunks."""
+    steps = np.zeros((num_steps, 3), np.int32)
+    steps[:, 0], steps[:, 1] = first + np.arange(num_steps), DRAW
+    return np.concatenate([steps, _idle(length - num_steps)])
+
+
+def _idle(number: int) -> np.ndarray:
+    return np.broadcast_to(np.array([0, IDLE, 0], np.int32), (number, 3))
 
 
 def _dual_averaging(kernel: Kernel) -> tuple[Callable, Callable, Callable]:

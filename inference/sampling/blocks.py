@@ -146,6 +146,7 @@ class BlockState(NamedTuple):
 class AlternateBlocks:
     """The transition of `Blocks`; see `Transition`."""
 
+    successor: ClassVar[None] = None
     kernel: Kernel
     locals_kernel: Kernel
     blocks: BlockLayout

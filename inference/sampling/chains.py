@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from kaem_ppl.compilation import is_slow_in_loops, jit_outermost
+from kaem_ppl.compilation import compile_ahead, is_slow_in_loops, jit_outermost
 
-from ..kernels.adaptation import DRAW, IDLE, warmup_schedule
+from ..kernels.adaptation import IDLE, drawing_steps, warmup_steps
 from ..kernels.kernel import ChainState, Kernel
 from ..model.power_posterior import PowerPosterior
 from .batching import over_problems, shard_like
@@ -84,6 +85,8 @@ class _Chains:
         self.posterior, self.transition, self.run, self.dims = posterior, transition, run, dims
         self.recent: list[dict[str, Any]] = []
         self.was_resumed = False
+        # Those of steps that are being compiled.
+        self.programs: dict[Transition, Future[Any]] = {}
         self.records = in_memory_or_on_disk(run, posterior, dims)
 
     def start(self, key: jax.Array, num_chains: int, num_warmup: int) -> None:
@@ -114,14 +117,35 @@ class _Chains:
             )
         self.run.progress.begin("compiling the starts of chains")
         self.keys = problem_keys(key, num_chains, posterior.num_data)
+        start = trace_start(kernel, transition.num_replicas, posterior, self.keys)
+        length = _CHUNK_WITHOUT_WARMUP if num_warmup == 0 else min(-(-num_warmup // 10), _LONGEST_CHUNK)
+        # A start evaluates the model as a step does.
+        length = 1 if is_slow_in_loops(start.jaxpr) else length
+        self._compile_ahead(start, length)
         replicas = find_starts(kernel, transition.num_replicas, posterior, self.keys)
         carry = shard_like(replicas.log_likelihood, _begin(transition, replicas))
-        # A start evaluates the model as a step does.
-        is_slow = is_slow_in_loops(trace_start(kernel, transition.num_replicas, posterior, self.keys).jaxpr)
-        length = _CHUNK_WITHOUT_WARMUP if num_warmup == 0 else min(-(-num_warmup // 10), _LONGEST_CHUNK)
         self.state = ChainsState(
-            carry, jax.random.key_data(key), num_warmup, 0, 0, transition.num_replicas, 1 if is_slow else length, 0.0
+            carry, jax.random.key_data(key), num_warmup, 0, 0, transition.num_replicas, length, 0.0
         )
+
+    def _compile_ahead(self, start: Any, length: int) -> None:
+        """Compile the start and all programs of steps side by side; return when the start is there.
+
+        Not where data were put on devices: a program is compiled for where its arguments are, and shapes do not say.
+        """
+        if any(x.committed for x in jax.tree.leaves((self.posterior, self.keys)) if isinstance(x, jax.Array)):
+            return
+        compiled = compile_ahead(start)
+        steps = jax.ShapeDtypeStruct((length, 3), np.int32)
+        transition, carry = self.transition, jax.eval_shape(partial(_begin, self.transition), start.out_info[0])
+        while True:
+            traced = _advance.trace(transition, self.posterior, carry, self.keys, steps)
+            self.programs[transition] = compile_ahead(traced)
+            if transition.successor is None:
+                break
+            transition, hand_over = transition.successor
+            carry = jax.eval_shape(hand_over, carry)
+        compiled.result()
 
     def _resume(self, state: ChainsState, num_chains: int) -> None:
         numbers = {
@@ -163,7 +187,7 @@ class _Chains:
         total, length = self.state.num_warmup, self.state.chunk_length
         if self.state.num_warmed_up >= total:
             return
-        schedule, num_chunks = _warmup_steps(total, length), -(-total // length)
+        schedule, num_chunks = warmup_steps(total, length), -(-total // length)
         revise_every = _revise_every(num_chunks)
         self.run.progress.begin("compiling the steps of the warm-up", total, "step", self.state.num_warmed_up)
         for chunk in range(self.state.num_warmed_up // length, num_chunks):
@@ -227,7 +251,7 @@ class _Chains:
             # Draws are kept after every `thinning` steps, counted from the first draw of this call.
             behind = self.records.num_steps_behind
             active = min(length, left - behind)
-            records = self._advance(_drawing_steps(self.state.num_warmup + first, active, length))
+            records = self._advance(drawing_steps(self.state.num_warmup + first, active, length))
             self.records.append(records, active)
             seconds = self.state.seconds + time.perf_counter() - started
             self.state = self.state._replace(num_steps=first + active, seconds=seconds)
@@ -236,6 +260,8 @@ class _Chains:
             self._save(now=False)
 
     def _advance(self, steps: np.ndarray) -> dict[str, Any]:
+        if self.transition in self.programs:
+            self.programs.pop(self.transition).result()
         carry, records = _advance(self.transition, self.posterior, self.state.carry, self.keys, steps)
         self.state = self.state._replace(carry=jax.block_until_ready(carry))
         return records
@@ -270,24 +296,6 @@ class _Chains:
 
 def _revise_every(num_chunks: int) -> int:
     return max(1, num_chunks // _NUM_REVISIONS)
-
-
-def _warmup_steps(num_warmup: int, length: int) -> np.ndarray:
-    """Of each step of a warm-up its number, stage, and whether a window ends; what fills the last chunk is idle."""
-    stages, ends = warmup_schedule(num_warmup)
-    steps = np.stack([np.arange(num_warmup, dtype=np.int32), stages, ends.astype(np.int32)], axis=-1)
-    return np.concatenate([steps, _idle(-num_warmup % length)])
-
-
-def _drawing_steps(first: int, num_steps: int, length: int) -> np.ndarray:
-    """The same for steps after it, numbered from `first`, so that keys are the same for any cut into chunks."""
-    steps = np.zeros((num_steps, 3), np.int32)
-    steps[:, 0], steps[:, 1] = first + np.arange(num_steps), DRAW
-    return np.concatenate([steps, _idle(length - num_steps)])
-
-
-def _idle(number: int) -> np.ndarray:
-    return np.broadcast_to(np.array([0, IDLE, 0], np.int32), (number, 3))
 
 
 @partial(jax.jit, static_argnums=0)

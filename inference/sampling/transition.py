@@ -1,5 +1,6 @@
 """What moves along a Markov chain: the protocol, and the transition of a single kernel."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ class Transition(Protocol):
     Attributes:
         kernel: what it moves by.
         num_replicas: R, draws of the prior that it starts from.
+        successor: what takes over in the warm-up, where that is known beforehand, and what makes its carry of this one's.
     """
 
     @property
@@ -27,6 +29,9 @@ class Transition(Protocol):
 
     @property
     def num_replicas(self) -> int: ...
+
+    @property
+    def successor(self) -> tuple["Transition", Callable[[Any], Any]] | None: ...
 
     def resumed(self, num_replicas: int, fraction: float) -> "Transition":
         """What `after_warmup_chunk` has made of it: the number of replicas, and the fraction of the warm-up it last saw."""
@@ -111,11 +116,15 @@ class SingleKernel:
             recorded = state._replace(log_prior=log_prior, log_likelihood=state.log_prior - log_prior)
         return (state, adaptation), {**record(recorded, info), "step_size": tuning.step_size}
 
+    @property
+    def successor(self) -> tuple["SingleKernel", Callable[[Any], Any]] | None:
+        return None if self.mover == self.kernel else (SingleKernel(self.kernel), partial(_hand_over, self.kernel))
+
     def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["SingleKernel", Any]:
-        if self.mover == self.kernel or fraction < _EXPLORED:
+        if self.successor is None or fraction < _EXPLORED:
             return self, carry
-        state, adaptation = carry
-        return SingleKernel(self.kernel), (state, _hand_over(self.kernel, adaptation))
+        later, hand_over = self.successor
+        return later, hand_over(carry)
 
     def end_warmup(self, carry: tuple[ChainState, Adaptation]) -> tuple[ChainState, Adaptation]:
         state, adaptation = carry
@@ -126,8 +135,9 @@ class SingleKernel:
 
 
 @partial(jax.jit, static_argnums=0)
-def _hand_over(kernel: Kernel, adaptation: Adaptation) -> Adaptation:
-    return jax.vmap(jax.vmap(partial(hand_over, kernel)))(adaptation)
+def _hand_over(kernel: Kernel, carry: tuple[ChainState, Adaptation]) -> tuple[ChainState, Adaptation]:
+    state, adaptation = carry
+    return state, jax.vmap(jax.vmap(partial(hand_over, kernel)))(adaptation)
 
 
 def record(state: ChainState, info: dict[str, jax.Array]) -> dict[str, Any]:

@@ -146,6 +146,7 @@ class ParallelTempering(Sampler):
 class _Tempered:
     """The transition of a whole ladder; carried along are the replicas and what each temperature has learnt."""
 
+    successor: ClassVar[None] = None
     sampler: ParallelTempering
 
     @property
