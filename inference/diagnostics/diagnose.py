@@ -20,6 +20,7 @@ from .limits import (
     SMALLEST_ESS_PER_CHAIN,
     disagreement_p,
 )
+from .missed_modes import check_missed_modes
 from .spread import error_of_deviation
 from .tails import check_tails
 
@@ -117,6 +118,8 @@ def diagnose(draws: Draws) -> Diagnosis:
         report.run["acceptance_rate"] = float(stats["acceptance_rate"].mean())
     _check_hamiltonian(report, stats, getattr(draws.sampler, "max_tree_depth", None))
     check_tails(report, draws, stats)
+    sizes = np.array([row["ess_bulk"] for row in rows.values()])
+    check_missed_modes(report, draws, stats, _least(sizes))
     if "swap_acceptance" in stats:
         check_exchange(report, stats, summary)
     _check_weights(report, summary)
