@@ -1,19 +1,16 @@
 """Whether draws of the prior find a part of the posterior that chains have not been near."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
-from kaem_ppl.compilation import jit_once
-
-from ..model.power_posterior import PowerPosterior
+from ..kernels.kernel import Kernel
+from ..model.power_posterior import Position
 from ..sampling import batching
 from ..sampling.sampler import problem_keys
+from ..sampling.starts import prior_draws
 from .findings import Findings
 from .limits import LARGEST_MISSED_MASS
 
@@ -23,15 +20,13 @@ if TYPE_CHECKING:
 # Draws of the prior for each datum: at most so many, at most so large a share of the steps that made the draws, each of
 # which evaluates the model at least once, and not worth it below so few.
 _MOST, _SHARE_OF_STEPS, _FEWEST = 1000, 1 / 8, 100
-# Draws that are looked at, and bytes of their coordinates in double precision, about.
-_MOST_DRAWS, _FEWEST_DRAWS = 4000, 400
+# Draws that are looked at, and bytes of a coordinate: a few copies in double precision live together.
+_MOST_DRAWS, _FEWEST_DRAWS, _BYTES_OF_COORDINATE = 4000, 400, 32
 # Coordinates whose covariance is looked at, at most, and effective draws for each of them, at least: with fewer, the
 # determinant comes out too small, and so do distances. Otherwise variances alone.
 _LARGEST_DENSE, _DRAWS_PER_COORDINATE = 300, 10
 # How far beyond the median distance from the mean a region counts as near to the draws, over how far the farthest draw is.
 _MARGIN = 1.5
-# Keys of these draws are numbered from here, those of steps from 0 and of starts from 2^31.
-_FIRST_DRAW = np.uint32(3 * 2**30)
 
 
 class _Reach(NamedTuple):
@@ -121,7 +116,7 @@ def _measure_reach(draws: "Draws", lp: np.ndarray, size: float) -> _Reach:
     num_data = draws.posterior.num_data
     sites = [draws.positions[name] for name in sorted(draws.positions) if 0 not in draws.positions[name].shape]
     num_coordinates = sum(int(np.prod(x.shape[3:])) for x in sites)
-    bytes_of_draw = 4 * 8 * num_coordinates
+    bytes_of_draw = _BYTES_OF_COORDINATE * num_coordinates
     number = int(np.clip(batching.MEMORY_BUDGET // bytes_of_draw, _FEWEST_DRAWS, _MOST_DRAWS))
     every = slice(None, None, -(-draws.num_chains * draws.num_samples // number))
     at_once = max(1, batching.MEMORY_BUDGET // (number * bytes_of_draw))
@@ -135,7 +130,9 @@ def _measure_reach(draws: "Draws", lp: np.ndarray, size: float) -> _Reach:
     parts = []
     for first in range(0, num_data, at_once):
         data = slice(first, first + at_once)
-        thinned = [np.asarray(x[:, every, data], float) for x in sites]
+        # Of spooled draws no more is read than this.
+        index = (slice(None), every) if at_once >= num_data else (slice(None), every, data)
+        thinned = [np.asarray(x[index], float) for x in sites]
         flat = np.concatenate([x.reshape(*x.shape[:3], -1) for x in thinned], axis=-1)
         flat = np.moveaxis(flat, 2, 0).reshape(flat.shape[2], -1, num_coordinates)
         parts.append(_reach(flat, lp[:, :, data], size, is_dense))
@@ -200,35 +197,31 @@ def _is_beyond(reach: _Reach, positions: np.ndarray) -> np.ndarray:
 
 def _prior_draws(draws: "Draws", number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Coordinates (N, B, d) and log-likelihoods (N, B) of prior draws, in batches within the memory budget."""
-    posterior = draws.posterior
-    # The same as of the chains, for which there is a compiled program.
-    keys = problem_keys(draws.key, draws.num_chains, posterior.num_data)
-    of_chain = number // draws.num_chains
-    at_once = int(np.clip(batching.MEMORY_BUDGET // (keys.size * batching.evaluation_bytes(posterior)[0]), 1, of_chain))
-    # Batches of one size, so that one program serves all.
-    at_once = -(-of_chain // -(-of_chain // at_once))
-    for start in range(0, of_chain, at_once):
-        drawn = jax.device_get(_draw_prior(at_once, posterior, keys, _FIRST_DRAW + np.uint32(start)))
-        # What is over in the last batch is left out.
-        positions, log_likelihood = (np.moveaxis(x[:, :, : of_chain - start], 0, 1).astype(float) for x in drawn)
-        flat = positions.reshape(posterior.num_data, -1, positions.shape[-1])
-        yield flat, log_likelihood.reshape(posterior.num_data, -1)
+    num_data = draws.posterior.num_data
+    keys = problem_keys(draws.key, draws.num_chains, num_data)
+    kernel = draws.sampler if isinstance(draws.sampler, Kernel) else None
+    batch: list[tuple[Position, jax.Array]] = []
+    num_bytes = 0
+    for drawn in prior_draws(kernel, draws.posterior, keys, number // draws.num_chains):
+        batch.append(drawn)
+        num_bytes += _BYTES_OF_COORDINATE * sum(x.size for x in drawn[0].values())
+        if num_bytes >= batching.MEMORY_BUDGET:
+            yield _flatten(batch)
+            batch, num_bytes = [], 0
+    if batch:
+        yield _flatten(batch)
 
 
-@partial(jit_once, static_argnums=0)
-def _draw_prior(
-    at_once: int, posterior: PowerPosterior, keys: jax.Array, first: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Prior draws of each chain numbered from `first`, (C, N, B, d), and their log-likelihoods, (C, N, B)."""
+def _flatten(batch: list[tuple[Position, jax.Array]]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and log-likelihoods in parts of (C, N, R, ...) as (N, B, d) and (N, B)."""
 
-    def draw(key: jax.Array, datum: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-        target = posterior.target(datum)
+    def draws_first(x: np.ndarray) -> np.ndarray:
+        x = np.moveaxis(x.astype(float), 0, 1)
+        return x.reshape(len(x), x.shape[1] * x.shape[2], -1)
 
-        def one(number: jax.Array) -> tuple[jax.Array, jax.Array]:
-            position = target.draw(jax.random.fold_in(key, number))
-            # As `_measure_reach` orders coordinates, site by site.
-            return ravel_pytree(position)[0], target.log_likelihood(position)
-
-        return jax.vmap(one)(first + jnp.arange(at_once, dtype=jnp.uint32))
-
-    return batching.over_problems(draw, posterior, keys)
+    flat, log_likelihood = [], []
+    for position, values in jax.device_get(batch):
+        # As `_measure_reach` orders coordinates.
+        flat.append(np.concatenate([draws_first(position[name]) for name in sorted(position)], axis=-1))
+        log_likelihood.append(draws_first(values)[..., 0])
+    return np.concatenate(flat, axis=1), np.concatenate(log_likelihood, axis=1)
