@@ -9,8 +9,8 @@ import numpyro
 import numpyro.distributions as dist
 import pytest
 
-from kaem_ppl.inference import MALA, NUTS, ImportanceSampling, diagnose, sample_posterior
-from kaem_ppl.inference.sampling import batching
+from kaem_ppl.inference import MALA, NUTS, ImportanceSampling, TemperedSMC, diagnose, sample_posterior
+from kaem_ppl.inference.sampling import batching, starts
 
 # Two normal modes under a normal prior: each is a normal posterior, and their weights are as those of the likelihood.
 SHARES, PRIOR, WIDTH, PLACE = (0.3, 0.7), 4.0, 0.5, 3.0
@@ -193,6 +193,17 @@ def test_where_it_is_not_looked_at():
     # Particles of the prior have been wherever prior draws are.
     particles = sample_posterior(jax.random.key(0), modes, sampler=ImportanceSampling(), progress_bar=False)
     assert "missed_mass" not in diagnose(particles).run
+
+
+def test_nothing_is_compiled_for_chains_of_a_kernel():
+    draws = sample_posterior(jax.random.key(0), modes, sampler=MALA(0.5), num_warmup=20, progress_bar=False)
+    number = starts._start._cache_size()
+    assert np.isfinite(diagnose(draws).run["missed_mass"])
+    assert starts._start._cache_size() == number
+    # Of others it is: once, for draws of all chains at once.
+    for _ in range(2):
+        diagnose(dataclasses.replace(draws, sampler=TemperedSMC()))
+    assert starts._start._cache_size() == number + 1
 
 
 @pytest.mark.slow
