@@ -68,7 +68,7 @@ def check_missed_modes(report: Findings, draws: "Draws", stats: Mapping[str, np.
         return
     number = _number_of_prior_draws(draws, stats)
     report.run["missed_mass"] = np.nan
-    if not draws.posterior.has_proper_prior or number < _FEWEST:
+    if not draws.posterior.has_proper_prior or number < _FEWEST or not np.isfinite(size):
         return
     share, num_hits = _missed_share(draws, stats["lp"], number, size)
     if not np.isfinite(share).any():
@@ -90,8 +90,8 @@ def _number_of_prior_draws(draws: "Draws", stats: Mapping[str, np.ndarray]) -> i
     steps = draws.num_chains * draws.num_samples * draws.thinning
     evaluations = float(np.mean(stats["n_steps"])) if "n_steps" in stats else 1.0
     number = min(_MOST, int(_SHARE_OF_STEPS * steps * evaluations))
-    # As many for each chain.
-    return number // draws.num_chains * draws.num_chains
+    # As many for each chain, of thousands of chains one.
+    return number if number < _FEWEST else max(1, number // draws.num_chains) * draws.num_chains
 
 
 def _missed_share(draws: "Draws", lp: np.ndarray, number: int, size: float) -> tuple[np.ndarray, np.ndarray]:
@@ -136,8 +136,7 @@ def _measure_reach(draws: "Draws", lp: np.ndarray, size: float) -> _Reach:
         flat = np.concatenate([x.reshape(*x.shape[:3], -1) for x in thinned], axis=-1)
         flat = np.moveaxis(flat, 2, 0).reshape(flat.shape[2], -1, num_coordinates)
         parts.append(_reach(flat, lp[:, :, data], size, is_dense))
-    joined = [None if x[0] is None else np.concatenate(x) for x in zip(*parts, strict=True)]
-    return _Reach(*joined)
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
 
 def _reach(flat: np.ndarray, lp: np.ndarray, size: float, is_dense: bool) -> _Reach:
