@@ -20,6 +20,7 @@ from .limits import (
     SMALLEST_ESS_PER_CHAIN,
     disagreement_p,
 )
+from .missed_modes import check_missed_modes
 from .spread import error_of_deviation
 from .tails import check_tails
 
@@ -38,7 +39,8 @@ class Diagnosis:
         run: numbers that concern the run, by name, those that apply to the sampler: `divergences`, `bfmi`,
             `acceptance_rate`, `max_tree_depth_hits`, `swap_rate` (mean of each pair), `round_trips` (fewest of any chain
             and datum), `communication_barrier`, `recommended_num_temperatures`, `ess_per_temperature` (of the
-            log-likelihood), `pareto_k`, `num_stages`, `move_correlation`, `log_evidence`, `variance_bias`.
+            log-likelihood), `pareto_k`, `num_stages`, `move_correlation`, `log_evidence`, `variance_bias`, `missed_mass`
+            (of the posterior beyond the reach of the draws, by prior draws; NaN where that was not looked at).
         warnings: what crossed a limit, in words, and what to do about it.
         checks: by name of a check, whether it was passed.
 
@@ -71,13 +73,14 @@ def say_passed(checks: dict[str, bool]) -> str:
     """Which checks were passed, and what none of them can see."""
     passed = [name for name, is_passed in checks.items() if is_passed]
     what = f"Passed: {', '.join(passed)}." if passed else "None of its checks was passed."
-    return f"{what} No check can see a mode that no chain or particle has reached."
+    return f"{what} No check can see a mode that no chain, particle or prior draw has reached."
 
 
 def diagnose(draws: Draws) -> Diagnosis:
     """Say whether draws can be trusted, and if not, why.
 
-    Chains that agree are no proof: all of them may have missed the same mode.
+    Chains that agree are no proof: all of them may have missed the same mode. The model is run at up to 1,000 draws of the
+    prior, which find such a mode where they fall into it.
 
     Args:
         draws: of `sample_posterior`.
@@ -117,6 +120,8 @@ def diagnose(draws: Draws) -> Diagnosis:
         report.run["acceptance_rate"] = float(stats["acceptance_rate"].mean())
     _check_hamiltonian(report, stats, getattr(draws.sampler, "max_tree_depth", None))
     check_tails(report, draws, stats)
+    sizes = np.array([row["ess_bulk"] for row in rows.values()])
+    check_missed_modes(report, draws, stats, _least(sizes))
     if "swap_acceptance" in stats:
         check_exchange(report, stats, summary)
     _check_weights(report, summary)

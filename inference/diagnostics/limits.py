@@ -16,6 +16,8 @@ SMALLEST_BFMI = 0.3
 # Of a standard deviation, relative: that of a hundred normal draws. Of the few values that carry a heavy tail's more may be
 # missing.
 LARGEST_DEVIATION_ERROR = 0.07
+# Of the posterior, by prior draws beyond the reach of the chains.
+LARGEST_MISSED_MASS = 0.05
 # Acceptance of steps that start among the lowest or highest hundredth of a coordinate, over that of all steps.
 SMALLEST_TAIL_ACCEPTANCE = 0.75
 # Of neighbours of a ladder; below it replicas hardly pass.

@@ -1,5 +1,6 @@
-"""Initial positions of chains: prior draws at which log-density and gradient are finite."""
+"""Initial positions of chains: prior draws at which log-density and gradient are finite; and more prior draws."""
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from kaem_ppl.compilation import jit_once, jit_outermost
 
+from ..kernels.elliptical_slice import EllipticalSlice
 from ..kernels.kernel import ChainState, Kernel
-from ..model.power_posterior import PowerPosterior
+from ..model.power_posterior import Position, PowerPosterior
+from . import batching
 from .batching import map_particles, over_problems
 from .checks import say_data, say_nan
 
@@ -18,8 +21,8 @@ _NUM_ATTEMPTS = 20
 # Where likelihoods above 0 are rarer: draws whose likelihood alone is evaluated, in batches. One in 1e5 is found in 98 of
 # 100 searches.
 _BATCH, _NUM_BATCHES = 2_000, 200
-# Keys of starts are numbered from here, those of steps from 0.
-_FIRST_START = np.uint32(2**31)
+# Keys of starts are numbered from here, those of steps from 0, and those of draws that are no starts from there.
+_FIRST_START, _FIRST_DRAW = np.uint32(2**31), np.uint32(3 * 2**30)
 
 
 def find_starts(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array) -> ChainState:
@@ -30,10 +33,7 @@ def find_starts(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, ke
     Raises:
         ValueError: none of many draws will do.
     """
-
-    def start(first: Any) -> tuple[ChainState, jax.Array]:
-        return _start(kernel, num_replicas, posterior, keys, np.broadcast_to(np.asarray(first, np.uint32), keys.shape))
-
+    start = partial(_start_from, kernel, num_replicas, posterior, keys)
     replicas, is_good = start(_FIRST_START)
     for attempt in range(1, _NUM_ATTEMPTS):
         found = np.asarray(is_good).any(-1)
@@ -67,6 +67,31 @@ def find_starts(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, ke
     )
 
 
+def prior_draws(
+    kernel: Kernel | None, posterior: PowerPosterior, keys: jax.Array, number: int
+) -> Iterator[tuple[Position, jax.Array]]:
+    """Positions and log-likelihoods of prior draws of every problem, in batches (C, N, R, ...).
+
+    Args:
+        kernel: by whose starts chains began, one for each problem: the program that evaluates these is compiled already,
+            and takes the memory of a step. None takes one of its own, for as many draws at once as memory allows.
+        posterior: with a proper prior.
+        keys: of the problems, shape (C, N); draws are others than starts.
+        number: of draws of each problem.
+    """
+    size = 1
+    if kernel is None:
+        # Of any kernel that reads no gradient.
+        kernel = EllipticalSlice()
+        size = batching.MEMORY_BUDGET // (keys.size * batching.evaluation_bytes(posterior)[0])
+        size = int(np.clip(size, 1, number))
+    for first in range(0, number, size):
+        states, _ = _start_from(kernel, size, posterior, keys, _FIRST_DRAW + np.uint32(first))
+        kept = slice(number - first)
+        whole = states.position, states.log_likelihood
+        yield whole if size == 1 else jax.tree.map(lambda x, kept=kept: x[:, :, kept], whole)
+
+
 def trace_start(kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array) -> Any:
     """What a start computes, which is what a step does to evaluate the model: JAX's trace, with `jaxpr` and `out_info`."""
     return _start.trace(kernel, num_replicas, posterior, keys, np.zeros(keys.shape, np.uint32))
@@ -87,6 +112,13 @@ def _search(posterior: PowerPosterior, keys: jax.Array, first: jax.Array) -> tup
         return numbers[jnp.argmax(found)], jnp.any(found)
 
     return over_problems(search, posterior, keys)
+
+
+def _start_from(
+    kernel: Kernel, num_replicas: int, posterior: PowerPosterior, keys: jax.Array, first: Any
+) -> tuple[ChainState, jax.Array]:
+    """As `_start`, from one number or one of each problem."""
+    return _start(kernel, num_replicas, posterior, keys, np.broadcast_to(np.asarray(first, np.uint32), keys.shape))
 
 
 @partial(jit_once, static_argnums=(0, 1))
