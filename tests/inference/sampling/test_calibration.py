@@ -40,7 +40,7 @@ def replications():
     ("sampler", "thin"),
     [
         pytest.param(MALA(), 20, marks=pytest.mark.exhaustive),
-        (NUTS(), 5),
+        pytest.param(NUTS(), 5, marks=pytest.mark.exhaustive),
         pytest.param(TemperedSMC(num_particles=500, kernel=MALA()), 1, marks=pytest.mark.exhaustive),
         pytest.param(ParallelTempering(MALA(), ladder=AdaptedLadder(4)), 20, marks=pytest.mark.exhaustive),
     ],

@@ -60,8 +60,11 @@ def _slow(*samplers):
         ImportanceSampling(500),
         *_slow(
             TemperedSMC(num_particles=100, kernel=MALA(), ladder=GivenLadder((0, 0.1, 1))),
-            ULA(0.01), MALA(), HMC(num_integration_steps=3), EllipticalSlice(), PCNL(),
-            ParallelTempering(MALA(), GivenLadder((0, 0.1, 1))),
+            HMC(num_integration_steps=3), ParallelTempering(MALA(), GivenLadder((0, 0.1, 1))),
+        ),
+        *(
+            pytest.param(sampler, marks=pytest.mark.exhaustive)
+            for sampler in (ULA(0.01), MALA(), EllipticalSlice(), PCNL())
         ),
     ],
     ids=lambda sampler: type(sampler).__name__,

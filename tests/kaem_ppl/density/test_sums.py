@@ -40,7 +40,7 @@ def test_closed_forms(prior, exact):
     np.testing.assert_allclose([total.mean, total.variance], [mean, variance], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_learnt_prior_over_either_axis():
     # Oracle: 20,000 draws of the prior, summed; six tests of Kolmogorov and Smirnov at 1e-3 fail by chance in 0.6 %.
     bank = kp.UnivariateKAN.init(jax.random.key(0), (2, 4), basis=kp.RBF(8), domain=(-3, 3))
