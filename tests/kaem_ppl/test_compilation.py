@@ -1,8 +1,11 @@
-"""The level at which outermost programs are compiled."""
+"""The level at which outermost programs are compiled, and compiling them ahead."""
 
+from functools import partial
 from runpy import run_path
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from kaem_ppl import compilation
@@ -25,3 +28,22 @@ def test_a_level_that_xla_flags_names_is_kept(monkeypatch, flags, level):
 
     assert jit.keywords == {"compiler_options": {"xla_backend_optimization_level": level}}
     assert jit(jnp.negative)(1.0) == -1.0
+
+
+def test_a_program_that_was_compiled_ahead_is_found():
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(listen := partial(_note, compiled))
+    try:
+        f = compilation.jit_outermost(lambda scale, x: scale * x + 1, donate_argnums=1)
+        x = jax.eval_shape(lambda: jnp.zeros(3))
+        compilation.compile_ahead(f.trace(2.0, x)).result()
+        assert len(compiled) == 1
+        np.testing.assert_array_equal(f(2.0, jnp.arange(3.0)), [1, 3, 5])
+        assert len([name for name in compiled if name == compiled[0]]) == 1
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def _note(compiled, event, duration, fun_name=None, **more):
+    if "backend_compile" in event:
+        compiled.append(fun_name)
