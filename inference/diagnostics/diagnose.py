@@ -76,7 +76,7 @@ def say_passed(checks: dict[str, bool]) -> str:
     return f"{what} No check can see a mode that no chain, particle or prior draw has reached."
 
 
-def diagnose(draws: Draws) -> Diagnosis:
+def diagnose(draws: Draws, *, progress_bar: bool = True) -> Diagnosis:
     """Say whether draws can be trusted, and if not, why.
 
     Chains that agree are no proof: all of them may have missed the same mode. The model is run at up to 1,000 draws of the
@@ -84,6 +84,7 @@ def diagnose(draws: Draws) -> Diagnosis:
 
     Args:
         draws: of `sample_posterior`.
+        progress_bar: whether to show the progress of what takes longer than a second.
 
     Raises:
         TypeError: `draws` did not come from `sample_posterior`.
@@ -121,7 +122,7 @@ def diagnose(draws: Draws) -> Diagnosis:
     _check_hamiltonian(report, stats, getattr(draws.sampler, "max_tree_depth", None))
     check_tails(report, draws, stats)
     sizes = np.array([row["ess_bulk"] for row in rows.values()])
-    check_missed_modes(report, draws, stats, _least(sizes))
+    check_missed_modes(report, draws, stats, _least(sizes), progress_bar)
     if "swap_acceptance" in stats:
         check_exchange(report, stats, summary)
     _check_weights(report, summary)

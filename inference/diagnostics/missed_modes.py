@@ -1,10 +1,14 @@
 """Whether draws of the prior find a part of the posterior that chains have not been near."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
+
+from kaem_ppl.progress import Progress
 
 from ..kernels.kernel import Kernel
 from ..model.power_posterior import Position
@@ -49,7 +53,9 @@ class _Reach(NamedTuple):
     precision: np.ndarray
 
 
-def check_missed_modes(report: Findings, draws: "Draws", stats: Mapping[str, np.ndarray], size: float) -> None:
+def check_missed_modes(
+    report: Findings, draws: "Draws", stats: Mapping[str, np.ndarray], size: float, progress_bar: bool
+) -> None:
     """Compare the evidence that prior draws find beyond the chains with an upper bound of that where the chains were.
 
     The mean of the likelihood over prior draws, counted as 0 where a draw is near to the chains, has the evidence of the
@@ -63,6 +69,7 @@ def check_missed_modes(report: Findings, draws: "Draws", stats: Mapping[str, np.
         draws: of samplers with weights of their own, or without densities, nothing is checked.
         stats: their `sample_stats`.
         size: effective number of draws, of the worst coordinate.
+        progress_bar: whether to show the progress where it takes longer than a second.
     """
     if "lp" not in stats or "pareto_k" in draws.summary:
         return
@@ -70,7 +77,7 @@ def check_missed_modes(report: Findings, draws: "Draws", stats: Mapping[str, np.
     report.run["missed_mass"] = np.nan
     if not draws.posterior.has_proper_prior or number < _FEWEST or not np.isfinite(size):
         return
-    share, num_hits = _missed_share(draws, stats["lp"], number, size)
+    share, num_hits = _missed_share(draws, stats["lp"], number, size, progress_bar)
     if not np.isfinite(share).any():
         return
     worst = int(np.nanargmax(share))
@@ -94,14 +101,16 @@ def _number_of_prior_draws(draws: "Draws", stats: Mapping[str, np.ndarray]) -> i
     return number if number < _FEWEST else max(1, number // draws.num_chains) * draws.num_chains
 
 
-def _missed_share(draws: "Draws", lp: np.ndarray, number: int, size: float) -> tuple[np.ndarray, np.ndarray]:
+def _missed_share(
+    draws: "Draws", lp: np.ndarray, number: int, size: float, progress_bar: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Of each datum the share of the posterior beyond the draws, at least, and about how many prior draws say so.
 
     NaN stands for a share that is not known.
     """
     reach = _measure_reach(draws, lp, size)
     sums, squares = np.full((2, len(reach.log_evidence)), -np.inf)
-    for positions, log_likelihood in _prior_draws(draws, number):
+    for positions, log_likelihood in _flat_prior_draws(draws, number, progress_bar):
         # What is infinite is no density.
         is_counted = _is_beyond(reach, positions) & (log_likelihood < np.inf)
         log_weights = np.where(is_counted, log_likelihood, -np.inf)
@@ -194,21 +203,41 @@ def _is_beyond(reach: _Reach, positions: np.ndarray) -> np.ndarray:
         return (_distances(scaled, reach.whitening) > reach.farthest).any(-1)
 
 
-def _prior_draws(draws: "Draws", number: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _flat_prior_draws(draws: "Draws", number: int, progress_bar: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Coordinates (N, B, d) and log-likelihoods (N, B) of prior draws, in batches within the memory budget."""
-    num_data = draws.posterior.num_data
-    keys = problem_keys(draws.key, draws.num_chains, num_data)
+    keys = problem_keys(draws.key, draws.num_chains, draws.posterior.num_data)
     kernel = draws.sampler if isinstance(draws.sampler, Kernel) else None
     batch: list[tuple[Position, jax.Array]] = []
     num_bytes = 0
-    for drawn in prior_draws(kernel, draws.posterior, keys, number // draws.num_chains):
-        batch.append(drawn)
-        num_bytes += _BYTES_OF_COORDINATE * sum(x.size for x in drawn[0].values())
-        if num_bytes >= batching.MEMORY_BUDGET:
-            yield _flatten(batch)
-            batch, num_bytes = [], 0
+    with _shown_if_long("weighing prior draws", number, progress_bar) as show:
+        for drawn in prior_draws(kernel, draws.posterior, keys, number // draws.num_chains):
+            batch.append(jax.block_until_ready(drawn))
+            show(drawn[1].shape[0] * drawn[1].shape[2])
+            num_bytes += _BYTES_OF_COORDINATE * sum(x.size for x in drawn[0].values())
+            if num_bytes >= batching.MEMORY_BUDGET:
+                yield _flatten(batch)
+                batch, num_bytes = [], 0
     if batch:
         yield _flatten(batch)
+
+
+@contextmanager
+def _shown_if_long(activity: str, total: int, is_shown: bool) -> Iterator[Callable[[int], None]]:
+    """A function that is told how much more has been done, and shows it from the second second on."""
+    started, done = time.monotonic(), 0
+    with ExitStack() as stack:
+        progress: Progress | None = None
+
+        def show(more: int) -> None:
+            nonlocal progress, done
+            done += more
+            if progress is None and is_shown and time.monotonic() - started > 1:
+                progress = stack.enter_context(Progress(activity, is_shown=True))
+                progress.begin(activity, total, "draw", done)
+            if progress is not None:
+                progress.update(done)
+
+        yield show
 
 
 def _flatten(batch: list[tuple[Position, jax.Array]]) -> tuple[np.ndarray, np.ndarray]:

@@ -173,7 +173,7 @@ def cross_check(
     return CrossCheck(
         evidences,
         draws,
-        {name: diagnose(x) for name, x in draws.items()},
+        {name: diagnose(x, progress_bar=progress_bar) for name, x in draws.items()},
         np.asarray(difference),
         np.asarray(difference / std_error),
         means,
