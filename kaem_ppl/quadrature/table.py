@@ -12,6 +12,8 @@ from .rule import DEGREE, TO_LEGENDRE, multiply_nodes, safe_log
 
 # Legendre coefficients that a panel's point is first found by.
 _FIRST_TERMS = 6
+# Points that are inverted together on a CPU.
+_POINTS_AT_ONCE = 2**14
 
 
 class Table(NamedTuple):
@@ -158,6 +160,26 @@ def _local(left: Array, right: Array, z: Array) -> Array:
 
 
 def _solve(table: Table, lower: Array, upper: Array) -> Array:
+    """Invert the table at points: on a CPU at some of many after others, which stay in its cache with what they read."""
+    *batch_shape, number = lower.shape
+    num_blocks = -(-lower.size // _POINTS_AT_ONCE)
+    if num_blocks < 2 or number < num_blocks:
+        return _solve_at_once(table, lower, upper)
+    size = -(-number // num_blocks)
+
+    def in_blocks(table: Table, lower: Array, upper: Array) -> Array:
+        def divide(x: Array) -> Array:
+            padding = [(0, 0)] * len(batch_shape) + [(0, num_blocks * size - number)]
+            x = jnp.pad(x, padding, constant_values=0.5)
+            return jnp.moveaxis(x.reshape(*batch_shape, num_blocks, size), -2, 0)
+
+        blocks = jax.lax.map(lambda masses: _solve_at_once(table, *masses), (divide(lower), divide(upper)))
+        return jnp.moveaxis(blocks, 0, -2).reshape(*batch_shape, -1)[..., :number]
+
+    return jax.lax.platform_dependent(table, lower, upper, cpu=in_blocks, default=_solve_at_once)
+
+
+def _solve_at_once(table: Table, lower: Array, upper: Array) -> Array:
     """Invert the polynomial of the right panel by Newton steps kept inside a shrinking bracket."""
     panel = _count(_order(table.lower[..., 1:-1], table.upper[..., 1:-1]), _order(lower, upper))
     left, right, below, above, mass, rows = _panels(table, table, panel)
