@@ -86,7 +86,8 @@ def classify(trace: Trace, plate: str | None) -> Sites:
     """Sort the sites of a trace by kind.
 
     Raises:
-        ValueError: a site stands outside the plate; nothing is observed; the model subsamples a plate.
+        ValueError: a site stands outside the plate; a latent site has a delta distribution; nothing is observed; the model
+            subsamples a plate.
     """
     for name, site in trace.items():
         if site["type"] == "plate":
@@ -189,6 +190,11 @@ def check_names(given: set[str], names: set[str]) -> None:
 def _check_sample(site: SiteMessage, plate: str | None) -> None:
     name = site["name"]
     kind = "Latent" if is_latent(site) else "Observed"
+    if is_latent(site) and isinstance(unwrap(site["fn"]), dist.Delta):
+        raise ValueError(
+            f"Latent site {name!r} has a delta distribution, so its value is no random number, and no chain can move it: "
+            "make it a `numpyro.deterministic` site."
+        )
     if plate is not None and plate not in plate_dims(site):
         raise OutsidePlateError(
             f"{kind} site {name!r} stands outside plate {plate!r}. Every datum is its own problem: move the site into the "

@@ -402,6 +402,12 @@ def weighted_latent(y):
     numpyro.sample("y", dist.Normal(z.sum(), 1), obs=y)
 
 
+def point_mass(y):
+    z = numpyro.sample("z", dist.Normal(0, 1))
+    square = numpyro.sample("square", dist.Delta(z**2).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(square.sum(), 1), obs=y)
+
+
 def bounds_from_latents(y):
     low = numpyro.sample("low", dist.Normal(0, 1))
     width = numpyro.sample("width", dist.HalfNormal(2))
@@ -562,6 +568,7 @@ REFUSED = {
     "scope around scan": (Example(scan_under_scope, (SERIES,)), "'inner/level' depends on a random number"),
     "jit": (Example(jitted, (SERIES,)), "'z' stands inside a JAX transformation"),
     "discrete": (Example(discrete, (SERIES,)), "'k' is discrete with infinitely many values"),
+    "point mass": (Example(point_mass, (SERIES,)), "'square' has a delta distribution"),
     "subsampled": (Example(subsampled, (SERIES,)), "'data' subsamples 2 of 4 rows"),
     "hidden by block": (Example(handlers.block(plain, hide=["w"]), (SERIES,)), "'y' depends on a random number"),
     "dropout": (Example(dropout, (SERIES,)), "'y' depends on a random number"),
