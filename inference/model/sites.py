@@ -169,8 +169,8 @@ def check_params(trace: Trace, params: dict[str, Any]) -> None:
     """Raise ValueError where parameters are not those of the model."""
     values = {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
     states = {name: site["value"] for name, site in trace.items() if site["type"] == "mutable"}
-    # `random_flax_module` leaves no number in the place of parameters that have a prior.
-    needed = {name for name, value in values.items() if jax.tree.leaves(value)}
+    # `random_flax_module` leaves no number in the place of parameters that have a prior, `random_eqx_module` leaves all.
+    needed = {name for name, value in values.items() if jax.tree.leaves(value) and not _has_priors(name, value, trace)}
     missing = sorted((needed | {name for name, value in states.items() if is_learnt_state(value)}) - set(params))
     if missing:
         of_svi = ", or `{**svi_result.params, **svi_result.state.mutable_state}`" if set(missing) & set(states) else ""
@@ -178,6 +178,14 @@ def check_params(trace: Trace, params: dict[str, Any]) -> None:
             f"`params` lacks the model's {missing}: pass the learnt values, such as `fit(...).params`{of_svi}."
         )
     check_names(set(params), {*values, *states})
+
+
+def _has_priors(name: str, value: Any, trace: Trace) -> bool:
+    """Whether every array of an Equinox module has a site with a prior, which its path within the module names."""
+    prefix = name.removesuffix("$params")
+    sites = [site for site in trace if site.startswith(prefix) and trace[site]["type"] == "sample"]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(value)]
+    return prefix != name and all(path and any(site.endswith(path[1:]) for site in sites) for path in paths)
 
 
 def check_names(given: set[str], names: set[str]) -> None:

@@ -1,6 +1,7 @@
 """Models for the reader: NumPyro's own examples, rewritten small, and one for each handler and control-flow primitive."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -426,6 +427,21 @@ def many_supports(y):
     numpyro.sample("y", dist.Normal(total, 1), obs=y)
 
 
+@jax.tree_util.register_dataclass
+@dataclass
+class Line:
+    slope: jax.Array
+    offset: jax.Array
+
+
+def module_with_priors(y):
+    # As `numpyro.contrib.module.random_eqx_module` writes it.
+    numpyro.param("line$params", lambda _: Line(jnp.ones(2), jnp.zeros(())))
+    slope = numpyro.sample("line/slope", dist.Normal(0, 1).expand([2]).to_event(1))
+    offset = numpyro.sample("line/offset", dist.Normal(0, 1))
+    numpyro.sample("y", dist.Normal(slope.sum() + offset, 1), obs=y)
+
+
 def circular(y):
     with handlers.reparam(config={"angle": CircularReparam()}):
         angle = numpyro.sample("angle", dist.VonMises(0.3, 2.0))
@@ -543,6 +559,7 @@ READ = {
     "bounds from latents": Example(bounds_from_latents, (SERIES,)),
     "supports": Example(many_supports, (SERIES,)),
     "circular": Example(circular, (SERIES,)),
+    "module with priors": Example(module_with_priors, (SERIES,)),
     "looks at its data": Example(looks_at_data, (np.array([1, 0, 2, 1]), SERIES, np.int64(2))),
     "arguments of all kinds": Example(
         dictionary_arguments, ({"y": np.array([0, 2, 1]), "offset": 0.3},), {"kind": "plain"}
