@@ -86,7 +86,8 @@ def classify(trace: Trace, plate: str | None) -> Sites:
     """Sort the sites of a trace by kind.
 
     Raises:
-        ValueError: a site stands outside the plate; nothing is observed; the model subsamples a plate.
+        ValueError: a site stands outside the plate; a latent site has a delta distribution; nothing is observed; the model
+            subsamples a plate.
     """
     for name, site in trace.items():
         if site["type"] == "plate":
@@ -168,8 +169,8 @@ def check_params(trace: Trace, params: dict[str, Any]) -> None:
     """Raise ValueError where parameters are not those of the model."""
     values = {name: site["value"] for name, site in trace.items() if site["type"] == "param"}
     states = {name: site["value"] for name, site in trace.items() if site["type"] == "mutable"}
-    # `random_flax_module` leaves no number in the place of parameters that have a prior.
-    needed = {name for name, value in values.items() if jax.tree.leaves(value)}
+    # `random_flax_module` leaves no number in the place of parameters that have a prior, `random_eqx_module` leaves all.
+    needed = {name for name, value in values.items() if jax.tree.leaves(value) and not _has_priors(name, value, trace)}
     missing = sorted((needed | {name for name, value in states.items() if is_learnt_state(value)}) - set(params))
     if missing:
         of_svi = ", or `{**svi_result.params, **svi_result.state.mutable_state}`" if set(missing) & set(states) else ""
@@ -177,6 +178,14 @@ def check_params(trace: Trace, params: dict[str, Any]) -> None:
             f"`params` lacks the model's {missing}: pass the learnt values, such as `fit(...).params`{of_svi}."
         )
     check_names(set(params), {*values, *states})
+
+
+def _has_priors(name: str, value: Any, trace: Trace) -> bool:
+    """Whether every array of an Equinox module has a site with a prior, which its path within the module names."""
+    prefix = name.removesuffix("$params")
+    sites = [site for site in trace if site.startswith(prefix) and trace[site]["type"] == "sample"]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(value)]
+    return prefix != name and all(path and any(site.endswith(path[1:]) for site in sites) for path in paths)
 
 
 def check_names(given: set[str], names: set[str]) -> None:
@@ -189,6 +198,11 @@ def check_names(given: set[str], names: set[str]) -> None:
 def _check_sample(site: SiteMessage, plate: str | None) -> None:
     name = site["name"]
     kind = "Latent" if is_latent(site) else "Observed"
+    if is_latent(site) and isinstance(unwrap(site["fn"]), dist.Delta):
+        raise ValueError(
+            f"Latent site {name!r} has a delta distribution, so its value is no random number, and no chain can move it: "
+            "make it a `numpyro.deterministic` site."
+        )
     if plate is not None and plate not in plate_dims(site):
         raise OutsidePlateError(
             f"{kind} site {name!r} stands outside plate {plate!r}. Every datum is its own problem: move the site into the "

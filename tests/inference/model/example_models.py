@@ -1,6 +1,7 @@
 """Models for the reader: NumPyro's own examples, rewritten small, and one for each handler and control-flow primitive."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -402,6 +403,12 @@ def weighted_latent(y):
     numpyro.sample("y", dist.Normal(z.sum(), 1), obs=y)
 
 
+def point_mass(y):
+    z = numpyro.sample("z", dist.Normal(0, 1))
+    square = numpyro.sample("square", dist.Delta(z**2).expand([2]).to_event(1))
+    numpyro.sample("y", dist.Normal(square.sum(), 1), obs=y)
+
+
 def bounds_from_latents(y):
     low = numpyro.sample("low", dist.Normal(0, 1))
     width = numpyro.sample("width", dist.HalfNormal(2))
@@ -418,6 +425,21 @@ def many_supports(y):
     flat = numpyro.sample("flat", dist.ImproperUniform(dist.constraints.positive, (2,), ()))
     total = share[0] + factor[1, 0] + matrix[0, 1] + heavy.sum() + jnp.log(flat).sum()
     numpyro.sample("y", dist.Normal(total, 1), obs=y)
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Line:
+    slope: jax.Array
+    offset: jax.Array
+
+
+def module_with_priors(y):
+    # As `numpyro.contrib.module.random_eqx_module` writes it.
+    numpyro.param("line$params", lambda _: Line(jnp.ones(2), jnp.zeros(())))
+    slope = numpyro.sample("line/slope", dist.Normal(0, 1).expand([2]).to_event(1))
+    offset = numpyro.sample("line/offset", dist.Normal(0, 1))
+    numpyro.sample("y", dist.Normal(slope.sum() + offset, 1), obs=y)
 
 
 def circular(y):
@@ -537,6 +559,7 @@ READ = {
     "bounds from latents": Example(bounds_from_latents, (SERIES,)),
     "supports": Example(many_supports, (SERIES,)),
     "circular": Example(circular, (SERIES,)),
+    "module with priors": Example(module_with_priors, (SERIES,)),
     "looks at its data": Example(looks_at_data, (np.array([1, 0, 2, 1]), SERIES, np.int64(2))),
     "arguments of all kinds": Example(
         dictionary_arguments, ({"y": np.array([0, 2, 1]), "offset": 0.3},), {"kind": "plain"}
@@ -562,6 +585,7 @@ REFUSED = {
     "scope around scan": (Example(scan_under_scope, (SERIES,)), "'inner/level' depends on a random number"),
     "jit": (Example(jitted, (SERIES,)), "'z' stands inside a JAX transformation"),
     "discrete": (Example(discrete, (SERIES,)), "'k' is discrete with infinitely many values"),
+    "point mass": (Example(point_mass, (SERIES,)), "'square' has a delta distribution"),
     "subsampled": (Example(subsampled, (SERIES,)), "'data' subsamples 2 of 4 rows"),
     "hidden by block": (Example(handlers.block(plain, hide=["w"]), (SERIES,)), "'y' depends on a random number"),
     "dropout": (Example(dropout, (SERIES,)), "'y' depends on a random number"),
