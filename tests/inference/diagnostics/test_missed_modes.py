@@ -76,6 +76,7 @@ def test_all_chains_in_one_of_two_modes(model, side, missed):
     assert diagnosis.run["missed_mass"] == pytest.approx(missed, abs=0.2)
 
 
+@pytest.mark.exhaustive
 def test_one_coordinate_of_hundreds():
     # Too many for their covariance.
     diagnosis = diagnose(in_one_mode(many_coordinates, 1, 400))
@@ -156,7 +157,13 @@ def narrow_model():
 
 
 @pytest.mark.parametrize(
-    ("model", "draw"), [(banana_model, banana), (funnel_model, funnel), (heavy_model, heavy), (narrow_model, narrow)]
+    ("model", "draw"),
+    [
+        (banana_model, banana),
+        pytest.param(funnel_model, funnel, marks=pytest.mark.exhaustive),
+        pytest.param(heavy_model, heavy, marks=pytest.mark.exhaustive),
+        (narrow_model, narrow),
+    ],
 )
 def test_exact_draws_of_difficult_shapes_have_missed_nothing(model, draw):
     positions, lp = draw(np.random.default_rng(3), (4, 1000, 1))

@@ -80,8 +80,8 @@ def em(x):
         (classes, ImportanceMLE(num_particles=1), 1e-3),
         pytest.param(classes, LangevinMLE(num_steps=1), 1e-3, marks=pytest.mark.slow),
         # Noise of the draws, a hundredth; the fixed seed leaves nothing to chance.
-        pytest.param(classes_and_effects, ImportanceMLE(num_particles=200), 0.05, marks=pytest.mark.slow),
-        (classes_and_effects, LangevinMLE(num_steps=5), 0.08),
+        pytest.param(classes_and_effects, ImportanceMLE(num_particles=200), 0.05, marks=pytest.mark.exhaustive),
+        pytest.param(classes_and_effects, LangevinMLE(num_steps=5), 0.08, marks=pytest.mark.slow),
     ],
     ids=["classes-importance", "classes-langevin", "effects-importance", "effects-langevin"],
 )

@@ -16,8 +16,8 @@ def plate_model_of(linear_gaussian):
 @pytest.mark.parametrize(
     "strategy",
     [
-        pytest.param(ImportanceMLE(5000, ess_threshold=0), marks=pytest.mark.slow),
-        ImportanceMLE(5000, ess_threshold=1),
+        pytest.param(ImportanceMLE(5000, ess_threshold=0), marks=pytest.mark.exhaustive),
+        pytest.param(ImportanceMLE(5000, ess_threshold=1), marks=pytest.mark.slow),
     ],
     ids=["weighted", "resampled"],
 )
