@@ -146,7 +146,6 @@ class BlockState(NamedTuple):
 class AlternateBlocks:
     """The transition of `Blocks`; see `Transition`."""
 
-    successor: ClassVar[None] = None
     kernel: Kernel
     locals_kernel: Kernel
     blocks: BlockLayout
@@ -157,6 +156,11 @@ class AlternateBlocks:
     def num_replicas(self) -> int:
         """One: there is no exchange."""
         return 1
+
+    @property
+    def successor(self) -> None:
+        """None: the kernels stay."""
+        return None
 
     def resumed(self, num_replicas: int, fraction: float) -> Self:
         return self

@@ -146,12 +146,16 @@ class ParallelTempering(Sampler):
 class _Tempered:
     """The transition of a whole ladder; carried along are the replicas and what each temperature has learnt."""
 
-    successor: ClassVar[None] = None
     sampler: ParallelTempering
 
     @property
     def kernel(self) -> Kernel:
         return self.sampler.kernel
+
+    @property
+    def successor(self) -> None:
+        """None: what takes over has as many replicas as a revision finds."""
+        return None
 
     @property
     def draws_reference(self) -> bool:
