@@ -162,7 +162,11 @@ def _trajectory(
     def accept(uniform: jax.Array, log_ratio: jax.Array, start: Any, end: Any) -> tuple[Any, Any]:
         rate = jnp.clip(jnp.exp(log_ratio), max=1)
         is_accepted = uniform < rate
-        return jax.tree.map(lambda end, start: jnp.where(is_accepted, end, start), end, start), (is_accepted, rate, None)
+        return jax.tree.map(lambda end, start: jnp.where(is_accepted, end, start), end, start), (
+            is_accepted,
+            rate,
+            None,
+        )
 
     def kinetic_energy(momentum: jax.Array, position: Any = None) -> jax.Array:
         del position
