@@ -45,12 +45,14 @@ class Adaptation(NamedTuple):
         step_size: BlackJAX's state of dual averaging; () for a kernel without a step size to adapt.
         moments: BlackJAX's running mean and covariance of a window; () for a kernel without a metric to adapt.
         longest: a `LongestDirection`; () for a kernel that does not read `Tuning.longest`, and where the metric is dense.
+        target: the acceptance rate aimed at, scalar.
     """
 
     tuning: Tuning
     step_size: Any
     moments: Any
     longest: Any
+    target: jax.Array
 
 
 def begin_adaptation(kernel: Kernel, position: Position) -> Adaptation:
@@ -67,7 +69,7 @@ def begin_adaptation(kernel: Kernel, position: Position) -> Adaptation:
         if kernel.reads_longest and tuning.scale.ndim == 1:
             size = tuning.scale.size
             longest = LongestDirection(jnp.full(size, size**-0.5, dtype), jnp.ones((), dtype))
-    return Adaptation(tuning, step_size, moments, longest)
+    return Adaptation(tuning, step_size, moments, longest, jnp.asarray(_target(kernel), dtype))
 
 
 def adapt(
@@ -98,9 +100,9 @@ def adapt(
 
     def fast(adaptation: Adaptation) -> Adaptation:
         is_short = adaptation.tuning.step_size < kernel.shortest_useful_step(adaptation.tuning)
-        # Dual averaging reads how far the acceptance is from its target.
-        surplus = jnp.where(is_short, max(_target(kernel) - _LOWEST_TARGET, 0.0), 0.0)
-        state = update(adaptation.step_size, acceptance_rate + surplus)
+        # Dual averaging reads how far the acceptance is from the kernel's own target.
+        target = jnp.where(is_short, jnp.minimum(adaptation.target, _LOWEST_TARGET), adaptation.target)
+        state = update(adaptation.step_size, acceptance_rate + (_target(kernel) - target))
         tuning = adaptation.tuning._replace(step_size=jnp.exp(state.log_step_size))
         return adaptation._replace(tuning=tuning, step_size=state)
 
@@ -121,7 +123,8 @@ def adapt(
             return adaptation._replace(tuning=tuning, step_size=state)
         scale = _estimate_scale(tuning.scale, adaptation.moments)
         if adaptation.longest != ():
-            tuning = tuning._replace(longest=jnp.clip(adaptation.longest.variance, 1.0, scale.size))
+            longest = jnp.clip(adaptation.longest.variance, 1.0, scale.size)
+            tuning = tuning._replace(longest=jnp.where(tuning.longest > 0, longest, 0.0))
         return adaptation._replace(tuning=tuning._replace(scale=scale), step_size=state, moments=_begin_moments(scale))
 
     def keep_types(branch: Callable[[Adaptation], Adaptation]) -> Callable[[Adaptation], Adaptation]:
@@ -135,17 +138,19 @@ def adapt(
     return jax.lax.cond(stage <= SLOW, learn, lambda x: x, adaptation)
 
 
-def hand_over(kernel: Kernel, adaptation: Adaptation) -> Adaptation:
-    """What Hamiltonian dynamics have learnt as the start of the warm-up of a Langevin kernel.
+def shorten(adaptation: Adaptation, kernel: Kernel) -> Adaptation:
+    """What is adapted of `HMC` once its trajectories are single steps, those of a Langevin kernel.
 
-    The metric and its window stay. One leapfrog step of length h is a Langevin step of eta = h^2 / 2.
+    The metric and its window stay. A second call changes nothing.
     """
-    tuning = adaptation.tuning
-    step_size = 0.5 * jnp.square(tuning.step_size)
-    state = _unify_types(_dual_averaging(kernel)[0](step_size), step_size.dtype)
-    state = state._replace(log_step_size_avg=jnp.log(step_size))
-    tuning = tuning._replace(step_size=step_size, longest=jnp.ones_like(tuning.longest))
-    return Adaptation(tuning, state, adaptation.moments if kernel.adapts_metric else (), ())
+    step_size, target = adaptation.step_size, jnp.full_like(adaptation.target, _target(kernel))
+    state = _dual_averaging(kernel)[0](adaptation.tuning.step_size)
+    state = _unify_types(state, adaptation.target.dtype)
+    state = state._replace(log_step_size_avg=step_size.log_step_size)
+    tuning = adaptation.tuning._replace(longest=jnp.zeros_like(adaptation.tuning.longest))
+    later = adaptation._replace(tuning=tuning, step_size=state, target=target)
+    is_first = adaptation.tuning.longest > 0
+    return jax.tree.map(lambda later, now: jnp.where(is_first, later, now), later, adaptation)
 
 
 def end_adaptation(kernel: Kernel, adaptation: Adaptation) -> Adaptation:

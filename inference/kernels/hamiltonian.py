@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc import hmc, nuts
+import numpy as np
+from blackjax.mcmc import hmc, integrators, nuts
 from jax.flatten_util import ravel_pytree
 
 from kaem_ppl.arguments import set_counts, set_number
@@ -14,6 +15,7 @@ from .kernel import ChainState, JointDensity, Kernel, Target, Tuning, log_densit
 
 # BlackJAX's annotations say float where arrays are meant.
 _hmc: Any = hmc
+_integrators: Any = integrators
 _nuts: Any = nuts
 
 
@@ -56,7 +58,6 @@ class HMC(Kernel):
     """
 
     adapts_metric: ClassVar[bool] = True
-    takes_joint: ClassVar[bool] = True
     largest_dense: ClassVar[int] = 32
     step_size: float | None = None
     num_integration_steps: int | None = None
@@ -90,35 +91,104 @@ class HMC(Kernel):
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
     ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`."""
-        length_key, key = jax.random.split(key)
-        uniform = jax.random.uniform(length_key, dtype=tuning.step_size.dtype)
+        flat, _ = ravel_pytree(state.position)
+        normals, uniforms = _draw(key, flat.size, tuning.step_size.dtype)
         step_size: jax.Array = tuning.step_size
         if self.num_integration_steps is None:
-            length = 0.5 * jnp.pi * (0.5 + uniform) * jnp.sqrt(tuning.longest)
-            step_size *= self.shortest_step + (1 - self.shortest_step) * uniform
+            length = 0.5 * jnp.pi * (0.5 + uniforms[0]) * jnp.sqrt(tuning.longest)
+            step_size *= self.shortest_step + (1 - self.shortest_step) * uniforms[0]
             num_steps = jnp.clip(jnp.ceil(length / step_size), 1, self.max_integration_steps).astype(jnp.int32)
         else:
-            step_size, num_steps = step_size * (0.5 + 0.5 * uniform), self.num_integration_steps
+            step_size, num_steps = step_size * (0.5 + 0.5 * uniforms[0]), self.num_integration_steps
+        tuning = tuning._replace(step_size=step_size)
+        return _trajectory(self, state, target, temperature, tuning, num_steps, normals, uniforms[1])
 
-        origin, unravel = ravel_pytree(state.position)
-        log_density = log_density_at(target, temperature)
 
-        def place(u: jax.Array) -> dict[str, jax.Array]:
-            return unravel(origin + stretch(tuning.scale, u))
+def langevin_step(
+    kernel: Kernel, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
+) -> tuple[ChainState, jax.Array]:
+    """A trajectory of one leapfrog step, which is a Metropolis-adjusted Langevin step (Neal 2011, sec. 5.2).
 
-        gradient = pull_back(tuning.scale, ravel_pytree(state.gradient(temperature))[0])
-        start = _hmc.HMCState(jnp.zeros_like(origin), state.log_density(temperature), gradient)
-        new, info = _hmc.build_kernel()(
-            key, start, lambda u: log_density(place(u)), step_size, jnp.ones_like(origin), num_steps
+    Args:
+        kernel: what evaluates the state.
+        key: PRNG key.
+        state: of this chain.
+        target: the problem.
+        temperature: t.
+        tuning: its step size is eta = h^2 / 2, for a leapfrog step of length h.
+
+    Returns:
+        The new state, and the acceptance rate.
+    """
+    normals, uniforms = _draw(key, ravel_pytree(state.position)[0].size, tuning.step_size.dtype)
+    tuning = tuning._replace(step_size=jnp.sqrt(2 * tuning.step_size))
+    state, info = _trajectory(kernel, state, target, temperature, tuning, 1, normals, uniforms[1])
+    return state, info["acceptance_rate"]
+
+
+def _trajectory(
+    kernel: Kernel,
+    start: ChainState,
+    target: Target,
+    temperature: jax.Array,
+    tuning: Tuning,
+    num_steps: jax.Array | int,
+    momentum: jax.Array,
+    uniform: jax.Array,
+) -> tuple[ChainState, dict[str, jax.Array]]:
+    """BlackJAX's trajectory and acceptance, with the whole state of the chain where it keeps a gradient.
+
+    So the state at the end is there without another evaluation. All random numbers are given: BlackJAX's kernel hashes
+    keys of its own for them, which are half of what XLA compiles of a step.
+    """
+    origin, unravel = ravel_pytree(start.position)
+
+    def integrator_state(u: jax.Array, momentum: jax.Array, state: ChainState) -> Any:
+        # A gradient may be undefined at a place that was reached with a finite density.
+        log_density = jnp.where(state.is_finite(), state.log_density(temperature), -jnp.inf)
+        return _integrators.IntegratorState(u, momentum, log_density, state)
+
+    def half_kick(at: Any) -> jax.Array:
+        gradient = pull_back(tuning.scale, ravel_pytree(at.logdensity_grad.gradient(temperature))[0])
+        return at.momentum + 0.5 * tuning.step_size * gradient
+
+    def leapfrog(at: Any, step_size: jax.Array) -> Any:
+        momentum = half_kick(at)
+        u = at.position + step_size * momentum
+        state = kernel.evaluate(target, unravel(origin + stretch(tuning.scale, u)))
+        at = integrator_state(u, momentum, state)
+        return at._replace(momentum=half_kick(at))
+
+    def accept(uniform: jax.Array, log_ratio: jax.Array, start: Any, end: Any) -> tuple[Any, Any]:
+        rate = jnp.clip(jnp.exp(log_ratio), max=1)
+        is_accepted = uniform < rate
+        return jax.tree.map(lambda end, start: jnp.where(is_accepted, end, start), end, start), (
+            is_accepted,
+            rate,
+            None,
         )
-        start_energy = 0.5 * jnp.sum(jnp.square(info.momentum)) - start.logdensity
-        return _new_state(self, target, place(new.position), new, state), {
-            "acceptance_rate": info.acceptance_rate,
-            "diverging": info.is_divergent,
-            # Of where the chain is now. BlackJAX gives that of the proposal, which may be infinite.
-            "energy": jnp.where(info.is_accepted, info.energy, start_energy),
-            "n_steps": jnp.asarray(num_steps, jnp.int32),
-        }
+
+    def kinetic_energy(momentum: jax.Array, position: Any = None) -> jax.Array:
+        del position
+        return 0.5 * jnp.sum(jnp.square(momentum))
+
+    propose = _hmc.hmc_proposal(leapfrog, kinetic_energy, tuning.step_size, num_steps, sample_proposal=accept)
+    begin = integrator_state(jnp.zeros_like(origin), momentum, start)
+    new, info, _ = propose(uniform, begin)
+    return new.logdensity_grad, {
+        "acceptance_rate": info.acceptance_rate,
+        "diverging": info.is_divergent,
+        # Of where the chain is now. BlackJAX gives that of the proposal, which may be infinite.
+        "energy": jnp.where(info.is_accepted, info.energy, kinetic_energy(momentum) - begin.logdensity),
+        "n_steps": jnp.asarray(num_steps, jnp.int32),
+    }
+
+
+def _draw(key: jax.Array, size: int, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """So many standard normals, and two uniforms between 0 and 1, from one array of random bits."""
+    smallest = np.nextafter(np.asarray(-1, dtype), np.asarray(0, dtype))
+    x = jax.random.uniform(key, (size + 2,), dtype, smallest, 1.0)
+    return np.sqrt(2, dtype=dtype) * jax.lax.erf_inv(x[:size]), 0.5 * (x[size:] + 1)
 
 
 @dataclass(frozen=True)
@@ -178,7 +248,7 @@ class NUTS(Kernel):
 
 def _new_state(kernel: Kernel, target: Target, position: dict[str, jax.Array], new: Any, old: ChainState) -> ChainState:
     """The state where a trajectory ended; prior and likelihood apart cost one evaluation more than the trajectory's own."""
-    if isinstance(target, JointDensity) and jax.tree.structure(new.logdensity_grad) == jax.tree.structure(position):
+    if isinstance(target, JointDensity):
         state = old._replace(position=position, log_prior=new.logdensity, log_prior_grad=new.logdensity_grad)
     else:
         state = kernel.evaluate(target, position)

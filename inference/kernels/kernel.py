@@ -132,7 +132,8 @@ class Kernel(ABC):
         largest_dense: number of coordinates up to which the whole covariance is learnt, and above which the variances are.
         reads_longest: whether `step` reads `Tuning.longest`.
         takes_joint: whether a step on `joint_target` saves an evaluation.
-        explorer: the kernel that moves and learns the metric in the first four fifths of a warm-up; None for itself.
+        explorer: the `HMC` that moves and learns the metric in the first four fifths of a warm-up, for a kernel whose step
+            is one leapfrog step of it; None for itself.
         is_exact: whether it leaves the power posterior invariant without a bias.
         advice: what to try where chains disagree.
         blind_to: what its draws can't show, however many there are.

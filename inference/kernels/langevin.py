@@ -5,17 +5,15 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from blackjax.mcmc import diffusions, proposal
-from jax.flatten_util import ravel_pytree
+from blackjax.mcmc import diffusions
 
 from kaem_ppl.arguments import set_number
 
-from .hamiltonian import HMC
-from .kernel import ChainState, Kernel, Target, Tuning, pull_back, stretch
+from .hamiltonian import HMC, langevin_step
+from .kernel import ChainState, Kernel, Target, Tuning
 
 # BlackJAX's annotations say float where arrays are meant.
 _diffusions: Any = diffusions
-_proposal: Any = proposal
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,8 @@ class ULA(Kernel):
 class MALA(Kernel):
     """The Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996), preconditioned by what warm-up learns.
 
-    With C the covariance of the posterior and L its Cholesky factor, the proposal is z + eta C grad + sqrt(2 eta) L noise;
-    solver and acceptance are BlackJAX's. Single steps come slowly from a far start, and C is learnt from draws that have
+    With C the covariance of the posterior and L its Cholesky factor, the proposal is z + eta C grad + sqrt(2 eta) L noise,
+    which is one leapfrog step of `HMC`. Single steps come slowly from a far start, and C is learnt from draws that have
     arrived: in four fifths of the warm-up `HMC` moves the chains and learns it, by trajectories of at most 32 steps, and in
     the rest eta is adapted.
 
@@ -114,29 +112,7 @@ class MALA(Kernel):
         self, key: jax.Array, state: ChainState, target: Target, temperature: jax.Array, tuning: Tuning
     ) -> tuple[ChainState, dict[str, jax.Array]]:
         """See `Kernel.step`."""
-        euler_key, accept_key = jax.random.split(key)
-        step_size, scale = tuning.step_size, tuning.scale
-        origin, unravel = ravel_pytree(state.position)
-
-        def pulled_back(state: ChainState) -> jax.Array:
-            return pull_back(scale, ravel_pytree(state.gradient(temperature))[0])
-
-        def evaluate(u: jax.Array) -> tuple[ChainState, jax.Array]:
-            new_state = self.evaluate(target, unravel(origin + stretch(scale, u)))
-            return new_state, pulled_back(new_state)
-
-        start = _diffusions.DiffusionState(jnp.zeros_like(origin), state, pulled_back(state))
-        end = _diffusions.overdamped_langevin(evaluate)(euler_key, start, step_size)
-
-        def transition_energy(start: Any, end: Any) -> jax.Array:
-            # -log density at the end, and minus log of the proposal's density of the way back.
-            way_back = jnp.sum(jnp.square(start.position - end.position - step_size * end.logdensity_grad))
-            return -end.logdensity.log_density(temperature) + 0.25 / step_size * way_back
-
-        log_ratio = _proposal.compute_asymmetric_acceptance_ratio(transition_energy)(start, end)
-        state, (_, acceptance_rate, _) = _proposal.static_binomial_sampling(
-            accept_key, log_ratio, state, end.logdensity
-        )
+        state, acceptance_rate = langevin_step(self, key, state, target, temperature, tuning)
         return state, {"acceptance_rate": acceptance_rate}
 
 

@@ -157,11 +157,6 @@ class AlternateBlocks:
         """One: there is no exchange."""
         return 1
 
-    @property
-    def successor(self) -> None:
-        """None: the kernels stay."""
-        return None
-
     def resumed(self, num_replicas: int, fraction: float) -> Self:
         return self
 

@@ -47,7 +47,7 @@ def sample_chains(
 ) -> SamplerOutput:
     """Draw from the posterior by one kernel; see `Sampler.sample`."""
     return run_chains(
-        key, posterior, SingleKernel(kernel, kernel.explorer), num_chains=num_chains, num_samples=num_samples,
+        key, posterior, SingleKernel(kernel), num_chains=num_chains, num_samples=num_samples,
         num_warmup=num_warmup, run=run, dims={},
     )  # fmt: skip
 
@@ -85,8 +85,8 @@ class _Chains:
         self.posterior, self.transition, self.run, self.dims = posterior, transition, run, dims
         self.recent: list[dict[str, Any]] = []
         self.was_resumed = False
-        # Those of steps that are being compiled.
-        self.programs: dict[Transition, Future[Any]] = {}
+        # That of the steps, while it is being compiled.
+        self.program: Future[Any] | None = None
         self.records = in_memory_or_on_disk(run, posterior, dims)
 
     def start(self, key: jax.Array, num_chains: int, num_warmup: int) -> None:
@@ -129,7 +129,7 @@ class _Chains:
         )
 
     def _compile_ahead(self, start: Any, length: int) -> None:
-        """Compile the start and all programs of steps side by side; return when the start is there.
+        """Compile the start and the steps side by side; return when the start is there.
 
         Not where data were put on devices: a program is compiled for where its arguments are, and shapes do not say.
         """
@@ -137,14 +137,8 @@ class _Chains:
             return
         compiled = compile_ahead(start)
         steps = jax.ShapeDtypeStruct((length, 3), np.int32)
-        transition, carry = self.transition, jax.eval_shape(partial(_begin, self.transition), start.out_info[0])
-        while True:
-            traced = _advance.trace(transition, self.posterior, carry, self.keys, steps)
-            self.programs[transition] = compile_ahead(traced)
-            if transition.successor is None:
-                break
-            transition, hand_over = transition.successor
-            carry = jax.eval_shape(hand_over, carry)
+        carry = jax.eval_shape(partial(_begin, self.transition), start.out_info[0])
+        self.program = compile_ahead(_advance.trace(self.transition, self.posterior, carry, self.keys, steps))
         compiled.result()
 
     def _resume(self, state: ChainsState, num_chains: int) -> None:
@@ -260,8 +254,9 @@ class _Chains:
             self._save(now=False)
 
     def _advance(self, steps: np.ndarray) -> dict[str, Any]:
-        if self.transition in self.programs:
-            self.programs.pop(self.transition).result()
+        if self.program is not None:
+            self.program.result()
+            self.program = None
         carry, records = _advance(self.transition, self.posterior, self.state.carry, self.keys, steps)
         self.state = self.state._replace(carry=jax.block_until_ready(carry))
         return records

@@ -1,13 +1,14 @@
 """What moves along a Markov chain: the protocol, and the transition of a single kernel."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation, hand_over
+from kaem_ppl.compilation import jit_once
+
+from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation, shorten
 from ..kernels.kernel import ChainState, Kernel, joint_target
 from ..model.power_posterior import Target
 
@@ -21,7 +22,6 @@ class Transition(Protocol):
     Attributes:
         kernel: what it moves by.
         num_replicas: R, draws of the prior that it starts from.
-        successor: what takes over in the warm-up, where that is known beforehand, and what makes its carry of this one's.
     """
 
     @property
@@ -29,9 +29,6 @@ class Transition(Protocol):
 
     @property
     def num_replicas(self) -> int: ...
-
-    @property
-    def successor(self) -> tuple["Transition", Callable[[Any], Any]] | None: ...
 
     def resumed(self, num_replicas: int, fraction: float) -> "Transition":
         """What `after_warmup_chunk` has made of it: the number of replicas, and the fraction of the warm-up it last saw."""
@@ -65,36 +62,38 @@ class Transition(Protocol):
 
 
 class SingleKernel:
-    """The transition of one kernel at temperature 1; compared by what moves, so that programs are compiled once.
+    """The transition of one kernel at temperature 1; compared by the kernel, so that programs are compiled once.
+
+    A kernel that has an explorer is moved by it throughout: after four fifths of the warm-up its trajectories are single
+    steps, the kernel's own, so that one program does for both.
 
     Attributes:
         kernel: what draws.
-        mover: what moves now: the kernel, or in a warm-up its explorer.
     """
 
     num_replicas = 1
 
-    def __init__(self, kernel: Kernel, mover: Kernel | None = None) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.mover = kernel if mover is None else mover
+        self._mover: Kernel = kernel if kernel.explorer is None else kernel.explorer
 
     def __hash__(self) -> int:
-        return hash((self.kernel, self.mover))
+        return hash(self.kernel)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is SingleKernel and (self.kernel, self.mover) == (other.kernel, other.mover)
+        return type(other) is SingleKernel and self.kernel == other.kernel
 
     @property
     def _is_joint(self) -> bool:
-        return self.kernel.takes_joint and self.mover.takes_joint
+        return self._mover.takes_joint
 
     def resumed(self, num_replicas: int, fraction: float) -> "SingleKernel":
-        return SingleKernel(self.kernel) if fraction >= _EXPLORED else self
+        return self
 
     def begin(self, replicas: ChainState) -> tuple[ChainState, Adaptation]:
         state = jax.tree.map(lambda x: x[0], replicas)
         state = state.joined() if self._is_joint else state
-        return state, begin_adaptation(self.mover, state.position)
+        return state, begin_adaptation(self._mover, state.position)
 
     def advance(
         self,
@@ -106,38 +105,40 @@ class SingleKernel:
     ) -> tuple[tuple[ChainState, Adaptation], dict[str, Any]]:
         state, adaptation = carry
         temperature = jnp.ones((), state.log_likelihood.dtype)
-        tuning = adaptation.tuning
+        step_size = self._step_size(adaptation)
         moved_on = joint_target(target) if self._is_joint else target
-        state, info = self.mover.step(key, state, moved_on, temperature, tuning)
-        adaptation = adapt(self.mover, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
+        state, info = self._mover.step(key, state, moved_on, temperature, adaptation.tuning)
+        if self._mover is not self.kernel:
+            info = {"acceptance_rate": info["acceptance_rate"]}
+        adaptation = adapt(self._mover, adaptation, state.position, info["acceptance_rate"], stage, window_ends)
         recorded = state
         if self._is_joint:
             log_prior = target.log_prior(state.position)
             recorded = state._replace(log_prior=log_prior, log_likelihood=state.log_prior - log_prior)
-        return (state, adaptation), {**record(recorded, info), "step_size": tuning.step_size}
-
-    @property
-    def successor(self) -> tuple["SingleKernel", Callable[[Any], Any]] | None:
-        return None if self.mover == self.kernel else (SingleKernel(self.kernel), partial(_hand_over, self.kernel))
+        return (state, adaptation), {**record(recorded, info), "step_size": step_size}
 
     def after_warmup_chunk(self, carry: Any, records: dict[str, Any], fraction: float) -> tuple["SingleKernel", Any]:
-        if self.successor is None or fraction < _EXPLORED:
+        if self._mover is self.kernel or fraction < _EXPLORED:
             return self, carry
-        later, hand_over = self.successor
-        return later, hand_over(carry)
+        return self, _shorten(self.kernel, carry)
 
     def end_warmup(self, carry: tuple[ChainState, Adaptation]) -> tuple[ChainState, Adaptation]:
         state, adaptation = carry
-        return state, end_adaptation(self.kernel, adaptation)
+        return state, end_adaptation(self._mover, adaptation)
 
     def summarize(self, carry: tuple[ChainState, Adaptation]) -> dict[str, jax.Array]:
-        return {"step_size": carry[1].tuning.step_size}
+        return {"step_size": self._step_size(carry[1])}
+
+    def _step_size(self, adaptation: Adaptation) -> jax.Array:
+        """The kernel's own: a leapfrog step of length h is a Langevin step of eta = h^2 / 2."""
+        step_size = adaptation.tuning.step_size
+        return step_size if self._mover is self.kernel else 0.5 * jnp.square(step_size)
 
 
-@partial(jax.jit, static_argnums=0)
-def _hand_over(kernel: Kernel, carry: tuple[ChainState, Adaptation]) -> tuple[ChainState, Adaptation]:
+@partial(jit_once, static_argnums=0)
+def _shorten(kernel: Kernel, carry: tuple[ChainState, Adaptation]) -> tuple[ChainState, Adaptation]:
     state, adaptation = carry
-    return state, jax.vmap(jax.vmap(partial(hand_over, kernel)))(adaptation)
+    return state, jax.vmap(jax.vmap(partial(shorten, kernel=kernel)))(adaptation)
 
 
 def record(state: ChainState, info: dict[str, jax.Array]) -> dict[str, Any]:

@@ -153,11 +153,6 @@ class _Tempered:
         return self.sampler.kernel
 
     @property
-    def successor(self) -> None:
-        """None: what takes over has as many replicas as a revision finds."""
-        return None
-
-    @property
     def draws_reference(self) -> bool:
         return self.sampler.ladder.starts_at_prior
 
