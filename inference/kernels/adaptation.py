@@ -233,7 +233,7 @@ def _dual_averaging(kernel: Kernel) -> tuple[Callable, Callable, Callable]:
 
 
 def _restart(kernel: Kernel, tuning: Tuning, step_size: jax.Array) -> Any:
-    """BlackJAX's state of dual averaging, drawn towards ten times the step size, or the step eta = h^2 / 2 it stands for."""
+    """BlackJAX's state of dual averaging, drawn towards ten times the step that is adapted."""
     state = _dual_averaging(kernel)[0](step_size)
     return state._replace(mu=jnp.log(step_size) + _power(tuning) * np.log(10))
 
