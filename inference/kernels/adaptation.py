@@ -94,7 +94,7 @@ def adapt(
         return adaptation
     # Treat a NaN acceptance rate as 0, so that the step size shrinks.
     acceptance_rate = jnp.nan_to_num(acceptance_rate, nan=0.0)
-    start, update, final = _dual_averaging(kernel)
+    _, update, final = _dual_averaging(kernel)
     learns_metric = adaptation.moments != ()
     flat, _ = ravel_pytree(position)
 
@@ -102,7 +102,8 @@ def adapt(
         is_short = adaptation.tuning.step_size < kernel.shortest_useful_step(adaptation.tuning)
         # Dual averaging reads how far the acceptance is from the kernel's own target.
         target = jnp.where(is_short, jnp.minimum(adaptation.target, _LOWEST_TARGET), adaptation.target)
-        state = update(adaptation.step_size, acceptance_rate + (_target(kernel) - target))
+        surplus = _power(adaptation.tuning) * (acceptance_rate - target)
+        state = update(adaptation.step_size, _target(kernel) + surplus)
         tuning = adaptation.tuning._replace(step_size=jnp.exp(state.log_step_size))
         return adaptation._replace(tuning=tuning, step_size=state)
 
@@ -117,7 +118,8 @@ def adapt(
         return adaptation._replace(longest=_follow_longest(adaptation.longest, moments, flat))
 
     def renew(adaptation: Adaptation) -> Adaptation:
-        state, tuning = start(final(adaptation.step_size)), adaptation.tuning
+        tuning = adaptation.tuning
+        state = _restart(kernel, tuning, final(adaptation.step_size))
         tuning = tuning._replace(step_size=jnp.exp(state.log_step_size))
         if not learns_metric:
             return adaptation._replace(tuning=tuning, step_size=state)
@@ -143,11 +145,10 @@ def shorten(adaptation: Adaptation, kernel: Kernel) -> Adaptation:
 
     The metric and its window stay. A second call changes nothing.
     """
-    step_size, target = adaptation.step_size, jnp.full_like(adaptation.target, _target(kernel))
-    state = _dual_averaging(kernel)[0](adaptation.tuning.step_size)
-    state = _unify_types(state, adaptation.target.dtype)
-    state = state._replace(log_step_size_avg=step_size.log_step_size)
+    target = jnp.full_like(adaptation.target, _target(kernel))
     tuning = adaptation.tuning._replace(longest=jnp.zeros_like(adaptation.tuning.longest))
+    state = _unify_types(_restart(kernel, tuning, tuning.step_size), target.dtype)
+    state = state._replace(log_step_size_avg=adaptation.step_size.log_step_size)
     later = adaptation._replace(tuning=tuning, step_size=state, target=target)
     is_first = adaptation.tuning.longest > 0
     return jax.tree.map(lambda later, now: jnp.where(is_first, later, now), later, adaptation)
@@ -229,6 +230,17 @@ def _idle(number: int) -> np.ndarray:
 
 def _dual_averaging(kernel: Kernel) -> tuple[Callable, Callable, Callable]:
     return dual_averaging_adaptation(_target(kernel))
+
+
+def _restart(kernel: Kernel, tuning: Tuning, step_size: jax.Array) -> Any:
+    """BlackJAX's state of dual averaging, drawn towards ten times the step that is adapted."""
+    state = _dual_averaging(kernel)[0](step_size)
+    return state._replace(mu=jnp.log(step_size) + _power(tuning) * np.log(10))
+
+
+def _power(tuning: Tuning) -> jax.Array:
+    """By which power the leapfrog step h goes with the step that is adapted: 1/2 where that is a Langevin step."""
+    return jnp.where(tuning.longest > 0, 1.0, 0.5)
 
 
 def _target(kernel: Kernel) -> float:
