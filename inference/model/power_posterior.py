@@ -140,7 +140,10 @@ class PowerPosterior:
     def supports(self, datum: tuple[jax.Array, ...], position: Position) -> dict[str, constraints.Constraint]:
         """Supports of the latent sites at a position, on which their bounds may depend."""
         sites = self._place(datum, position)
-        return {site.name: sites[site.name]["fn"].support for site in self.latents}
+        return {
+            site.name: constraints.circular if site.is_circular else sites[site.name]["fn"].support
+            for site in self.latents
+        }
 
     def deterministic_values(
         self, datum: tuple[jax.Array, ...], position: Position, key: jax.Array | None = None
