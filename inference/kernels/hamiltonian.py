@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 
 from kaem_ppl.arguments import set_counts, set_number
 
-from .kernel import ChainState, JointDensity, Kernel, Target, Tuning, log_density_at, pull_back, stretch
+from .kernel import ChainState, JointDensity, Kernel, Target, Tuning, log_density_at, pull_back, push_forward, stretch
 
 # BlackJAX's annotations say float where arrays are meant.
 _hmc: Any = hmc
@@ -111,6 +111,8 @@ class HMC(Kernel):
         new, info = _hmc.build_kernel()(
             key, start, lambda u: log_density(place(u)), step_size, jnp.ones_like(origin), num_steps
         )
+        if isinstance(target, JointDensity):
+            new = new._replace(logdensity_grad=unravel(push_forward(tuning.scale, new.logdensity_grad)))
         start_energy = 0.5 * jnp.sum(jnp.square(info.momentum)) - start.logdensity
         return _new_state(self, target, place(new.position), new, state), {
             "acceptance_rate": info.acceptance_rate,

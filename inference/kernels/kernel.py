@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import solve_triangular
 
 from kaem_ppl.arguments import check_kind
 
@@ -72,7 +73,8 @@ def log_density_at(target: Target, temperature: jax.Array) -> Callable[[Position
     """The power posterior's log-density as a function of the position, -inf where it is not defined."""
 
     def log_density(position: Position) -> jax.Array:
-        value = target.log_prior(position) + temper(target.log_likelihood(position), temperature)
+        log_prior, log_likelihood = target.densities(position)
+        value = log_prior + temper(log_likelihood, temperature)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     return log_density
@@ -82,7 +84,7 @@ def joint_target(target: Target) -> Target:
     """The same problem with all of its density as prior, for a chain that stays at temperature 1."""
 
     def log_joint(position: Position) -> jax.Array:
-        return target.log_prior(position) + target.log_likelihood(position)
+        return sum(target.densities(position), start=jnp.zeros(()))
 
     return JointDensity(log_joint, lambda position: jnp.zeros(()), target.draw)
 
@@ -109,6 +111,11 @@ class Tuning(NamedTuple):
 def stretch(scale: jax.Array, u: jax.Array) -> jax.Array:
     """scale u, for standard deviations or a Cholesky factor."""
     return scale * u if scale.ndim == 1 else scale @ u
+
+
+def push_forward(scale: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The inverse of `pull_back`."""
+    return gradient / scale if scale.ndim == 1 else solve_triangular(scale, gradient, trans=1, lower=True)
 
 
 def pull_back(scale: jax.Array, gradient: jax.Array) -> jax.Array:
