@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 # Exit status of a benchmark that stopped after its share of time; see `measure.main`.
 CUT = 3
 QUICK = ("sampling", "training_step", "posterior_sampling", "evidence_cost", "prior", "quality", "density")
-BENCHMARKS = (*QUICK, "posteriors", "prior_settings", "streaming", "dependence", "evidence_rivals")
+BENCHMARKS = (*QUICK, "posteriors", "prior_settings", "streaming", "dependence", "evidence_rivals", "hierarchical")
 
 
 def run_all(names, quick, out, minutes):

@@ -30,6 +30,26 @@ jit_once = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 
 """The same for what runs once or a few times: what it costs is its compilation, which takes half as long."""
 
 
+# Operations of one run from which on optimised code repays its compilation, which takes a tenth longer, at once.
+_CHEAP = 2e7
+
+
+def jit_by_cost(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """Compile for a few runs, optimised where each takes long.
+
+    Args:
+        function: to compile.
+        arguments: their shapes.
+
+    Returns:
+        The program, and the number of operations of one run, a loop's body counted once; 0 where XLA does not say.
+    """
+    lowered = jit_once(function).lower(*arguments)
+    cost = float((lowered.cost_analysis() or {}).get("flops", 0.0))
+    options = {"xla_backend_optimization_level": 1} if cost > _CHEAP else None
+    return lowered.compile(compiler_options=options), cost
+
+
 def compile_ahead(traced: Any) -> Future[Any]:
     """Begin to compile a program in a thread of its own, for XLA's CPU compiler keeps to one; the call that needs it waits.
 

@@ -109,7 +109,12 @@ def diagnose(draws: Draws, *, progress_bar: bool = True) -> Diagnosis:
         )
     report = Findings()
     apart = describe_disagreement(draws)
-    rows = {name: _row(name, np.asarray(x), draws, report, apart) for name, x in draws.samples.items() if np.size(x)}
+    circular = {site.name for site in draws.posterior.latents if site.is_circular}
+    rows = {
+        name: _row(name, np.asarray(x), draws, report, apart, is_circular=name in circular)
+        for name, x in draws.samples.items()
+        if np.size(x)
+    }
     if draws.num_chains == 1:
         report.warnings.append(
             "There is one chain: halves of it are compared, which hides a mode it never left. Use four."
@@ -131,7 +136,9 @@ def diagnose(draws: Draws, *, progress_bar: bool = True) -> Diagnosis:
     return Diagnosis(table, report.run, tuple(report.warnings), report.checks)
 
 
-def _row(name: str, x: np.ndarray, draws: Draws, report: Findings, apart: str) -> dict[str, Any]:
+def _row(
+    name: str, x: np.ndarray, draws: Draws, report: Findings, apart: str, *, is_circular: bool = False
+) -> dict[str, Any]:
     stats = array_stats()
 
     report.check(
@@ -141,6 +148,9 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: Findings, apart: str) -
         "`jax.config.update('jax_enable_x64', True)`.",
     )
     elements = x.reshape(*x.shape[:2], -1)
+    if is_circular:
+        # Angles near -pi and near pi are neighbours. Of both numbers the worse one counts.
+        elements = np.stack([np.cos(elements), np.sin(elements)], -1).reshape(*x.shape[:2], -1)
     r_hat, bulk, tail = (np.full(elements.shape[2], np.nan) for _ in range(3))
     with np.errstate(invalid="ignore", divide="ignore"):
         if x.shape[1] >= 4:
@@ -152,6 +162,9 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: Findings, apart: str) -
         if x.shape[1] >= 4:
             bulk = np.asarray(stats.ess(elements, chain_axis=0, draw_axis=1, method="bulk"))
             tail = np.asarray(stats.ess(elements, chain_axis=0, draw_axis=1, method="tail", prob=(0.05, 0.95)))
+    if is_circular:
+        r_hat = r_hat.reshape(-1, 2).max(-1)
+        bulk, tail = bulk.reshape(-1, 2).min(-1), tail.reshape(-1, 2).min(-1)
     if "effective_sample_size" in draws.summary:
         # Draws that were resampled by weight are worth no more than the weights.
         size = np.asarray(draws.summary["effective_sample_size"]).sum(0).min()
@@ -176,7 +189,7 @@ def _row(name: str, x: np.ndarray, draws: Draws, report: Findings, apart: str) -
         f"The effective sample size of {name!r} falls to {least:.0f}, below {wanted} ({SMALLEST_ESS_PER_CHAIN} for "
         "each chain): means and quantiles are rough. Draw longer.",
     )
-    if np.issubdtype(x.dtype, np.floating):
+    if np.issubdtype(x.dtype, np.floating) and not is_circular:
         # Where an effective size is unknown or a draw is infinite, other checks say so.
         with np.errstate(invalid="ignore", divide="ignore"):
             error = np.nan_to_num(error_of_deviation(elements, np.fmin(bulk, tail)), nan=0.0, posinf=0.0)

@@ -58,6 +58,7 @@ class HMC(Kernel):
     """
 
     adapts_metric: ClassVar[bool] = True
+    takes_joint: ClassVar[bool] = True
     largest_dense: ClassVar[int] = 32
     step_size: float | None = None
     num_integration_steps: int | None = None

@@ -72,7 +72,8 @@ def log_density_at(target: Target, temperature: jax.Array) -> Callable[[Position
     """The power posterior's log-density as a function of the position, -inf where it is not defined."""
 
     def log_density(position: Position) -> jax.Array:
-        value = target.log_prior(position) + temper(target.log_likelihood(position), temperature)
+        log_prior, log_likelihood = target.densities(position)
+        value = log_prior + temper(log_likelihood, temperature)
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     return log_density
@@ -82,7 +83,7 @@ def joint_target(target: Target) -> Target:
     """The same problem with all of its density as prior, for a chain that stays at temperature 1."""
 
     def log_joint(position: Position) -> jax.Array:
-        return target.log_prior(position) + target.log_likelihood(position)
+        return sum(target.densities(position), start=jnp.zeros(()))
 
     return JointDensity(log_joint, lambda position: jnp.zeros(()), target.draw)
 

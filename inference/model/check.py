@@ -9,7 +9,7 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from kaem_ppl.compilation import jit_once
+from kaem_ppl.compilation import jit_by_cost
 
 from .traced import Traced, compiled
 
@@ -19,6 +19,8 @@ _TOLERANCE = 1e-5
 _NUM_POINTS = 3
 # Points where there are discrete latents: that elements of a plate depend on each other's shows where these differ.
 _NUM_DISCRETE_POINTS = 12
+# Operations that all of these together may take beyond the first three points: a few seconds.
+_LARGEST_COST = 2e9
 
 
 class Difference(NamedTuple):
@@ -77,8 +79,11 @@ def find_difference(
         return None
     # The comparison is compiled for one device, wherever the data are.
     inputs = jax.device_put(inputs, jax.local_devices()[0])
-    compare, difference = _compiled(comparison), None
-    for number in range(_NUM_DISCRETE_POINTS if has_discrete else _NUM_POINTS):
+    (compare, cost), difference = _compiled(comparison), None
+    num_points = _NUM_POINTS
+    if has_discrete:
+        num_points = int(np.clip(_LARGEST_COST / max(cost, 1), _NUM_POINTS, _NUM_DISCRETE_POINTS))
+    for number in range(num_points):
         pairs = jax.device_get(compare(*inputs, point_key(number)))
         difference = next((found for name, pair in pairs.items() if (found := _differ(name, *pair))), None)
         if difference is not None or (
@@ -140,8 +145,13 @@ def find_whole_reads(
 
 
 @lru_cache(maxsize=64)
-def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array, jax.Array, jax.Array]]]:
-    """The comparison, compiled ahead: it also runs where the caller is traced, which `jax.jit` would trace it into."""
+def _compiled(
+    comparison: Comparison,
+) -> tuple[Callable[..., dict[str, tuple[jax.Array, jax.Array, jax.Array]]], float]:
+    """The comparison, and its number of operations.
+
+    It is compiled ahead: so it also runs where the caller is traced, which `jax.jit` would trace it into.
+    """
     whole, one, value_axes = comparison
     row, shared, given_to_one, *_ = one.input_shapes()
     has_plate = bool(row) or any(axis is not None for _, axis in value_axes)
@@ -168,7 +178,7 @@ def _compiled(comparison: Comparison) -> Callable[..., dict[str, tuple[jax.Array
     arrays, given, key = whole.input_shapes()
     sizes = jax.tree.leaves(whole.output_shapes()["sizes"])
     rows = [jax.ShapeDtypeStruct((*sizes[0].shape, *x.shape), x.dtype) for x in row]
-    return jit_once(compare).lower(arrays, rows, shared, given, key).compile()
+    return jit_by_cost(compare, arrays, rows, shared, given, key)
 
 
 @lru_cache(maxsize=_NUM_DISCRETE_POINTS)

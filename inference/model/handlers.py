@@ -17,6 +17,7 @@ from numpyro.primitives import Messenger
 
 from kaem_ppl.arguments import describe
 
+from .coordinates import as_angle
 from .modules.modes import module_mode
 from .modules.state import ModuleState
 from .wrappers import is_discrete, omit_normalizer, unwrap
@@ -134,7 +135,7 @@ class PlaceLatents(GiveLatents):
             # No coordinate but the value; without one it is drawn, or enumerated.
             site["value"] = self.position.get(site["name"], site["value"])
             return
-        site["fn"] = self.replace(site)
+        site["fn"] = as_angle(site["name"], self.replace(site))
         site["value"] = self.value_at(site["fn"], self.position[site["name"]])
 
     def value_in_body(self, site: SiteMessage, step: jax.Array | None, is_reversed: bool) -> jax.Array | None:
@@ -147,7 +148,7 @@ class PlaceLatents(GiveLatents):
         if step is not None:
             # NumPyro counts steps; values stand in the order in which the scan stacks them.
             coordinate = coordinate[coordinate.shape[0] - 1 - step if is_reversed else step]
-        value = coordinate if is_discrete(site["fn"]) else self.value_at(site["fn"], coordinate)
+        value = coordinate if is_discrete(site["fn"]) else self.value_at(as_angle(name, site["fn"]), coordinate)
         if step is not None and jnp.ndim(value) != len(site["fn"].shape(site["kwargs"].get("sample_shape", ()))):
             raise ValueError(
                 f"Latent site {name!r} stands in a `scan` inside a `scan`, which NumPyro does not support. Write the inner "
@@ -182,7 +183,7 @@ class DrawLatents(GiveLatents):
         """See `GiveLatents`."""
         if is_discrete(site["fn"]):
             return
-        fn = self.replace(site)
+        fn = as_angle(site["name"], self.replace(site))
         key = jax.random.fold_in(self.key, len(self.drawn))
         self.drawn[site["name"]] = coordinate = self.draw(key, fn, site["kwargs"].get("sample_shape", ()))
         site["fn"], site["value"] = fn, self.value_at(fn, coordinate)
@@ -192,10 +193,11 @@ class DrawLatents(GiveLatents):
         if is_discrete(site["fn"]):
             return None
         sample_shape = site["kwargs"].get("sample_shape", ())
-        coordinate = self.draw(site["kwargs"]["rng_key"], site["fn"], sample_shape)
+        fn = as_angle(site["name"], site["fn"])
+        coordinate = self.draw(site["kwargs"]["rng_key"], fn, sample_shape)
         # A site of its own brings it out of the body.
         numpyro.deterministic(_coordinate_site(site["name"]), coordinate)
-        return self.value_at(site["fn"], coordinate)
+        return self.value_at(fn, coordinate)
 
     def position(self, sites: Trace) -> dict[str, jax.Array]:
         """What was drawn, in the order of the sites of the trace."""

@@ -36,11 +36,19 @@ class Target:
         log_prior: position to scalar, in the coordinates that the position is in.
         log_likelihood: position to scalar.
         draw: key to a position distributed as the prior.
+        both: log-prior and log-likelihood by one run of the model; None where that takes two.
     """
 
     log_prior: Callable[[Position], jax.Array]
     log_likelihood: Callable[[Position], jax.Array]
     draw: Callable[[jax.Array], Position]
+    both: Callable[[Position], tuple[jax.Array, jax.Array]] | None = None
+
+    def densities(self, position: Position) -> tuple[jax.Array, jax.Array]:
+        """Log-prior and log-likelihood."""
+        if self.both is not None:
+            return self.both(position)
+        return self.log_prior(position), self.log_likelihood(position)
 
 
 @partial(
@@ -125,12 +133,18 @@ class PowerPosterior:
             # NaN would be accepted by a comparison somewhere.
             return jnp.where(jnp.isnan(total), -jnp.inf, total)
 
+        def both(position: Position) -> tuple[jax.Array, jax.Array]:
+            sites = self._place(datum, position)
+            prior = sum(self._log_prior(sites[site.name], position[site.name]) for site in self.latents)
+            likelihood = sum(jnp.sum(scaled_log_prob(sites[site.name])) for site in self.observed)
+            return jnp.asarray(prior), jnp.where(jnp.isnan(likelihood), -jnp.inf, likelihood)
+
         def draw(key: jax.Array) -> Position:
             handler = DrawLatents(key, self.coordinates.draw, self.coordinates.value, self._with_table)
             # Apart from the keys of sites, which are numbered from 0.
             return handler.position(self._run(datum, handler, key=jax.random.fold_in(key, 2**31 - 1)))
 
-        return Target(log_prior, log_likelihood, draw)
+        return Target(log_prior, log_likelihood, draw, both if self.discrete is None else None)
 
     def values(self, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """Values of the latent sites at a position, without the data plate's axis."""
@@ -140,7 +154,10 @@ class PowerPosterior:
     def supports(self, datum: tuple[jax.Array, ...], position: Position) -> dict[str, constraints.Constraint]:
         """Supports of the latent sites at a position, on which their bounds may depend."""
         sites = self._place(datum, position)
-        return {site.name: sites[site.name]["fn"].support for site in self.latents}
+        return {
+            site.name: constraints.circular if site.is_circular else sites[site.name]["fn"].support
+            for site in self.latents
+        }
 
     def deterministic_values(
         self, datum: tuple[jax.Array, ...], position: Position, key: jax.Array | None = None

@@ -1,7 +1,7 @@
 """Classify sites, find which batch axis of a latent is the data's, and drop it, so that each datum has its own latent."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 
 from kaem_ppl.distributions.base import TiltedDistribution
 
-from .coordinates import is_improper
+from .coordinates import is_circular, is_improper
 from .handlers import SiteMessage, Trace, check_subsampling, in_control_flow, is_latent
 from .modules.state import is_learnt_state
 from .pairwise import sum_to_axis
@@ -30,11 +30,13 @@ class Site:
         plate_axis: the axis of its value, negative, that belongs to the data plate; None without one.
         dims: a name for each batch axis of its value, from the left, the data plate's axis left out; None where a
             batch axis has no plate.
+        is_circular: whether its values are angles, -pi and pi the same.
     """
 
     name: str
     plate_axis: int | None
     dims: tuple[str | None, ...]
+    is_circular: bool = False
 
     def drop_plate_axis(self, value: jax.Array) -> jax.Array:
         """Take the data plate's axis, of size 1 in the run of one datum, out of the site's value."""
@@ -105,7 +107,7 @@ def classify(trace: Trace, plate: str | None) -> Sites:
             "model; or draw from the prior by `numpyro.infer.Predictive`."
         )
     return Sites(
-        tuple(_describe(site, plate) for site in latents),
+        tuple(replace(_describe(site, plate), is_circular=_is_angle(site, trace)) for site in latents),
         tuple(_describe(site, plate) for site in discrete),
         tuple(_describe(site, plate) for site in observed),
         tuple(_describe_deterministic(site, plate) for site in trace.values() if site["type"] == "deterministic"),
@@ -222,6 +224,13 @@ def _describe(site: SiteMessage, plate: str | None) -> Site:
         None if skipped is None else skipped - fn.event_dim,
         tuple(names.get(dim) for dim in range(-num_batch, 0) if dim != skipped),
     )
+
+
+def _is_angle(site: SiteMessage, trace: Trace) -> bool:
+    """Whether a latent is an angle; a `scan` brings one of `CircularReparam` out as a flat real number, with its factor."""
+    name, suffix = site["name"], "_unwrapped"
+    is_unwrapped = in_control_flow(site) and is_improper(site["fn"]) and name.endswith(suffix)
+    return is_circular(site["fn"].support) or (is_unwrapped and f"{name.removesuffix(suffix)}_factor" in trace)
 
 
 def _describe_deterministic(site: SiteMessage, plate: str | None) -> Site:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ..kernels.adaptation import Adaptation, adapt, begin_adaptation, end_adaptation
 from ..kernels.hamiltonian import HMC
-from ..kernels.kernel import ChainState, Kernel
+from ..kernels.kernel import ChainState, Kernel, joint_target
 from ..model.coordinates import Coordinates, Unconstrained
 from ..model.hierarchy.posterior import BlockLayout, HierarchicalPosterior, JointTarget
 from ..model.hierarchy.standardize import Standardized
@@ -181,6 +181,7 @@ class AlternateBlocks:
         def move(
             kernel: Kernel, key: jax.Array, problem: Target, position: Position, adaptation: Adaptation
         ) -> tuple[Position, Adaptation, dict[str, jax.Array]]:
+            problem = joint_target(problem) if kernel.takes_joint else problem
             state = kernel.evaluate(problem, position)
             temperature = jnp.ones((), state.log_likelihood.dtype)
             state, info = kernel.step(key, state, problem, temperature, adaptation.tuning)
@@ -227,7 +228,7 @@ class AlternateBlocks:
         )
         diverging.append(locals_info.get("diverging"))
         position = globals_ | blocks.data_in_place(positions)
-        log_prior, log_likelihood = target.log_prior(position), target.log_likelihood(position)
+        log_prior, log_likelihood = target.densities(position)
         lp = log_prior + log_likelihood
         records = {
             "position": position,

@@ -15,7 +15,7 @@ from ..sampling.importance.proposals import StudentProposal
 _ARRAYS = ("rows", "shared", "params", "tables")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _FittedTarget(Target):
     """One problem on such a path.
 
@@ -60,13 +60,13 @@ class FittedPosterior(PowerPosterior):
             return self.reference.log_density(parameters, position)
 
         def log_ratio(position: Position) -> jax.Array:
-            total = model.log_prior(position) + model.log_likelihood(position) - log_reference(position)
+            total = sum(model.densities(position)) - log_reference(position)
             return jnp.where(jnp.isnan(total), -jnp.inf, total)
 
         def draw(key: jax.Array) -> Position:
             return self.reference.draw(parameters, key, self, datum)[0]
 
-        return _FittedTarget(log_reference, log_ratio, draw, model)
+        return _FittedTarget(log_reference, log_ratio, draw, model=model)
 
     def values(self, datum: tuple[jax.Array, ...], position: Position) -> dict[str, jax.Array]:
         """See `PowerPosterior.values`."""

@@ -47,3 +47,16 @@ def test_a_program_that_was_compiled_ahead_is_found():
 def _note(compiled, event, duration, fun_name=None, **more):
     if "backend_compile" in event:
         compiled.append(fun_name)
+
+
+def test_programs_are_compiled_by_what_a_run_costs():
+    def power(x):
+        return x @ x
+
+    small, large = (jax.random.normal(jax.random.key(0), (n, n)) for n in (4, 300))
+    for x, is_cheap in ((small, True), (large, False)):
+        program, cost = compilation.jit_by_cost(power, x)
+        np.testing.assert_allclose(program(x), power(x), rtol=1e-4, atol=1e-4)
+        # Twice n^3 operations.
+        assert (cost < 2e7) == is_cheap
+        np.testing.assert_allclose(cost, 2 * len(x) ** 3, rtol=0.1)

@@ -77,7 +77,7 @@ class HierarchicalPosterior(PowerPosterior):
     def target(self, datum: tuple[jax.Array, ...]) -> "JointTarget":
         """The joint problem; `datum` is empty."""
         target = super().target(datum)
-        return JointTarget(target.log_prior, target.log_likelihood, target.draw, self)
+        return JointTarget(target.log_prior, target.log_likelihood, target.draw, target.both, posterior=self)
 
     def of_locals(self, globals_: Position, locals_: Position) -> PowerPosterior:
         """The posterior of each datum's locals given the globals, which do not depend on the locals' position."""
@@ -160,7 +160,7 @@ class HierarchicalPosterior(PowerPosterior):
         return _PlaceBlocks(self.blocks.global_names, self.coordinates, position, replace=self._with_table)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JointTarget(Target):
     """The joint problem, and the posterior it came from, for what moves in blocks."""
 
@@ -316,12 +316,12 @@ def _draw_values(joint: PowerPosterior) -> dict[str, jax.Array]:
 
 
 def _target(densities: Callable[[Position], tuple[jax.Array, jax.Array]]) -> Target:
-    def log_likelihood(globals_: Position) -> jax.Array:
-        value = densities(globals_)[1]
+    def both(globals_: Position) -> tuple[jax.Array, jax.Array]:
+        log_prior, value = densities(globals_)
         # NaN would be accepted by a comparison somewhere.
-        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+        return log_prior, jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def draw(key: jax.Array) -> Position:
         raise NotImplementedError("a conditional is moved on, not started from a draw")
 
-    return Target(lambda globals_: densities(globals_)[0], log_likelihood, draw)
+    return Target(lambda globals_: both(globals_)[0], lambda globals_: both(globals_)[1], draw, both)

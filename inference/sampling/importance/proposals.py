@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jax.flatten_util import ravel_pytree
-from numpyro.distributions import biject_to
 
 from kaem_ppl.compilation import jit_outermost
 
-from ...model.coordinates import Coordinates, Unconstrained
+from ...model.coordinates import Coordinates, Direction, Unconstrained, to_support
 from ...model.handlers import run_model
 from ...model.power_posterior import Position, PowerPosterior
 from ..draws import Draws
@@ -208,7 +207,7 @@ class GuideProposal(Proposal):
         position = {}
         for site in posterior.latents:
             value = values[site.name]
-            transform = biject_to(sites[site.name]["fn"].support)
+            transform = Direction() if site.is_circular else to_support(sites[site.name]["fn"].support)
             position[site.name] = transform.inv(value)
             # From the value's density to the coordinate's.
             log_density += jnp.sum(transform.log_abs_det_jacobian(position[site.name], value))

@@ -20,7 +20,7 @@ from kaem_ppl.inference import (
     log_evidence,
     sample_posterior,
 )
-from kaem_ppl.inference.model import parameters, reader
+from kaem_ppl.inference.model import check, parameters, reader
 
 X = jax.random.uniform(jax.random.key(0), (12, 3))
 
@@ -113,3 +113,19 @@ def test_log_evidence(model, method):
     params = params_of(model)
     log_evidence(jax.random.key(0), model, X, params=params, method=method, plate="data", progress_bar=False)
     assert 0 < model.num_reading <= 3
+
+
+@pytest.mark.parametrize(("cost", "num_points"), [(1e3, 12), (4e8, 5), (1e12, 3)])
+def test_a_costly_density_is_compared_at_fewer_points(monkeypatch, cost, num_points):
+    points = []
+
+    def compiled(comparison):
+        def compare(arrays, rows, shared, given, key):
+            points.append(key)
+            return {"y": (jnp.zeros(()), jnp.zeros(()), jnp.zeros(()))}
+
+        return compare, cost
+
+    monkeypatch.setattr(check, "_compiled", compiled)
+    assert check.find_difference(None, [], [], [], {}, has_discrete=True) is None
+    assert len(points) == num_points

@@ -68,6 +68,27 @@ def check_moments(samples, expected):
             assert (size > 100).all(), name
 
 
+def test_two_hundred_groups_have_their_conjugate_posterior():
+    y = np.random.default_rng(0).normal(1.0, np.hypot(0.7, 1.0), 200)
+
+    def model(y):
+        mu = numpyro.sample("mu", dist.Normal(0, 2))
+        with numpyro.plate("data", len(y)):
+            theta = numpyro.sample("theta", dist.Normal(mu, 0.7))
+            numpyro.sample("y", dist.Normal(theta, 1), obs=y)
+
+    variance = 1 / (1 / 4 + 200 / (0.7**2 + 1))
+    mean = variance * y.sum() / (0.7**2 + 1)
+    # Given mu, the mean of theta is that of y and mu by their precisions.
+    share = 0.7**2 / (0.7**2 + 1)
+    theta = share * y + (1 - share) * mean, np.full(200, share + (1 - share) ** 2 * variance)
+    draws = sample_posterior(
+        jax.random.key(0), model, jnp.asarray(y, jnp.float32), plate="data", num_samples=300, num_warmup=300,
+        progress_bar=False,
+    )  # fmt: skip
+    check_moments(draws.samples, {"mu": (mean, variance), "theta": theta})
+
+
 @pytest.fixture(scope="module")
 def draws():
     return sample_posterior(

@@ -117,7 +117,7 @@ def second_order(y, lengths):
             numpyro.sample("y", dist.Normal(z, 1), obs=y)
         return (last, z, t + 1), None
 
-    zeros = jnp.zeros(y.shape[1], jnp.int32)
+    zeros = jnp.zeros(y.shape[1], int)
     scan(step, (zeros, zeros, 0), y)
 
 
