@@ -143,7 +143,7 @@ def draw(lines):
             panel.plot([places.index(x) for x in chosen], list(chosen.values()), "o", color=colour, label=rival)
         ratio_axis(panel, "", kind)
         panel.set(xscale="linear")
-        panel.set_xticks(range(len(places)), [", ".join(place) for place in places], fontsize=8)
+        panel.set_xticks(range(len(places)), ["\n".join(place) for place in places], fontsize=8)
     panels[0].set_ylabel("effective samples per second, to joint NUTS")
     panels[0].legend(frameon=False)
     return figure
